@@ -1,0 +1,64 @@
+"""The nouns that every room shares: a tool, a call of it, and what is heard while a reply arrives."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function that the model may call; `parameters` is the JSON Schema of its arguments."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    where: str = ""
+    """Where the client wrote the schema, for error messages: `tools[0].function.parameters`."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call; `arguments` is JSON text exactly as it was said, never re-serialised."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Reasoning:
+    """A piece of the think block."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Text:
+    """A piece of the answer that the user sees."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class CallBegins:
+    """Call number `index` of this reply (from 0) names its tool."""
+
+    index: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A piece of the arguments' JSON text of call number `index`."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True)
+class CallEnds:
+    """Call number `index` is complete: its arguments satisfy its tool's schema."""
+
+    index: int
+
+
+Event = Reasoning | Text | CallBegins | Arguments | CallEnds

@@ -1,0 +1,85 @@
+"""What the server asks of an engine: tokens in, pieces of text out."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from falsework.server.refusals import Refusal
+
+
+class EngineGone(Refusal):
+    """The engine no longer answers; the process has to be restarted."""
+
+    status = 503
+    type = "server_error"
+    code = "engine_unavailable"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn; the fields are vLLM's, the defaults OpenAI's."""
+
+    max_tokens: int
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: dict[int, float] | None = None
+    logprobs: int | None = None
+    """None: no logprobs; otherwise how many alternatives to report beside each sampled token."""
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token, its log probability, and its alternatives (best first)."""
+
+    token: str
+    logprob: float
+    bytes: bytes
+    top: tuple["TokenLogprob", ...] = ()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one engine step adds to choice number `choice`."""
+
+    choice: int
+    text: str
+    tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish: Literal["stop", "length", "error"] | None = None
+    cached_tokens: int = 0
+    """How many prompt tokens came from the prefix cache (0 until known)."""
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A compiled constraint on its way to the engine: opaque bytes, see `grammars.automata`."""
+
+    automaton: bytes
+    think_budget: int | None = None
+    """After this many tokens of a think block its end is forced; None: no think block."""
+
+
+class Engine(Protocol):
+    """An engine that decodes one model."""
+
+    async def check(self) -> None:
+        """Return when the engine answers; raise EngineGone when it doesn't."""
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        constraint: Constraint | None,
+        request_id: str,
+    ) -> AsyncIterator[Piece]:
+        """Decode until each of the n choices has a piece with `finish`; closing it aborts."""
+
+    async def close(self) -> None:
+        """Stop the engine and its processes."""

@@ -1,0 +1,84 @@
+"""Every way to say no to a client.
+
+Refusal
+├── BadRequest (400)           a field that is wrong, unknown or can't be honoured
+│   ├── BadSchema              a schema that can't be enforced
+│   └── ContextOverflow        the prompt doesn't fit the model
+├── Unauthorized (401)
+├── NotFound (404)
+├── TooLarge (413)
+├── TooMany (429)
+└── Broken (500)               our fault
+"""
+
+
+class Refusal(Exception):
+    """A refusal; `status`, `type` and `code` are OpenAI's vocabulary, `param` names the field."""
+
+    status = 500
+    type = "server_error"
+    code: str | None = None
+    headers: dict[str, str] = {}
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code or type(self).code
+
+
+class BadRequest(Refusal):
+    """A field that is wrong, unknown or can't be honoured."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class BadSchema(BadRequest):
+    """A schema that can't be enforced."""
+
+    code = "invalid_function_parameters"
+
+
+class ContextOverflow(BadRequest):
+    """The prompt doesn't fit the model."""
+
+    code = "context_length_exceeded"
+
+
+class Unauthorized(Refusal):
+    """No key, or a wrong one."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class NotFound(Refusal):
+    """No such thing here."""
+
+    status = 404
+    type = "invalid_request_error"
+
+
+class TooLarge(Refusal):
+    """The body is larger than the operator allows."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "request_too_large"
+
+
+class TooMany(Refusal):
+    """More requests at once than the operator allows."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "too_many_requests"
+    headers = {"retry-after": "1"}
+
+
+class Broken(Refusal):
+    """Our fault; a retry of the same request would break again."""
+
+    headers = {"x-should-retry": "false"}
