@@ -1,0 +1,53 @@
+# make serve   the server, in its own virtual environment, with the built-in model
+# make test    the whole suite, real engine included
+# make check   formatter, linter, types
+# make lock    the pinned lists in requirements/ anew, from pyproject.toml
+
+PYTHON ?= python3
+VENV ?= .venv
+MODEL ?= smollm2
+HOST ?= 127.0.0.1
+PORT ?= 8000
+ARGS ?=
+
+# Where the lock takes torch's +cpu build from; `--find-links DIR` where a wheel lies in a folder.
+LOCK_TORCH ?= --torch-backend cpu
+LOCK = $(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+	$(LOCK_TORCH) --override requirements/left-out.txt --no-header --annotation-style line \
+	pyproject.toml --extra cpu --group checkout --group builtin
+
+.PHONY: serve test check format lock clean
+.DELETE_ON_ERROR:
+
+serve: $(VENV)/.runtime
+	exec $(VENV)/bin/falsework serve $(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
+
+test: $(VENV)/.dev
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.dev
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+lock: $(VENV)/.dev
+	$(VENV)/bin/pip install --quiet uv
+	$(LOCK) --output-file requirements/cpu.txt
+	$(LOCK) --extra dev --constraint requirements/cpu.txt --output-file requirements/dev.txt
+	sed -i "/sys_platform == 'never'/d" requirements/cpu.txt requirements/dev.txt
+
+clean:
+	rm -rf $(VENV)
+
+# Each stamp is newer than what it was made from, so a second `make` goes straight to its work.
+$(VENV)/.runtime: requirements/install.sh requirements/cpu.txt pyproject.toml
+	requirements/install.sh "$(PYTHON)" $(VENV) requirements/cpu.txt
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
+	requirements/install.sh "$(PYTHON)" $(VENV) requirements/dev.txt
+	touch $@
