@@ -12,9 +12,10 @@ ARGS ?=
 
 # Where the lock takes torch's +cpu build from; `--find-links DIR` where a wheel lies in a folder.
 LOCK_TORCH ?= --torch-backend cpu
-LOCK = $(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
-	$(LOCK_TORCH) --override requirements/left-out.txt --no-header --annotation-style line \
-	pyproject.toml --extra cpu --group checkout --group builtin
+LOCK = $(VENV)/bin/uv pip compile --quiet --upgrade --universal --no-header \
+	--annotation-style line pyproject.toml --group checkout
+LOCK_CPU = $(LOCK) --python-version 3.11 $(LOCK_TORCH) --override requirements/left-out.txt \
+	--extra cpu --group builtin
 
 .PHONY: serve test check format lock clean
 .DELETE_ON_ERROR:
@@ -36,8 +37,9 @@ format: $(VENV)/.dev
 
 lock: $(VENV)/.dev
 	$(VENV)/bin/pip install --quiet uv
-	$(LOCK) --output-file requirements/cpu.txt
-	$(LOCK) --extra dev --constraint requirements/cpu.txt --output-file requirements/dev.txt
+	$(LOCK_CPU) --output-file requirements/cpu.txt
+	$(LOCK_CPU) --extra dev --constraint requirements/cpu.txt --output-file requirements/dev.txt
+	$(LOCK) --python-version 3.12 --extra gpu --output-file requirements/gpu.txt
 	sed -i "/sys_platform == 'never'/d" requirements/cpu.txt requirements/dev.txt
 
 clean:
