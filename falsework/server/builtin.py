@@ -16,6 +16,8 @@ from typing import Any
 
 Announce = Callable[[str], None]
 
+CACHE_VARIABLE = "FALSEWORK_CACHE"
+
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -72,7 +74,7 @@ def prepare(name: str, announce: Announce) -> Path | str:
 
 def cache_folder() -> Path:
     """Return where prepared models are kept: $FALSEWORK_CACHE, or the user's cache directory."""
-    if chosen := os.environ.get("FALSEWORK_CACHE"):
+    if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "falsework"
 

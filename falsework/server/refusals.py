@@ -8,7 +8,9 @@ Refusal
 ├── NotFound (404)
 ├── TooLarge (413)
 ├── TooMany (429)
-└── Broken (500)               our fault
+├── ClientGone (499)           nobody is there to read the reply
+├── Broken (500)               our fault
+└── ShuttingDown (503)         EngineGone, the other 503, stands beside the engine's contract
 """
 
 
@@ -82,3 +84,20 @@ class Broken(Refusal):
     """Our fault; a retry of the same request would break again."""
 
     headers = {"x-should-retry": "false"}
+
+
+class ClientGone(Refusal):
+    """The client went away; nobody will read this."""
+
+    status = 499
+    type = "invalid_request_error"
+    code = "client_disconnected"
+
+
+class ShuttingDown(Refusal):
+    """The server is on its way out; another may answer."""
+
+    status = 503
+    type = "server_error"
+    code = "shutting_down"
+    headers = {"retry-after": "5"}

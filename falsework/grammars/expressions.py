@@ -1,0 +1,197 @@
+"""What may be said, put together from small parts: literals, choices, repetitions, regular leaves.
+
+An expression is a function that adds itself to a `Net` behind a given node and returns the node
+where it ends. So parts are shared by calling one function twice, loops are jumps, and nothing is
+ever written out as one large regex.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+
+from outlines_core import Index, Vocabulary
+
+NODE_LIMIT = 150_000
+
+
+class TooLarge(ValueError):
+    """The language needs more states than `what` allows."""
+
+
+class Net:
+    """A non-deterministic automaton over bytes while it is being put together.
+
+    `edges` are (source, lowest byte, highest byte, target); `jumps` are (source, target) and
+    take no byte. Node 0 is the start.
+    """
+
+    def __init__(self, node_limit: int = NODE_LIMIT) -> None:
+        self.nodes = 1
+        self.edges: list[tuple[int, int, int, int]] = []
+        self.jumps: list[tuple[int, int]] = []
+        self._node_limit = node_limit
+
+    def node(self) -> int:
+        """Add a node; raise TooLarge when there are too many."""
+        return self.block(1)
+
+    def block(self, count: int) -> int:
+        """Add `count` nodes at once and return the first."""
+        first = self.nodes
+        self.nodes += count
+        if self.nodes > self._node_limit:
+            msg = f"it needs more than {self._node_limit} states"
+            raise TooLarge(msg)
+        return first
+
+    def literal(self, start: int, text: bytes) -> int:
+        """Say exactly `text` behind `start`."""
+        if not text:
+            return start
+        first = self.block(len(text))
+        for offset, byte in enumerate(text):
+            self.edges.append((start, byte, byte, first + offset))
+            start = first + offset
+        return start
+
+    def graft(self, start: int, leaf: "Leaf") -> int:
+        """Add a compiled leaf behind `start` and return where it ends."""
+        first = self.block(leaf.nodes + 1)
+        end = first + leaf.nodes
+        self.jumps.append((start, first))
+        self.edges += [(first + a, low, high, first + b) for a, low, high, b in leaf.edges]
+        self.jumps += [(first + final, end) for final in leaf.finals]
+        return end
+
+
+Expression = Callable[[Net, int], int]
+
+
+class Leaf:
+    """A small deterministic automaton over bytes; node 0 is its start."""
+
+    def __init__(
+        self, nodes: int, edges: Sequence[tuple[int, int, int, int]], finals: Sequence[int]
+    ) -> None:
+        self.nodes = nodes
+        self.edges = edges
+        self.finals = finals
+
+
+def literal(text: str) -> Expression:
+    """Exactly this text."""
+    spelled = text.encode()
+    return lambda net, start: net.literal(start, spelled)
+
+
+def sequence(*parts: Expression) -> Expression:
+    """One part after the other."""
+
+    def add(net: Net, start: int) -> int:
+        for part in parts:
+            start = part(net, start)
+        return start
+
+    return add
+
+
+def choice(parts: Iterable[Expression]) -> Expression:
+    """Any one of the parts; there must be one at least."""
+    parts = tuple(parts)
+    assert parts, "a choice needs something to choose from"
+
+    def add(net: Net, start: int) -> int:
+        end = net.node()
+        for part in parts:
+            # A part may loop back to its first node: it gets one of its own.
+            entry = net.node()
+            net.jumps.append((start, entry))
+            net.jumps.append((part(net, entry), end))
+        return end
+
+    return add
+
+
+def optional(part: Expression) -> Expression:
+    """The part, or nothing."""
+    return choice([part, sequence()])
+
+
+def separated(part: Expression, separator: bytes, low: int, high: int | None) -> Expression:
+    """`part` from `low` to `high` times (None: without limit), with `separator` between."""
+
+    def add(net: Net, start: int) -> int:
+        end = net.node()
+        if low == 0:
+            net.jumps.append((start, end))
+        if high == 0:
+            return end
+        entry = net.node()
+        net.jumps.append((start, entry))
+        for count in range(1, max(low, high or 0, 1) + 1):
+            behind = part(net, entry)
+            if count >= low:
+                net.jumps.append((behind, end))
+            if high is None and count >= low:
+                net.jumps.append((net.literal(behind, separator), entry))
+                break
+            if count < max(low, high or 0):
+                following = net.node()
+                net.jumps.append((net.literal(behind, separator), following))
+                entry = following
+        return end
+
+    return add
+
+
+def repeated(part: Expression, low: int, high: int | None) -> Expression:
+    """`part` from `low` to `high` times, nothing between."""
+    return separated(part, b"", low, high)
+
+
+def regex(pattern: str) -> Expression:
+    """A regular leaf, compiled to bytes by outlines; only for patterns that we wrote ourselves."""
+    return lambda net, start: net.graft(start, compiled(pattern))
+
+
+@functools.lru_cache(maxsize=256)
+def _bytes_vocabulary() -> Vocabulary:
+    return Vocabulary(256, {bytes([byte]): [byte] for byte in range(256)})
+
+
+@functools.lru_cache(maxsize=256)
+def compiled(pattern: str) -> Leaf:
+    r"""Compile a regex to a leaf over bytes.
+
+    The sentinels \x01 and \x02 around the pattern cure three faults of outlines_core 0.2.14:
+    it is leftmost-first (`a|ab` can't say `ab`), it drops the ways on out of a finished match, and
+    it builds an unused unanchored half.
+    """
+    index = Index(rf"\x01(?:{pattern})\x02", _bytes_vocabulary())
+    ways = index.get_transitions()
+    start = ways[index.get_initial_state()][1]
+    numbers = {start: 0}
+    queue, edges, finals = [start], [], []
+    for state in queue:
+        for low, high, target in _ranges(ways.get(state, {})):
+            if low == high == 2:  # noqa: PLR2004 - the second sentinel
+                finals.append(numbers[state])
+                continue
+            if target not in numbers:
+                numbers[target] = len(numbers)
+                queue.append(target)
+            edges.append((numbers[state], low, high, numbers[target]))
+    return Leaf(len(numbers), edges, finals)
+
+
+def _ranges(row: dict[int, int]) -> list[tuple[int, int, int]]:
+    """Join neighbouring bytes with the same target: (lowest, highest, target)."""
+    ranges: list[tuple[int, int, int]] = []
+    for byte in sorted(row):
+        if byte > 255:  # noqa: PLR2004 - outlines' end token
+            continue
+        previous = ranges[-1] if ranges else None
+        if previous and previous[1] == byte - 1 and previous[2] == row[byte] and byte != 2:  # noqa: PLR2004
+            ranges[-1] = (previous[0], byte, row[byte])
+        else:
+            ranges.append((byte, byte, row[byte]))
+    return ranges

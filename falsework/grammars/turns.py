@@ -1,0 +1,112 @@
+"""What one reply may be: think block, answer and calls, for every tool_choice and every markup."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from falsework.grammars import schemas
+from falsework.grammars.calls import Tool
+from falsework.grammars.expressions import Expression, Net, choice, literal, optional, sequence
+from falsework.grammars.markups import Markup, Think
+from falsework.grammars.policy import ToolChoice
+from falsework.grammars.texts import text_until, whole_text
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a reply is made of.
+
+    `thinking`: the prompt has opened a think block; with `think` and not `thinking` the model may
+    open one itself. `answer`: the JSON Schema that answer text must satisfy; None: free text.
+    """
+
+    markup: Markup
+    tools: tuple[Tool, ...] = ()
+    choice: ToolChoice = ToolChoice("none")
+    answer: schemas.Schema | None = None
+    answer_where: str = "response_format.json_schema.schema"
+    think: Think | None = None
+    thinking: bool = False
+
+
+class FormRefused(ValueError):
+    """A reply form that can't be enforced; `where` is the field and JSON pointer at fault."""
+
+    def __init__(self, reason: str, where: str, *, tool: str | None) -> None:
+        super().__init__(reason)
+        self.where = where
+        self.tool = tool
+
+
+def compose(form: Form) -> Expression:
+    """Say a whole reply of this form; raise FormRefused for a schema that can't be enforced."""
+    body = _body(form)
+    if form.think is None:
+        return body
+    gap = literal(form.think.gap)
+    block = sequence(text_until(form.think.closing), gap)
+    if form.thinking:
+        return sequence(block, body)
+    return sequence(optional(sequence(literal(form.think.opening), block)), body)
+
+
+def _body(form: Form) -> Expression:
+    tools = form.choice.callable_among(form.tools)
+    if not tools:
+        return _answer(form)
+    head, trigger = form.markup.head, form.markup.trigger
+    calls = _Calls(form.markup, tools, parallel=form.choice.parallel)
+    if form.choice.mode == "required":
+        return sequence(literal(head), calls)
+    ways = [literal(head)]
+    if trigger and form.answer is None:
+        ways.append(sequence(text_until(trigger, _barred(form)), literal(head[len(trigger) :])))
+    return choice([sequence(choice(ways), calls), _answer(form)])
+
+
+def _answer(form: Form) -> Expression:
+    if form.answer is None:
+        return whole_text(form.markup.trigger, _barred(form))
+    try:
+        return schemas.value(form.answer)
+    except schemas.SchemaRefused as fault:
+        raise FormRefused(fault.reason, _at(form.answer_where, fault), tool=None) from None
+
+
+def _barred(form: Form) -> str:
+    """Return the first characters that answer text may not have: blanks, and what begins a call."""
+    thought = form.think.opening[0] if form.think and not form.thinking else ""
+    barred = form.markup.barred if form.choice.callable_among(form.tools) else ""
+    return " \t\r\n" + barred + thought
+
+
+class _Calls:
+    """Calls behind `head`: each tool's name and arguments once, a jump back for the next call."""
+
+    def __init__(self, markup: Markup, tools: Sequence[Tool], *, parallel: bool) -> None:
+        self._markup = markup
+        self._parallel = parallel
+        self._tools = [(tool.name, _arguments(tool, markup)) for tool in tools]
+
+    def __call__(self, net: Net, start: int) -> int:
+        markup = self._markup
+        names, said = net.node(), net.node()
+        net.jumps.append((start, names))
+        for name, arguments in self._tools:
+            behind = net.literal(names, (name + markup.after_name).encode())
+            net.jumps.append((arguments(net, behind), said))
+        end = net.literal(said, markup.after_arguments.encode())
+        if self._parallel:
+            again = (markup.separator + markup.before_name).encode()
+            net.jumps.append((net.literal(end, again), names))
+        return net.literal(end, markup.closing.encode())
+
+
+def _arguments(tool: Tool, markup: Markup) -> Expression:
+    try:
+        return schemas.arguments(tool.parameters, markup.notation)
+    except schemas.SchemaRefused as fault:
+        raise FormRefused(fault.reason, _at(tool.where, fault), tool=tool.name) from None
+
+
+def _at(where: str, fault: schemas.SchemaRefused) -> str:
+    return where if fault.pointer == "/" else f"{where}#{fault.pointer}"

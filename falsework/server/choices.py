@@ -1,0 +1,73 @@
+"""One of the n choices of a reply, from the engine's pieces to events and an end."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from falsework.grammars.calls import CallBegins, Event
+from falsework.server.engines.base import Piece, TokenLogprob
+from falsework.server.holdback import Holdback, Preamble
+from falsework.server.refusals import Broken
+from falsework.server.stops import Stops
+
+if TYPE_CHECKING:
+    from falsework.grammars.readers import Reader
+
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one piece adds to a choice; `finish` ends it."""
+
+    choice: int
+    events: tuple[Event, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish: FinishReason | None = None
+
+
+class Choice:
+    """Hears the pieces of one choice and tells its steps."""
+
+    def __init__(self, reader: "Reader", stop: tuple[str, ...], *, named: bool) -> None:
+        self._reader = reader
+        self._stops = Stops(stop)
+        self._holdback = Holdback()
+        self._preamble = Preamble()
+        self._finish_of_calls: FinishReason = "stop" if named else "tool_calls"
+        self._called = False
+        self.finished = False
+        self.tokens = 0
+        self.reasoning_tokens = 0
+
+    def hear(self, piece: Piece) -> Step:
+        """Return what the piece adds."""
+        self._count(piece)
+        events = self._events(piece)
+        self._called |= any(isinstance(event, CallBegins) for event in events)
+        finish = self._finish(piece)
+        self.finished = finish is not None
+        return Step(piece.choice, tuple(events), piece.logprobs, finish)
+
+    def _count(self, piece: Piece) -> None:
+        self.tokens += piece.tokens
+        self.reasoning_tokens += piece.tokens if self._reader.thinking else 0
+
+    def _events(self, piece: Piece) -> list[Event]:
+        heard = self._reader.feed(piece.text)
+        if piece.finish:
+            heard = [*heard, *self._reader.close(complete=piece.finish == "stop")]
+        unstopped = self._stops.feed(heard)
+        ended = piece.finish or self._stops.matched
+        if ended:
+            unstopped += self._stops.close()
+        events = self._preamble.feed(self._holdback.feed(unstopped))
+        return events + self._preamble.close() if ended else events
+
+    def _finish(self, piece: Piece) -> FinishReason | None:
+        if piece.finish == "error":
+            raise Broken("The engine failed while it decoded the reply.", code="engine_error")
+        if not (self._stops.matched or piece.finish):
+            return None
+        if piece.finish == "length" and not self._stops.matched:
+            return "length"
+        return self._finish_of_calls if self._called else "stop"

@@ -1,0 +1,60 @@
+"""Who is being served: at most so many at once, and nobody new once the server closes."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+from typing import cast
+
+from anyio import CancelScope
+
+from falsework.server.engines.base import Piece
+from falsework.server.refusals import ShuttingDown, TooMany
+
+
+class Desk:
+    """Counts the requests that run, and can send them home."""
+
+    def __init__(self, seats: int) -> None:
+        self._seats = seats
+        self._waits: set[CancelScope] = set()
+        self.taken = 0
+        self.closed = False
+
+    @contextmanager
+    def seat(self) -> Iterator[None]:
+        """Hold a seat, or refuse where there is none."""
+        if self.closed:
+            raise ShuttingDown("This server is shutting down.")
+        if self.taken >= self._seats:
+            message = f"This server answers {self._seats} requests at once. Try again soon."
+            raise TooMany(message)
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1
+
+    async def draw(self, pieces: AsyncIterator[Piece]) -> AsyncGenerator[Piece]:
+        """Pass an engine's pieces on until they end or everybody is sent home."""
+        # The contract is that closing it aborts, so it can be closed: it's a generator.
+        async with aclosing(cast("AsyncGenerator[Piece]", pieces)) as open_pieces:
+            while (piece := await self._next(open_pieces)) is not None:
+                yield piece
+
+    def close(self) -> None:
+        """Let nobody new in."""
+        self.closed = True
+
+    def send_home(self) -> None:
+        """End every request that still runs with an error."""
+        self.close()
+        for wait in tuple(self._waits):
+            wait.cancel()
+
+    async def _next(self, pieces: AsyncGenerator[Piece]) -> Piece | None:
+        with CancelScope() as wait:
+            self._waits.add(wait)
+            try:
+                return await anext(pieces, None)
+            finally:
+                self._waits.discard(wait)
+        raise ShuttingDown("This server shut down before the reply was finished.")

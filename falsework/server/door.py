@@ -1,0 +1,91 @@
+"""What happens to every request before and after it is answered: a name, a key, a last resort."""
+
+import hmac
+import logging
+import re
+from collections.abc import Mapping, Sequence
+
+from fastapi import Request
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from falsework.server.refusals import Broken, Refusal, TooLarge, Unauthorized
+from falsework.server.replies import new_id
+from falsework.server.streams import error_body
+
+REQUEST_ID = "x-request-id"
+GOOD_REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
+
+log = logging.getLogger("falsework")
+
+
+class Door:
+    """Gives every reply its request id, and turns what nobody expected into an answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(Headers(scope=scope))
+        begun = False
+
+        async def send_named(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_named)
+        except Exception:
+            # The outermost handler of all.
+            log.exception("Request %s failed", request_id)
+            if begun:
+                raise
+            refusal = Broken("The server failed. The fault is its own, and it is logged.")
+            await rendered(refusal)(scope, receive, send_named)
+
+
+def _request_id(headers: Mapping[str, str]) -> str:
+    asked = headers.get(REQUEST_ID, "")
+    return asked if GOOD_REQUEST_ID.fullmatch(asked) else new_id("req_")
+
+
+def rendered(refusal: Refusal) -> JSONResponse:
+    """Return a refusal as a response."""
+    return JSONResponse(error_body(refusal), refusal.status, headers=dict(refusal.headers))
+
+
+class Keys:
+    """Lets in who bears one of the keys; without keys, everybody."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._keys = [key.encode() for key in keys]
+
+    async def __call__(self, request: Request) -> None:
+        """Refuse a request without a right key."""
+        if not self._keys:
+            return
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        borne = key.strip().encode()
+        # Every key is compared, so that the time taken doesn't tell which was nearly right.
+        matches = [hmac.compare_digest(borne, each) for each in self._keys]
+        if scheme.lower() != "bearer" or not any(matches):
+            what = "Incorrect API key provided." if key else "You didn't provide an API key."
+            raise Unauthorized(f"{what} Send it as 'Authorization: Bearer KEY'.")
+
+
+async def read(request: Request, limit: int) -> bytes:
+    """Return the body of a request, read no further than the limit."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > limit:
+            raise TooLarge(f"The body has more than the {limit} bytes that this server allows.")
+    return bytes(body)

@@ -1,0 +1,103 @@
+"""An engine that says given texts, cut as given: for whatever concerns text and not a model."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from falsework.server.engines.base import Constraint, EngineGone, Piece, Sampling, TokenLogprob
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is said in one choice: its pieces, a token each, and how it ends.
+
+    `hang` says the pieces and then nothing more until it is closed; `gone` loses the engine.
+    """
+
+    pieces: Sequence[str]
+    finish: Literal["stop", "length", "error", "hang", "gone"] = "stop"
+
+
+class ScriptedEngine:
+    """Says line i in choice i, the lines in turn, and remembers what it was asked."""
+
+    def __init__(self, *lines: Line, cached_tokens: int = 0) -> None:
+        self._lines = lines
+        self._cached_tokens = cached_tokens
+        self.asked: list[tuple[tuple[int, ...], Sampling, Constraint | None]] = []
+        self.open = 0
+        self.alive = True
+
+    async def check(self) -> None:
+        """Return while it lives."""
+        if not self.alive:
+            raise EngineGone("The engine was closed.")
+
+    async def generate(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        constraint: Constraint | None,
+        request_id: str,
+    ) -> AsyncGenerator[Piece]:
+        """Say the lines, a piece of each in turn."""
+        del request_id
+        await self.check()
+        self.asked.append((tuple(prompt), sampling, constraint))
+        self.open += 1
+        try:
+            async for piece in self._say(sampling):
+                yield piece
+        finally:
+            self.open -= 1
+
+    async def close(self) -> None:
+        """End its life."""
+        self.alive = False
+
+    async def _say(self, sampling: Sampling) -> AsyncGenerator[Piece]:
+        lines = [self._lines[i % len(self._lines)] for i in range(sampling.n)]
+        longest = max(len(line.pieces) for line in lines)
+        for at in range(longest):
+            for choice, line in enumerate(lines):
+                if at < len(line.pieces):
+                    await asyncio.sleep(0)
+                    yield self._piece(choice, line.pieces[at], sampling)
+        for choice, line in enumerate(lines):
+            yield await ENDS[line.finish](choice)
+
+    def _piece(self, choice: int, text: str, sampling: Sampling) -> Piece:
+        token = TokenLogprob(text, -0.5, text.encode())
+        logprobs = () if sampling.logprobs is None else (token,)
+        return Piece(choice, text, 1, logprobs, cached_tokens=self._cached_tokens)
+
+
+async def _stop(choice: int) -> Piece:
+    return Piece(choice, "", 1, finish="stop")
+
+
+async def _length(choice: int) -> Piece:
+    return Piece(choice, "", 0, finish="length")
+
+
+async def _error(choice: int) -> Piece:
+    return Piece(choice, "", 0, finish="error")
+
+
+async def _hang(choice: int) -> Piece:
+    await asyncio.Event().wait()
+    return await _error(choice)
+
+
+async def _gone(_: int) -> Piece:
+    raise EngineGone("The engine died while it decoded the reply.")
+
+
+ENDS: Mapping[str, Callable[[int], Awaitable[Piece]]] = {
+    "stop": _stop,
+    "length": _length,
+    "error": _error,
+    "hang": _hang,
+    "gone": _gone,
+}

@@ -1,0 +1,187 @@
+"""The tools that a request offers, and which of them the reply may call."""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+from falsework.grammars.calls import Tool
+from falsework.grammars.policy import ToolChoice
+from falsework.server.refusals import BadRequest, BadSchema
+from falsework.server.settings import Settings
+from falsework.server.wire import ToolReference, WireTool, WireToolChoice
+
+NAME = re.compile(r"[a-zA-Z0-9_-]+")
+LONGEST_NAME = 64
+
+NO_ARGUMENTS: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {},
+    "additionalProperties": False,
+}
+"""The schema of a tool that says nothing about its arguments: there are none."""
+
+AllowedMode = Literal["auto", "required"]
+
+
+def offered(tools: Sequence[WireTool], limits: Settings) -> tuple[Tool, ...]:
+    """Return the tools of a request, their names and sizes checked."""
+    if len(tools) > limits.max_tools:
+        raise BadRequest(
+            f"Invalid 'tools': array too long. Expected an array with maximum length "
+            f"{limits.max_tools}, but got an array with length {len(tools)} instead.",
+            "tools",
+            "array_above_max_length",
+        )
+    named = tuple(_tool(tool, f"tools[{i}]", limits) for i, tool in enumerate(tools))
+    _refuse_duplicates(named)
+    return named
+
+
+def _tool(tool: WireTool, where: str, limits: Settings) -> Tool:
+    function = tool.function
+    if tool.type != "function":
+        raise BadRequest(
+            f"Unsupported tool type: '{tool.type[:100]}'. Only 'function' is supported.",
+            f"{where}.type",
+            "invalid_value",
+        )
+    if function is None:
+        missing = f"{where}.function"
+        raise BadRequest(
+            f"Missing required parameter: '{missing}'.", missing, "missing_required_parameter"
+        )
+    _check_name(function.name, f"{where}.function.name")
+    parameters = function.parameters or NO_ARGUMENTS
+    schema_where = f"{where}.function.parameters"
+    check_schema_size(parameters, schema_where, limits, BadSchema.code)
+    return Tool(function.name, function.description or "", parameters, schema_where)
+
+
+def _check_name(name: str, where: str) -> None:
+    if not NAME.fullmatch(name):
+        raise BadRequest(
+            f"Invalid '{where}': string does not match pattern. Expected a string that matches "
+            "the pattern '^[a-zA-Z0-9_-]+$'.",
+            where,
+            "invalid_value",
+        )
+    if len(name) > LONGEST_NAME:
+        raise BadRequest(
+            f"Invalid '{where}': string too long. Expected a string with maximum length "
+            f"{LONGEST_NAME}, but got a string with length {len(name)} instead.",
+            where,
+            "string_above_max_length",
+        )
+
+
+def check_schema_size(
+    schema: Mapping[str, Any], where: str, limits: Settings, code: str | None
+) -> None:
+    """Refuse a schema that is larger than the operator allows."""
+    size = len(json.dumps(schema))
+    if size > limits.max_schema_bytes:
+        raise BadSchema(
+            f"Invalid '{where}': the schema has {size} bytes, more than the {limits.max_schema_bytes} "
+            "that this server allows.",
+            where,
+            code,
+        )
+
+
+def _refuse_duplicates(tools: Sequence[Tool]) -> None:
+    seen: set[str] = set()
+    for i, tool in enumerate(tools):
+        if tool.name in seen:
+            raise BadRequest(
+                f"Invalid 'tools': two tools are named '{tool.name}'. Tool names must be unique.",
+                f"tools[{i}].function.name",
+                "invalid_value",
+            )
+        seen.add(tool.name)
+
+
+def chosen(choice: WireToolChoice | None, tools: Sequence[Tool], *, parallel: bool) -> ToolChoice:
+    """Return what tool_choice means for these tools."""
+    if choice is None:
+        return ToolChoice("auto" if tools else "none", parallel=parallel)
+    if choice.type not in CHOICES:
+        known = ", ".join(f"'{kind}'" for kind in CHOICES)
+        raise BadRequest(
+            f"Invalid value: '{choice.type[:100]}'. Supported values are: {known}.",
+            "tool_choice",
+            "invalid_value",
+        )
+    if not tools and choice.type not in ("none", "auto"):
+        raise BadRequest(
+            "Invalid value for 'tool_choice': 'tool_choice' is only allowed when 'tools' are "
+            "specified.",
+            "tool_choice",
+        )
+    return CHOICES[choice.type](choice, tools, parallel)
+
+
+def _none(_: WireToolChoice, __: Sequence[Tool], parallel: bool) -> ToolChoice:
+    return ToolChoice("none", parallel=parallel)
+
+
+def _auto(_: WireToolChoice, tools: Sequence[Tool], parallel: bool) -> ToolChoice:
+    return ToolChoice("auto" if tools else "none", parallel=parallel)
+
+
+def _required(_: WireToolChoice, __: Sequence[Tool], parallel: bool) -> ToolChoice:
+    return ToolChoice("required", parallel=parallel)
+
+
+def _function(choice: WireToolChoice, tools: Sequence[Tool], _: bool) -> ToolChoice:
+    reference = ToolReference(type="function", function=choice.function)
+    name = _meant(reference, tools, "tool_choice")
+    return ToolChoice("required", only=frozenset({name}), parallel=False)
+
+
+def _allowed(choice: WireToolChoice, tools: Sequence[Tool], parallel: bool) -> ToolChoice:
+    allowed = choice.allowed_tools
+    if allowed is None or not allowed.tools:
+        raise BadRequest(
+            "Invalid value for 'tool_choice': 'allowed_tools' should name at least one tool.",
+            "tool_choice.allowed_tools",
+            "invalid_value",
+        )
+    where = "tool_choice.allowed_tools.tools"
+    only = frozenset(_meant(tool, tools, f"{where}[{i}]") for i, tool in enumerate(allowed.tools))
+    return ToolChoice(_allowed_mode(allowed.mode), only=only, parallel=parallel)
+
+
+def _allowed_mode(mode: str) -> AllowedMode:
+    for known in get_args(AllowedMode):
+        if mode == known:
+            return known  # type: ignore[no-any-return]  # get_args forgets that they are modes
+    raise BadRequest(
+        f"Invalid value: '{mode[:100]}'. Supported values are: 'auto', 'required'.",
+        "tool_choice.allowed_tools.mode",
+        "invalid_value",
+    )
+
+
+def _meant(reference: ToolReference, tools: Sequence[Tool], where: str) -> str:
+    name = reference.function.name if reference.function and reference.type == "function" else None
+    if name is None:
+        raise BadRequest(
+            f"Invalid '{where}': it should name a function of 'tools'.", where, "invalid_value"
+        )
+    if name not in {tool.name for tool in tools}:
+        raise BadRequest(
+            f"Invalid value for 'tool_choice': the function '{name[:100]}' isn't among 'tools'.",
+            where,
+            "invalid_value",
+        )
+    return name
+
+
+CHOICES: Mapping[str, Callable[[WireToolChoice, Sequence[Tool], bool], ToolChoice]] = {
+    "allowed_tools": _allowed,
+    "auto": _auto,
+    "function": _function,
+    "none": _none,
+    "required": _required,
+}

@@ -1,0 +1,200 @@
+"""A request with every refusal behind it: what is asked, in the rooms' own nouns."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from falsework.grammars.calls import Tool
+from falsework.grammars.policy import ToolChoice
+from falsework.prompts.messages import Message
+from falsework.server.conversations import conversation
+from falsework.server.engines.base import Sampling
+from falsework.server.offers import check_schema_size, chosen, offered
+from falsework.server.refusals import BadRequest
+from falsework.server.settings import Settings
+from falsework.server.wire import ChatRequest, ResponseFormat
+
+THINK_BUDGETS: Mapping[str, int | None] = {
+    "none": 0,
+    "minimal": 128,
+    "low": 512,
+    "medium": None,
+    "high": 4096,
+    "xhigh": 8192,
+    "max": 16384,
+}
+"""reasoning_effort in tokens of the think block; None is the server's own budget."""
+
+SCHEMA_WHERE = "response_format.json_schema.schema"
+
+ResponseSchema = Mapping[str, Any] | bool | None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a client asks.
+
+    `response_schema` is None for text, True for any JSON object, otherwise the schema of the text.
+    `sampling.max_tokens` is 0 and `think_budget` None where the client leaves them to the server.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    choice: ToolChoice = ToolChoice("none")
+    response_schema: ResponseSchema = None
+    response_schema_where: str = SCHEMA_WHERE
+    sampling: Sampling = Sampling(max_tokens=0)
+    stop: tuple[str, ...] = ()
+    think_budget: int | None = None
+    stream: bool = False
+    include_usage: bool = False
+    named: bool = False
+    """tool_choice named one function: its call is the whole reply, so `stop` ends it."""
+    metadata: Mapping[str, str] | None = None
+
+    @property
+    def can_call(self) -> bool:
+        """Whether the reply may hold a call."""
+        return bool(self.choice.callable_among(self.tools))
+
+
+def ask(request: ChatRequest, limits: Settings) -> Question:
+    """Return the question of a request, or refuse it by the name of the field at fault."""
+    _check_lengths(request, limits)
+    tools = offered(request.tools or [], limits)
+    parallel = request.parallel_tool_calls is not False
+    return Question(
+        model=request.model,
+        messages=conversation(request.messages),
+        tools=tools,
+        choice=chosen(request.tool_choice, tools, parallel=parallel),
+        response_schema=_response_schema(request.response_format, limits),
+        sampling=_sampling(request),
+        stop=tuple(request.stop or ()),
+        think_budget=_think_budget(request.reasoning_effort),
+        stream=bool(request.stream),
+        include_usage=_include_usage(request),
+        named=request.tool_choice is not None and request.tool_choice.type == "function",
+        metadata=request.metadata,
+    )
+
+
+def _check_lengths(request: ChatRequest, limits: Settings) -> None:
+    if len(request.messages) > limits.max_messages:
+        raise BadRequest(
+            f"Invalid 'messages': array too long. Expected an array with maximum length "
+            f"{limits.max_messages}, but got an array with length {len(request.messages)} instead.",
+            "messages",
+            "array_above_max_length",
+        )
+    if (request.n or 1) > limits.max_choices:
+        raise BadRequest(
+            f"Invalid 'n': this server gives at most {limits.max_choices} choices.",
+            "n",
+            "integer_above_max_value",
+        )
+
+
+def _sampling(request: ChatRequest) -> Sampling:
+    fields = ("n", "temperature", "top_p", "min_p", "seed", "logit_bias")
+    penalties = ("frequency_penalty", "presence_penalty", "repetition_penalty")
+    given = {
+        name: value for name in fields + penalties if (value := getattr(request, name)) is not None
+    }
+    return Sampling(
+        max_tokens=_max_tokens(request),
+        top_k=max(request.top_k or 0, 0),
+        logprobs=_logprobs(request),
+        **given,
+    )
+
+
+def _max_tokens(request: ChatRequest) -> int:
+    given = {request.max_tokens, request.max_completion_tokens} - {None}
+    if len(given) > 1:
+        raise BadRequest(
+            "'max_tokens' and 'max_completion_tokens' are two names of one limit, and here they "
+            "differ. 'max_tokens' is deprecated: leave it out.",
+            "max_tokens",
+            "invalid_value",
+        )
+    return request.max_completion_tokens or request.max_tokens or 0
+
+
+def _logprobs(request: ChatRequest) -> int | None:
+    if request.logprobs:
+        return request.top_logprobs or 0
+    if request.top_logprobs:
+        raise BadRequest(
+            "'top_logprobs' is only allowed when 'logprobs' is true.",
+            "top_logprobs",
+            "invalid_value",
+        )
+    return None
+
+
+def _think_budget(effort: str | None) -> int | None:
+    if effort is None:
+        return None
+    if effort not in THINK_BUDGETS:
+        known = ", ".join(f"'{name}'" for name in THINK_BUDGETS)
+        raise BadRequest(
+            f"Invalid value: '{effort[:100]}'. Supported values are: {known}.",
+            "reasoning_effort",
+            "invalid_value",
+        )
+    return THINK_BUDGETS[effort]
+
+
+def _include_usage(request: ChatRequest) -> bool:
+    if request.stream_options is None:
+        return False
+    if not request.stream:
+        raise BadRequest(
+            "The 'stream_options' parameter is only allowed when 'stream' is enabled.",
+            "stream_options",
+        )
+    return bool(request.stream_options.include_usage)
+
+
+def _response_schema(form: ResponseFormat | None, limits: Settings) -> ResponseSchema:
+    if form is None:
+        return None
+    if form.type not in FORMATS:
+        known = ", ".join(f"'{name}'" for name in FORMATS)
+        raise BadRequest(
+            f"Invalid value: '{form.type[:100]}'. Supported values are: {known}.",
+            "response_format.type",
+            "invalid_value",
+        )
+    return FORMATS[form.type](form, limits)
+
+
+def _text(_: ResponseFormat, __: Settings) -> ResponseSchema:
+    return None
+
+
+def _any_object(_: ResponseFormat, __: Settings) -> ResponseSchema:
+    return True
+
+
+def _schema(form: ResponseFormat, limits: Settings) -> ResponseSchema:
+    if form.json_schema is None:
+        raise BadRequest(
+            "Missing required parameter: 'response_format.json_schema'.",
+            "response_format.json_schema",
+            "missing_required_parameter",
+        )
+    schema = form.json_schema.schema_
+    if schema is None:
+        return True
+    check_schema_size(schema, SCHEMA_WHERE, limits, "invalid_json_schema")
+    return schema
+
+
+FORMATS: Mapping[str, Callable[[ResponseFormat, Settings], ResponseSchema]] = {
+    "json_object": _any_object,
+    "json_schema": _schema,
+    "text": _text,
+}

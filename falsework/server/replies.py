@@ -1,0 +1,234 @@
+"""The objects that a client receives, made from the steps of a reply."""
+
+import secrets
+import string
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from falsework.grammars.calls import Arguments, CallBegins, CallEnds, Event, Reasoning, Text
+from falsework.server.choices import FinishReason, Step
+from falsework.server.engines.base import TokenLogprob
+from falsework.server.questions import Question
+
+Json = dict[str, Any]
+
+ALPHABET = string.ascii_letters + string.digits
+
+
+def new_id(prefix: str) -> str:
+    """Return an identifier that no other reply has."""
+    return prefix + "".join(secrets.choice(ALPHABET) for _ in range(24))
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a reply cost, in tokens."""
+
+    prompt: int
+    completion: int
+    cached: int = 0
+    reasoning: int = 0
+
+    def wire(self) -> Json:
+        """Return it as clients read it."""
+        return {
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.completion,
+            "total_tokens": self.prompt + self.completion,
+            "prompt_tokens_details": {"cached_tokens": self.cached, "audio_tokens": 0},
+            "completion_tokens_details": {
+                "reasoning_tokens": self.reasoning,
+                "audio_tokens": 0,
+                "accepted_prediction_tokens": 0,
+                "rejected_prediction_tokens": 0,
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What every object of one reply repeats."""
+
+    question: Question
+    fingerprint: str
+    id: str = field(default_factory=lambda: new_id("chatcmpl-"))
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def around(self, kind: str, choices: list[Json]) -> Json:
+        """Return an object of that kind that holds the choices."""
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.question.model,
+            "system_fingerprint": self.fingerprint,
+            "service_tier": "default",
+            "choices": choices,
+        }
+
+
+def _logprobs(question: Question, tokens: Iterable[TokenLogprob]) -> Json | None:
+    if question.sampling.logprobs is None:
+        return None
+    return {"content": [_token(token) for token in tokens], "refusal": None}
+
+
+def _token(token: TokenLogprob) -> Json:
+    return {**_alternative(token), "top_logprobs": [_alternative(other) for other in token.top]}
+
+
+def _alternative(token: TokenLogprob) -> Json:
+    return {"token": token.token, "logprob": token.logprob, "bytes": list(token.bytes)}
+
+
+def _call_delta(index: int, **fields: object) -> Json:
+    return {"tool_calls": [{"index": index, **fields}]}
+
+
+def _reasoning(event: Reasoning) -> Json:
+    return {"reasoning_content": event.text, "reasoning": event.text}
+
+
+def _text(event: Text) -> Json:
+    return {"content": event.text}
+
+
+def _begins(event: CallBegins) -> Json:
+    function = {"name": event.name, "arguments": ""}
+    return _call_delta(event.index, id=new_id("call_"), type="function", function=function)
+
+
+def _arguments(event: Arguments) -> Json:
+    return _call_delta(event.index, function={"arguments": event.text})
+
+
+def _ends(_: CallEnds) -> None:
+    return None
+
+
+DELTAS: Mapping[type[Event], Callable[[Any], Json | None]] = {
+    Arguments: _arguments,
+    CallBegins: _begins,
+    CallEnds: _ends,
+    Reasoning: _reasoning,
+    Text: _text,
+}
+
+
+@dataclass
+class _Spoken:
+    """What a stream has said of one choice."""
+
+    role: bool = False
+    answer: bool = False
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+
+    def taken(self) -> list[TokenLogprob]:
+        """Return the tokens that no chunk has carried yet."""
+        tokens, self.logprobs = self.logprobs, []
+        return tokens
+
+
+class Chunks:
+    """Tells the steps of a reply as the chunks of a stream."""
+
+    def __init__(self, envelope: Envelope) -> None:
+        self._envelope = envelope
+        self._question = envelope.question
+        self._spoken = [_Spoken() for _ in range(self._question.sampling.n)]
+
+    def of(self, step: Step) -> list[Json]:
+        """Return the chunks of a step."""
+        spoken = self._spoken[step.choice]
+        spoken.logprobs += step.logprobs
+        chunks = [] if spoken.role else [self._chunk(step.choice, self._role())]
+        spoken.role = True
+        for delta in self._deltas(step, spoken):
+            chunks.append(self._chunk(step.choice, delta, spoken.taken()))
+        if step.finish:
+            chunks.append(self._chunk(step.choice, {}, spoken.taken(), step.finish))
+        return chunks
+
+    def usage(self, usage: Usage) -> list[Json]:
+        """Return the last chunk, where the client asked for it."""
+        if not self._question.include_usage:
+            return []
+        return [{**self._envelope.around("chat.completion.chunk", []), "usage": usage.wire()}]
+
+    def _role(self) -> Json:
+        # Some clients take "" before a call for an answer, others need it where text follows.
+        content = None if self._question.can_call else ""
+        return {"role": "assistant", "content": content, "refusal": None}
+
+    def _deltas(self, step: Step, spoken: _Spoken) -> list[Json]:
+        said = [delta for event in step.events if (delta := DELTAS[type(event)](event))]
+        spoken.answer |= any("content" in delta or "tool_calls" in delta for delta in said)
+        silent = step.finish and not spoken.answer
+        return [*said, {"content": ""}] if silent else said
+
+    def _chunk(
+        self,
+        index: int,
+        delta: Json,
+        tokens: Sequence[TokenLogprob] = (),
+        finish: FinishReason | None = None,
+    ) -> Json:
+        choice = {
+            "index": index,
+            "delta": delta,
+            "logprobs": _logprobs(self._question, tokens) if tokens else None,
+            "finish_reason": finish,
+        }
+        chunk = self._envelope.around("chat.completion.chunk", [choice])
+        return {**chunk, "usage": None} if self._question.include_usage else chunk
+
+
+class Completion:
+    """Folds the steps of a reply into one object."""
+
+    def __init__(self, envelope: Envelope) -> None:
+        self._envelope = envelope
+        self._steps: list[list[Step]] = [[] for _ in range(envelope.question.sampling.n)]
+
+    def add(self, step: Step) -> None:
+        """Take a step."""
+        self._steps[step.choice].append(step)
+
+    def whole(self, usage: Usage) -> Json:
+        """Return the object."""
+        choices = [self._choice(index, steps) for index, steps in enumerate(self._steps)]
+        whole = {**self._envelope.around("chat.completion", choices), "usage": usage.wire()}
+        metadata = self._envelope.question.metadata
+        return whole if metadata is None else {**whole, "metadata": dict(metadata)}
+
+    def _choice(self, index: int, steps: list[Step]) -> Json:
+        tokens = [token for step in steps for token in step.logprobs]
+        return {
+            "index": index,
+            "message": _message([event for step in steps for event in step.events]),
+            "logprobs": _logprobs(self._envelope.question, tokens),
+            "finish_reason": steps[-1].finish,
+        }
+
+
+def _message(events: list[Event]) -> Json:
+    text = "".join(event.text for event in events if isinstance(event, Text))
+    thought = "".join(event.text for event in events if isinstance(event, Reasoning))
+    calls = [_call(event, events) for event in events if isinstance(event, CallBegins)]
+    message = {
+        "role": "assistant",
+        "content": text or (None if calls else ""),
+        "refusal": None,
+        "annotations": [],
+    }
+    if thought:
+        message |= {"reasoning_content": thought, "reasoning": thought}
+    return {**message, "tool_calls": calls} if calls else message
+
+
+def _call(begin: CallBegins, events: list[Event]) -> Json:
+    pieces = [e.text for e in events if isinstance(e, Arguments) and e.index == begin.index]
+    function = {"name": begin.name, "arguments": "".join(pieces)}
+    return {"id": new_id("call_"), "type": "function", "function": function}

@@ -1,0 +1,130 @@
+"""Replies on their way to a client that may go away at any time."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, TypeVar
+
+from anyio import CancelScope
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from falsework.server.refusals import Broken, ClientGone, Refusal
+from falsework.server.replies import Json
+
+KEEP_ALIVE_SECONDS = 15
+SEND_TIMEOUT_SECONDS = 60
+PATIENCE_SECONDS = 5
+"""How long an answer waits for its first chunk: an early failure is told by the status."""
+
+Result = TypeVar("Result")
+
+log = logging.getLogger("falsework")
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """Return what `work` returns, or give it up as soon as the client is gone."""
+    working = asyncio.create_task(work)
+    leaving = asyncio.create_task(_leaves(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGone("The client went away before the reply was ready.")
+        return working.result()
+    finally:
+        await _give_up(working, leaving)
+
+
+async def _leaves(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _give_up(*tasks: asyncio.Task[Any]) -> None:
+    with CancelScope(shield=True):
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Stream(EventSourceResponse):
+    """Server-sent events, one for each chunk; however it ends, the chunks are closed."""
+
+    def __init__(self, chunks: AsyncGenerator[Json], first: "asyncio.Task[Json]") -> None:
+        self._chunks = chunks
+        self._first = first
+        super().__init__(
+            _events(chunks, first),
+            ping=KEEP_ALIVE_SECONDS,
+            ping_message_factory=lambda: ServerSentEvent(comment="keep-alive"),
+            send_timeout=SEND_TIMEOUT_SECONDS,
+            sep="\n",
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await _close(self._chunks, self._first)
+
+
+async def open_stream(request: Request, chunks: AsyncGenerator[Json]) -> Stream:
+    """Return a stream of the chunks once the first is there, or after some patience."""
+    first = asyncio.create_task(_first(chunks))
+    try:
+        await unless_gone(request, _patience(first))
+    except BaseException:
+        await _close(chunks, first)
+        raise
+    return Stream(chunks, first)
+
+
+async def _first(chunks: AsyncGenerator[Json]) -> Json:
+    return await anext(chunks)
+
+
+async def _patience(first: "asyncio.Task[Json]") -> None:
+    await asyncio.wait((first,), timeout=PATIENCE_SECONDS)
+    if first.done():
+        first.result()
+
+
+async def _close(chunks: AsyncGenerator[Json], first: "asyncio.Task[Json]") -> None:
+    await _give_up(first)
+    with CancelScope(shield=True):
+        await chunks.aclose()
+
+
+async def _events(
+    chunks: AsyncGenerator[Json], first: "asyncio.Task[Json]"
+) -> AsyncGenerator[ServerSentEvent]:
+    try:
+        yield _event(await asyncio.shield(first))
+        async for chunk in chunks:
+            yield _event(chunk)
+    except Refusal as refusal:
+        yield _event(error_body(refusal))
+    except Exception:
+        # The outermost handler of a stream: its status is sent, so only an event can tell.
+        log.exception("A stream failed")
+        yield _event(error_body(Broken("The server failed while it streamed the reply.")))
+    yield ServerSentEvent(data="[DONE]")
+
+
+def _event(chunk: Json) -> ServerSentEvent:
+    return ServerSentEvent(data=json.dumps(chunk, ensure_ascii=False, separators=(",", ":")))
+
+
+def error_body(refusal: Refusal) -> Json:
+    """Return a refusal as clients read it."""
+    return {
+        "error": {
+            "message": refusal.message,
+            "type": refusal.type,
+            "param": refusal.param,
+            "code": refusal.code,
+        }
+    }
