@@ -82,8 +82,8 @@ def check_schema_size(
     size = len(json.dumps(schema))
     if size > limits.max_schema_bytes:
         raise BadSchema(
-            f"Invalid '{where}': the schema has {size} bytes, more than the {limits.max_schema_bytes} "
-            "that this server allows.",
+            f"Invalid '{where}': the schema has {size} bytes, more than the "
+            f"{limits.max_schema_bytes} that this server allows.",
             where,
             code,
         )

@@ -27,6 +27,9 @@ THINK_BUDGETS: Mapping[str, int | None] = {
 
 SCHEMA_WHERE = "response_format.json_schema.schema"
 
+_NO_CALLS = ToolChoice("none")
+_AS_THE_SERVER_LIKES = Sampling(max_tokens=0)
+
 ResponseSchema = Mapping[str, Any] | bool | None
 
 
@@ -41,10 +44,10 @@ class Question:
     model: str
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
-    choice: ToolChoice = ToolChoice("none")
+    choice: ToolChoice = _NO_CALLS
     response_schema: ResponseSchema = None
     response_schema_where: str = SCHEMA_WHERE
-    sampling: Sampling = Sampling(max_tokens=0)
+    sampling: Sampling = _AS_THE_SERVER_LIKES
     stop: tuple[str, ...] = ()
     think_budget: int | None = None
     stream: bool = False

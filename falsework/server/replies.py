@@ -145,8 +145,8 @@ class Chunks:
         spoken.logprobs += step.logprobs
         chunks = [] if spoken.role else [self._chunk(step.choice, self._role())]
         spoken.role = True
-        for delta in self._deltas(step, spoken):
-            chunks.append(self._chunk(step.choice, delta, spoken.taken()))
+        deltas = self._deltas(step, spoken)
+        chunks += [self._chunk(step.choice, delta, spoken.taken()) for delta in deltas]
         if step.finish:
             chunks.append(self._chunk(step.choice, {}, spoken.taken(), step.finish))
         return chunks

@@ -21,8 +21,12 @@ from pydantic import (
     model_validator,
 )
 
+from falsework.server.builtin import CACHE_VARIABLE
+
 PREFIX = "FALSEWORK_"
 CONFIG_VARIABLE = "FALSEWORK_CONFIG"
+NO_SETTINGS = frozenset({CONFIG_VARIABLE, CACHE_VARIABLE})
+"""Variables of ours that aren't settings."""
 
 
 class BadSetting(ValueError):
@@ -223,7 +227,7 @@ def _from_file(config: Path) -> dict[str, Given]:
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Given]:
     names = {variable(name): name for name in Settings.model_fields}
     for written in environment:
-        if written.startswith(PREFIX) and written not in {*names, CONFIG_VARIABLE}:
+        if written.startswith(PREFIX) and written not in NO_SETTINGS.union(names):
             raise BadSetting(_unknown(written, written, names))
     return {
         names[written]: Given(written, value)

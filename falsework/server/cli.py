@@ -1,0 +1,116 @@
+"""The command line: `falsework serve MODEL`, its flags made from the settings."""
+
+import asyncio
+import inspect
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic.fields import FieldInfo
+
+from falsework import __version__
+from falsework.prompts.dialects import DIALECTS
+from falsework.server.builtin import UnknownModel, prepare
+from falsework.server.serving import serve as run_server
+from falsework.server.settings import CONFIG_VARIABLE, BadSetting, Settings, flag, load
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich")
+
+UNSAID: tuple[Any, ...] = (None, "", ())
+"""Defaults that an option's help doesn't name: the sentence says what happens."""
+
+KINDS: Mapping[Any, Any] = {"api_key": list[str]}
+"""Kinds of flags where they aren't those of the settings."""
+
+METAVARS = {"api_key": "<str>"}
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"falsework {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def falsework(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Serve open models whose tool calls always fit their schemas, to OpenAI's clients."""
+
+
+def serve(config: Path | None = None, **flags: Any) -> None:
+    """Serve MODEL at http://HOST:PORT/v1 until SIGTERM or Ctrl-C.
+
+    Every option is also a variable (--max-tools: FALSEWORK_MAX_TOOLS) and a key of the TOML file
+    (max_tools). Options win over variables, variables over the file.
+    """
+    try:
+        settings = load(flags, os.environ, config)
+        _check_dialect(settings.dialect)
+        model_path = prepare(settings.model, typer.echo)
+        asyncio.run(run_server(settings, model_path, typer.echo))
+    except (BadSetting, UnknownModel) as fault:
+        typer.secho(f"Error: {fault}", err=True, fg=typer.colors.RED)
+        raise typer.Exit(2) from fault
+    except asyncio.CancelledError as ended:
+        # SIGTERM came before there was anything to drain.
+        raise typer.Exit(128 + signal.SIGTERM) from ended
+
+
+def _check_dialect(name: str) -> None:
+    known = ["auto", *sorted(DIALECTS)]
+    if name not in known:
+        raise BadSetting(f"dialect: there is no '{name}'. There is: {', '.join(known)}.")
+
+
+def _option(name: str, field: FieldInfo) -> inspect.Parameter:
+    extra = field.json_schema_extra
+    option = typer.Option(
+        None,
+        _spelling(name, field),
+        help=_help(field),
+        metavar=METAVARS.get(name),
+        rich_help_panel=str(extra["panel"]) if isinstance(extra, dict) else None,
+    )
+    return _parameter(name, KINDS.get(name, field.annotation), option)
+
+
+def _spelling(name: str, field: FieldInfo) -> str:
+    # What is decided by itself can be turned on and off; what is off can only be turned on.
+    decided = field.annotation == bool | None
+    return f"{flag(name)}/--no-{flag(name)[2:]}" if decided else flag(name)
+
+
+def _help(field: FieldInfo) -> str:
+    said = (
+        "" if field.default in UNSAID or field.default is False else f" Default: {field.default}."
+    )
+    return f"{field.description}{said}"
+
+
+def _parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:
+    by_name = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, by_name, default=default, annotation=kind | None)
+
+
+def _parameters() -> list[inspect.Parameter]:
+    fields = dict(Settings.model_fields)
+    model = typer.Argument(None, metavar="MODEL", help=_help(fields.pop("model")))
+    config = typer.Option(None, "--config", help=f"The TOML file; or {CONFIG_VARIABLE}.")
+    return [
+        _parameter("model", str, model),
+        _parameter("config", Path, config),
+        *(_option(name, field) for name, field in fields.items()),
+    ]
+
+
+vars(serve)["__signature__"] = inspect.Signature(_parameters())
+app.command()(serve)
