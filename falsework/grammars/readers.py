@@ -14,7 +14,7 @@ from falsework.grammars.calls import (
     Reasoning,
     Text,
 )
-from falsework.grammars.markups import Markup, Think
+from falsework.grammars.turns import Form
 
 
 class Misread(ValueError):
@@ -22,25 +22,20 @@ class Misread(ValueError):
 
 
 class Reader:
-    """Reads one reply.
+    """Reads one reply of the given form."""
 
-    `calls`: whether the reply may hold calls; `think`: the literals of a think block, None where
-    the model has none; `thinking`: the prompt has opened it already.
-    """
-
-    def __init__(
-        self, markup: Markup, *, calls: bool, think: Think | None = None, thinking: bool = False
-    ) -> None:
-        self._markup = markup
-        self._think = think
-        self._answer = self._beginning if calls else self._text
-        self._trigger = markup.trigger if calls else ""
+    def __init__(self, form: Form) -> None:
+        calls = bool(form.choice.callable_among(form.tools))
+        self._markup = form.markup
+        self._think = form.think
+        self._trigger = form.markup.trigger if calls and form.answer is None else ""
         self._pending = ""
         self._ended = False
         self._count = 0
-        self._arguments = ArgumentsReader(markup.notation)
-        first = self._block if thinking else self._opening_block
-        self._read: Callable[[], list[Event] | None] = first if think else self._answer
+        self._arguments = ArgumentsReader(form.markup.notation)
+        self._answer = self._beginning if calls else self._text
+        first = self._block if form.thinking else self._opening_block
+        self._read: Callable[[], list[Event] | None] = first if form.think else self._answer
 
     @property
     def thinking(self) -> bool:

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int32]
 Flags = NDArray[np.bool_]
 
+_POOL_LIMIT = 8_000_000
+"""How many members all sets together may have: 32 MB."""
+
 
 def determinize(  # noqa: PLR0913 - a net is six things
     nodes: int, edges: Ints, jumps: Ints, final: int, classes: int, limit: int
@@ -140,7 +143,7 @@ def _construct(net, nodes, classes, limit):  # type: ignore[no-untyped-def]  # n
         members = _close(net, seeds, count, marks, stack)
         slot = _find(slots, pool, begins, members)
         if slots[slot] == 0:
-            if states > limit:
+            if states > limit or begins[states] + len(members) > _POOL_LIMIT:
                 return table[:0], accepting[:0]
             if states == len(table):
                 table = np.concatenate((table, np.zeros_like(table)))

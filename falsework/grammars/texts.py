@@ -48,7 +48,8 @@ def whole_text(marker: str, barred: str = "") -> Expression:
 def _leaf(marker: str, barred: str, *, whole: bool) -> Leaf:
     """Make the product of the marker's search automaton (Knuth, Morris, Pratt) with UTF-8."""
     sought = marker.encode()
-    begin: _State = (0, 0, False)
+    # Where nothing hangs on the first character, the start is the state of every later one too.
+    begin: _State = (0, 0, not (whole or barred))
     numbers: dict[_State | None, int] = {begin: 0}
     queue: list[_State] = [begin]
     edges: list[tuple[int, int, int, int]] = []

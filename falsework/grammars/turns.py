@@ -1,9 +1,11 @@
 """What one reply may be: think block, answer and calls, for every tool_choice and every markup."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from falsework.grammars import schemas
+from falsework.grammars.automata import DEAD, START, Automaton, compile_expression
 from falsework.grammars.calls import Tool
 from falsework.grammars.expressions import Expression, Net, choice, literal, optional, sequence
 from falsework.grammars.markups import Markup, Think
@@ -27,6 +29,13 @@ class Form:
     think: Think | None = None
     thinking: bool = False
 
+    def key(self) -> str:
+        """Return a text that two forms share only if they admit the same replies."""
+        tools = [(tool.name, tool.parameters) for tool in self.choice.callable_among(self.tools)]
+        policy = (self.choice.mode, self.choice.parallel, bool(self.tools))
+        return json.dumps([repr(self.markup), policy, tools, self.answer, self.thinking,
+                           repr(self.think)])  # fmt: skip
+
 
 class FormRefused(ValueError):
     """A reply form that can't be enforced; `where` is the field and JSON pointer at fault."""
@@ -49,6 +58,13 @@ def compose(form: Form) -> Expression:
     return sequence(optional(sequence(literal(form.think.opening), block)), body)
 
 
+def resting_state(form: Form, automaton: Automaton) -> int:
+    """Return the state between two characters of the think block, DEAD where there is none."""
+    if form.think is None:
+        return DEAD
+    return START if form.thinking else automaton.step(START, form.think.opening.encode())
+
+
 def _body(form: Form) -> Expression:
     tools = form.choice.callable_among(form.tools)
     if not tools:
@@ -60,7 +76,20 @@ def _body(form: Form) -> Expression:
     ways = [literal(head)]
     if trigger and form.answer is None:
         ways.append(sequence(text_until(trigger, _barred(form)), literal(head[len(trigger) :])))
-    return choice([sequence(choice(ways), calls), _answer(form)])
+    answer = _answer(form)
+    if form.answer is not None and not trigger:
+        _refuse_ambiguity(answer, head, form.answer_where)
+    return choice([sequence(choice(ways), calls), answer])
+
+
+def _refuse_ambiguity(answer: Expression, head: str, where: str) -> None:
+    """Refuse an answer that may begin like a call of a markup without a trigger."""
+    if compile_expression(answer).step(START, head.encode()) != DEAD:
+        msg = (
+            f"with this model a reply that begins {head!r} is a call, and this format's JSON may "
+            "begin like it; use tool_choice required or none, or another format"
+        )
+        raise FormRefused(msg, where, tool=None)
 
 
 def _answer(form: Form) -> Expression:

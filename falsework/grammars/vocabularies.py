@@ -54,7 +54,7 @@ class Masks:
 
     def __init__(self, automaton: Automaton, vocabulary: Vocabulary, width: int) -> None:
         """Masks are `width` words of 32 tokens each, as vLLM's bitmask has them."""
-        self._automaton = automaton
+        self.automaton = automaton
         self._vocabulary = vocabulary
         self._width = width
         self._rows: dict[int, Ints] = {}
@@ -67,7 +67,7 @@ class Masks:
         return row
 
     def _compute(self, state: int) -> Ints:
-        trie, automaton = self._vocabulary.trie, self._automaton
+        trie, automaton = self._vocabulary.trie, self.automaton
         row = np.zeros(self._width, np.int32)
         _walk(
             automaton.table, automaton.classes, state,

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from falsework.server.engines.decoders import ThinkBudget
 from falsework.server.refusals import Refusal
 
 
@@ -59,11 +60,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Constraint:
-    """A compiled constraint on its way to the engine: opaque bytes, see `grammars.automata`."""
+    """A compiled constraint on its way to the engine: see `grammars.automata` for the bytes."""
 
     automaton: bytes
-    think_budget: int | None = None
-    """After this many tokens of a think block its end is forced; None: no think block."""
+    think: ThinkBudget | None = None
 
 
 class Engine(Protocol):

@@ -1,0 +1,137 @@
+"""vLLM's scheduler, with our constraints: runs in the engine's own process.
+
+Rule: nothing of ours raises in here. An exception inside the scheduler ends the engine for every
+request; a constraint that can't be read ends its own request with an error.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import torch
+from vllm.config import VllmConfig
+from vllm.tokenizers import cached_tokenizer_from_config
+from vllm.v1.core.sched.scheduler import Scheduler as VllmScheduler
+from vllm.v1.request import Request, RequestStatus
+from vllm.v1.structured_output.backend_types import (
+    StructuredOutputBackend,
+    StructuredOutputGrammar,
+)
+from vllm.v1.structured_output.request import StructuredOutputRequest
+
+from falsework.grammars.automata import Automaton, unpacked
+from falsework.grammars.vocabularies import Masks, Vocabulary
+from falsework.prompts.tokenizers import end_tokens, vocabulary_of
+from falsework.server.engines.decoders import Decoder, ThinkBudget
+
+CONSTRAINT = "falsework"
+"""The key in SamplingParams.extra_args: [packed automaton, ThinkBudget's fields or None]."""
+KEPT_AUTOMATA = 64
+
+
+class Grammar(StructuredOutputGrammar):
+    """A decoder, behind vLLM's interface."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+
+    def accept_tokens(self, request_id: str, tokens: list[int]) -> bool:  # noqa: ARG002
+        """Advance over tokens; False when one of them can't be said."""
+        return all(self._decoder.accept(token) for token in tokens)
+
+    def validate_tokens(self, tokens: list[int]) -> list[int]:
+        """Return the longest prefix that can be said, without advancing."""
+        count = 0
+        for token in tokens:
+            if not self._decoder.accept(token):
+                break
+            count += 1
+        self._decoder.rollback(count)
+        return tokens[:count]
+
+    def rollback(self, num_tokens: int) -> None:
+        """Go back over the last tokens."""
+        self._decoder.rollback(num_tokens)
+
+    def fill_bitmask(self, bitmask: torch.Tensor, batch_index: int) -> None:
+        """Write which tokens may follow into one row."""
+        bitmask[batch_index].numpy()[:] = self._decoder.mask()
+
+    def is_terminated(self) -> bool:
+        """Tell whether the reply has ended."""
+        return self._decoder.ended
+
+    def reset(self) -> None:
+        """Go back to the beginning."""
+        self._decoder.reset()
+
+
+class Backend(StructuredOutputBackend):
+    """Only there to allocate the bitmask: our constraints come compiled."""
+
+    def compile_grammar(self, *_: object, **__: object) -> StructuredOutputGrammar:  # type: ignore[override]
+        """Refuse: nothing is compiled inside the engine."""
+        msg = "constraints are compiled before they reach the engine"
+        raise NotImplementedError(msg)
+
+    def allocate_token_bitmask(self, max_num_seqs: int) -> torch.Tensor:
+        """Return a bitmask of that many rows."""
+        return torch.full((max_num_seqs, words(self.vocab_size)), -1, dtype=torch.int32)
+
+    def destroy(self) -> None:
+        """Nothing to clean up."""
+
+
+class Scheduler(VllmScheduler):
+    """vLLM's scheduler, which also reads our constraint of each request."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        config: VllmConfig = self.vllm_config
+        tokenizer = cached_tokenizer_from_config(config.model_config)
+        size = config.model_config.get_vocab_size()
+        self.structured_output_manager.backend = Backend(config, tokenizer, size)
+        ends = end_tokens(config.model_config.try_get_generation_config())
+        markers = config.additional_config["markers"]
+        self._vocabulary: Vocabulary = vocabulary_of(tokenizer, markers, ends)  # type: ignore[arg-type]
+        self._width = words(size)
+        self._kept: OrderedDict[bytes, Masks] = OrderedDict()
+
+    def add_request(self, request: Request) -> None:
+        """Take a request in, with the constraint that it carries."""
+        extra = request.sampling_params.extra_args if request.sampling_params else None
+        if extra and CONSTRAINT in extra and request.request_id not in self.requests:
+            constrained = StructuredOutputRequest(params=None)  # type: ignore[arg-type]
+            constrained.grammar = self._grammar(*extra[CONSTRAINT])
+            request.structured_output_request = constrained
+            request.status = RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
+        super().add_request(request)
+
+    def _grammar(
+        self, automaton: bytes, budget: Sequence[Any] | None
+    ) -> Grammar | Future[StructuredOutputGrammar]:
+        try:
+            think = ThinkBudget(budget[0], budget[1], tuple(budget[2])) if budget else None
+            decoder = Decoder(self._masks(automaton), self._vocabulary, think)
+        except (ValueError, TypeError, IndexError) as fault:
+            broken: Future[StructuredOutputGrammar] = Future()
+            broken.set_exception(fault)
+            return broken
+        return Grammar(decoder)
+
+    def _masks(self, packed: bytes) -> Masks:
+        """Return the masks of an automaton, the same for all requests that carry it."""
+        masks = self._kept.pop(packed, None)
+        if masks is None:
+            automaton: Automaton = unpacked(packed)
+            masks = Masks(automaton, self._vocabulary, self._width)
+        self._kept[packed] = masks
+        if len(self._kept) > KEPT_AUTOMATA:
+            self._kept.popitem(last=False)
+        return masks
+
+
+def words(tokens: int) -> int:
+    """Return how many words of 32 bits a mask over so many tokens has."""
+    return (tokens + 31) // 32

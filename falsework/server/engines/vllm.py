@@ -1,0 +1,167 @@
+"""vLLM's engine in our process, with our scheduler: the only file that speaks to vLLM's front."""
+
+import os
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vllm import AsyncEngineArgs, SamplingParams
+from vllm.logprobs import Logprob
+from vllm.outputs import CompletionOutput
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+from falsework.grammars.vocabularies import Vocabulary
+from falsework.prompts.detection import prompter_for
+from falsework.prompts.tokenizers import end_tokens, vocabulary_of
+from falsework.server.engines.base import Constraint, EngineGone, Piece, Sampling, TokenLogprob
+from falsework.server.refusals import BadRequest
+from falsework.server.settings import Settings
+from falsework.server.turns import Scaffold
+
+CONSTRAINT = "falsework"
+
+
+async def start(settings: Settings, model: str | Path) -> tuple["VllmEngine", Scaffold]:
+    """Start the engine for a model, and what lays out its prompts and constraints."""
+    from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds, only needed here
+
+    tokenizer = AutoTokenizer.from_pretrained(str(model))
+    prompter = prompter_for(tokenizer, settings.dialect)
+    markers = prompter.dialect.markers
+    llm = AsyncLLM.from_engine_args(_arguments(settings, str(model), markers))
+    generation = llm.model_config.try_get_generation_config()
+    vocabulary = vocabulary_of(tokenizer, markers, end_tokens(generation))
+    scaffold = Scaffold(
+        prompter, vocabulary, llm.model_config.max_model_len, think_budget=settings.think_budget
+    )
+    return VllmEngine(llm, vocabulary, keeps_markers=prompter.dialect.think is not None), scaffold
+
+
+class VllmEngine:
+    """Decodes on vLLM."""
+
+    def __init__(self, llm: AsyncLLM, vocabulary: Vocabulary, *, keeps_markers: bool) -> None:
+        self._llm = llm
+        self._vocabulary = vocabulary
+        self._keeps_markers = keeps_markers
+
+    async def check(self) -> None:
+        """Return when the engine's process answers."""
+        try:
+            await self._llm.check_health()
+            await self._llm.is_sleeping()  # a round trip to the engine's process
+        except EngineDeadError as fault:
+            raise _gone() from fault
+
+    async def generate(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        constraint: Constraint | None,
+        request_id: str,
+    ) -> AsyncIterator[Piece]:
+        """Decode; when the caller stops listening, vLLM aborts the request."""
+        stream = self._llm.generate(
+            {"prompt_token_ids": list(prompt)}, self._parameters(sampling, constraint), request_id
+        )
+        try:
+            async for output in stream:
+                for part in output.outputs:
+                    yield self._piece(part, sampling, output.num_cached_tokens or 0)
+        except EngineDeadError as fault:
+            raise _gone() from fault
+        except EngineGenerateError as fault:
+            if isinstance(fault.__cause__, EngineDeadError):
+                raise _gone() from fault
+            raise
+        except ValueError as fault:
+            # vLLM's own validation, before any token: a token number beyond the vocabulary, …
+            raise BadRequest(str(fault)) from fault
+        finally:
+            await stream.aclose()
+
+    async def close(self) -> None:
+        """Stop the engine's processes."""
+        self._llm.shutdown()
+
+    def _parameters(self, sampling: Sampling, constraint: Constraint | None) -> SamplingParams:
+        extra: dict[str, Any] | None = None
+        if constraint:
+            think = constraint.think
+            budget = [think.tokens, think.resting, list(think.close)] if think else None
+            extra = {CONSTRAINT: [constraint.automaton, budget]}
+        return SamplingParams(
+            n=sampling.n,
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            seed=sampling.seed,
+            frequency_penalty=sampling.frequency_penalty,
+            presence_penalty=sampling.presence_penalty,
+            repetition_penalty=sampling.repetition_penalty,
+            logit_bias=sampling.logit_bias,
+            logprobs=sampling.logprobs,
+            output_kind=RequestOutputKind.DELTA,
+            # Markers are special tokens in many vocabularies, and the reader needs to see them.
+            skip_special_tokens=constraint is None and not self._keeps_markers,
+            extra_args=extra,
+        )
+
+    def _piece(self, part: CompletionOutput, sampling: Sampling, cached: int) -> Piece:
+        finish = part.finish_reason
+        return Piece(
+            choice=part.index,
+            text=part.text,
+            tokens=len(part.token_ids),
+            logprobs=tuple(self._logprobs(part, sampling.logprobs or 0)),
+            finish=None if finish is None else "error" if finish not in _FINISHES else finish,  # type: ignore[arg-type]
+            cached_tokens=cached,
+        )
+
+    def _logprobs(self, part: CompletionOutput, count: int) -> Iterable[TokenLogprob]:
+        if part.logprobs is None:
+            return
+        for token, said in zip(part.token_ids, part.logprobs, strict=True):
+            best = sorted(said.items(), key=lambda one: one[1].rank or 0)
+            top = tuple(self._logprob(t, one) for t, one in best if (one.rank or 0) <= count)
+            yield self._logprob(token, said[token], top)
+
+    def _logprob(
+        self, token: int, said: Logprob, top: tuple[TokenLogprob, ...] = ()
+    ) -> TokenLogprob:
+        text = said.decoded_token or ""
+        known = token < len(self._vocabulary.tokens)
+        spelled = self._vocabulary.tokens[token] if known else None
+        # JSON has no infinity; -9999.0 is what the OpenAI API says for a token that can't come.
+        return TokenLogprob(text, max(said.logprob, -9999.0), spelled or text.encode(), top)
+
+
+_FINISHES = frozenset({"stop", "length"})
+
+
+def _gone() -> EngineGone:
+    return EngineGone("The engine has stopped; the server must be restarted.")
+
+
+def _arguments(settings: Settings, model: str, markers: Sequence[str]) -> AsyncEngineArgs:
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    optional: Mapping[str, Any] = {
+        "max_model_len": settings.max_model_len,
+        "enforce_eager": settings.enforce_eager,
+    }
+    return AsyncEngineArgs(
+        model=model,
+        served_model_name=settings.served_model_name,
+        tensor_parallel_size=settings.tensor_parallel_size,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        scheduler_cls="falsework.server.engines.scheduler.Scheduler",
+        async_scheduling=False,
+        additional_config={"markers": list(markers)},
+        disable_log_stats=True,
+        enable_log_requests=False,
+        **{name: value for name, value in optional.items() if value is not None},
+    )
