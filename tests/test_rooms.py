@@ -17,7 +17,7 @@ ROOMS = ["server", "prompts", "grammars"]
 SOURCES = sorted((ROOT / "falsework").rglob("*.py"))
 PACKAGES = [path for path in SOURCES if path.name == "__init__.py"]
 
-DISTRIBUTIONS = {"pydantic_settings": "pydantic-settings"}
+DISTRIBUTIONS = {"pydantic_core": "pydantic", "sse_starlette": "sse-starlette"}
 """What is installed under another name than it is imported by; otherwise they are the same."""
 
 ENGINES = {"vllm", "torch"}
