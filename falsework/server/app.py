@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 from fastapi import Depends, FastAPI, Request
@@ -20,10 +20,8 @@ from falsework.server.refusals import NotFound, Refusal, ShuttingDown
 from falsework.server.replies import Json
 from falsework.server.settings import Settings
 from falsework.server.streams import open_stream, unless_gone
+from falsework.server.turns import Scaffold
 from falsework.server.wire import parse
-
-if TYPE_CHECKING:
-    from falsework.server.turns import Scaffold
 
 READY_SECONDS = 5
 
@@ -31,7 +29,7 @@ READY_SECONDS = 5
 class House:
     """What the routes share."""
 
-    def __init__(self, settings: Settings, engine: Engine, scaffold: "Scaffold") -> None:
+    def __init__(self, settings: Settings, engine: Engine, scaffold: Scaffold) -> None:
         self.settings = settings
         self.engine = engine
         self.max_model_len = scaffold.max_model_len
@@ -117,7 +115,7 @@ async def _refuse_route(request: Request, fault: Exception) -> Response:
     return rendered(refusal)
 
 
-def make_app(settings: Settings, engine: Engine, scaffold: "Scaffold") -> FastAPI:
+def make_app(settings: Settings, engine: Engine, scaffold: Scaffold) -> FastAPI:
     """Return the server's application; `app.state.desk` is where it can be closed."""
     house = House(settings, engine, scaffold)
     app = FastAPI(title="Falsework", version=__version__, openapi_url=None)
@@ -138,6 +136,6 @@ def _add_routes(app: FastAPI, house: House, keys: Any) -> None:
     app.get("/version")(version)
 
 
-def _fingerprint(settings: Settings, scaffold: "Scaffold") -> str:
+def _fingerprint(settings: Settings, scaffold: Scaffold) -> str:
     made_of = f"{__version__} {settings.model} {scaffold.dialect_name} {settings.device}"
     return "fp_" + hashlib.sha256(made_of.encode()).hexdigest()[:10]

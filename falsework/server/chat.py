@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from falsework.server.choices import Choice, Step
 from falsework.server.desk import Desk
@@ -11,9 +10,7 @@ from falsework.server.engines.base import Engine, Piece
 from falsework.server.questions import Question
 from falsework.server.refusals import Broken
 from falsework.server.replies import Chunks, Completion, Envelope, Json, Usage
-
-if TYPE_CHECKING:
-    from falsework.server.turns import Scaffold, Turn
+from falsework.server.turns import Scaffold, Turn
 
 
 @dataclass(frozen=True)
@@ -21,7 +18,7 @@ class Chat:
     """Answers questions with one engine and one model's scaffold."""
 
     engine: Engine
-    scaffold: "Scaffold"
+    scaffold: Scaffold
     desk: Desk
     fingerprint: str
 
@@ -47,16 +44,16 @@ class Chat:
                 for chunk in chunks.usage(step) if isinstance(step, Usage) else chunks.of(step):
                     yield chunk
 
-    async def _turn(self, question: Question) -> "Turn":
+    async def _turn(self, question: Question) -> Turn:
         return await self.scaffold.prepare(question)
 
-    def _told(self, turn: "Turn", envelope: Envelope) -> AsyncGenerator[Step | Usage]:
+    def _told(self, turn: Turn, envelope: Envelope) -> AsyncGenerator[Step | Usage]:
         pieces = self.engine.generate(turn.prompt, turn.sampling, turn.constraint, envelope.id)
         return _tell(envelope.question, turn, self.desk.draw(pieces))
 
 
 async def _tell(
-    question: Question, turn: "Turn", pieces: AsyncGenerator[Piece]
+    question: Question, turn: Turn, pieces: AsyncGenerator[Piece]
 ) -> AsyncGenerator[Step | Usage]:
     choices = [
         Choice(turn.reader(), question.stop, named=question.named) for _ in range(turn.sampling.n)

@@ -1,16 +1,14 @@
 """One of the n choices of a reply, from the engine's pieces to events and an end."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from falsework.grammars.calls import CallBegins, Event
+from falsework.grammars.readers import Reader
 from falsework.server.engines.base import Piece, TokenLogprob
 from falsework.server.holdback import Holdback, Preamble
 from falsework.server.refusals import Broken
 from falsework.server.stops import Stops
-
-if TYPE_CHECKING:
-    from falsework.grammars.readers import Reader
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -28,7 +26,7 @@ class Step:
 class Choice:
     """Hears the pieces of one choice and tells its steps."""
 
-    def __init__(self, reader: "Reader", stop: tuple[str, ...], *, named: bool) -> None:
+    def __init__(self, reader: Reader, stop: tuple[str, ...], *, named: bool) -> None:
         self._reader = reader
         self._stops = Stops(stop)
         self._holdback = Holdback()

@@ -17,7 +17,7 @@ from falsework.server.builtin import UnknownModel, prepare
 from falsework.server.serving import serve as run_server
 from falsework.server.settings import CONFIG_VARIABLE, BadSetting, Settings, flag, load
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown")
 
 UNSAID: tuple[Any, ...] = (None, "", ())
 """Defaults that an option's help doesn't name: the sentence says what happens."""
@@ -114,3 +114,7 @@ def _parameters() -> list[inspect.Parameter]:
 
 vars(serve)["__signature__"] = inspect.Signature(_parameters())
 app.command()(serve)
+
+
+if __name__ == "__main__":
+    app()

@@ -190,7 +190,7 @@ def _schema(form: ResponseFormat, limits: Settings) -> ResponseSchema:
             "missing_required_parameter",
         )
     schema = form.json_schema.schema_
-    if schema is None:
+    if not schema:
         return True
     check_schema_size(schema, SCHEMA_WHERE, limits, "invalid_json_schema")
     return schema

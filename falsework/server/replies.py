@@ -217,7 +217,7 @@ def _message(events: list[Event]) -> Json:
     text = "".join(event.text for event in events if isinstance(event, Text))
     thought = "".join(event.text for event in events if isinstance(event, Reasoning))
     calls = [_call(event, events) for event in events if isinstance(event, CallBegins)]
-    message = {
+    message: Json = {
         "role": "assistant",
         "content": text or (None if calls else ""),
         "refusal": None,

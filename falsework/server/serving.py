@@ -38,7 +38,7 @@ class Server(uvicorn.Server):
         self._drain_seconds = settings.drain_seconds
         self._ready = ready
         # Otherwise every stream would be cut at the signal; the desk ends them instead.
-        AppStatus.disable_automatic_graceful_drain()
+        AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""

@@ -34,11 +34,9 @@ class BadSetting(ValueError):
 
 
 def _split(keys: object) -> object:
-    return [key.strip() for key in keys.split(",") if key.strip()] if _is_text(keys) else keys
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+    if not isinstance(keys, str):
+        return keys
+    return tuple(key.strip() for key in keys.split(",") if key.strip())
 
 
 def _panel(name: str) -> dict[str, Any]:

@@ -262,7 +262,8 @@ def _refuse_what_is_not_honoured(raw: Mapping[str, Any]) -> None:
 
 
 def _refusal(fault: ErrorDetails) -> BadRequest:
-    where = spell(fault["loc"])
+    path = fault["loc"]
+    where = spell(path[:-2] if path[-1] == "[key]" else path)
     kind = fault["type"]
     code = "invalid_type" if kind.endswith("_type") else CODES.get(kind, "invalid_value")
     if kind == "missing":

@@ -1,0 +1,81 @@
+"""The command line: helps, errors, and what is printed once the server is ready."""
+
+import json
+import shlex
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from falsework import __version__
+from falsework.server.cli import app
+from falsework.server.greeting import greeting
+from falsework.server.settings import Settings, flag
+
+
+def ran(*words: str, environment: dict[str, str] | None = None) -> Result:
+    variables = {"COLUMNS": "200", "TERMINAL_WIDTH": "200", "NO_COLOR": "1", **(environment or {})}
+    return CliRunner().invoke(app, words, env=variables)
+
+
+def test_the_version_is_told() -> None:
+    assert ran("--version").output == f"falsework {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [[], ["--help"]])
+def test_help_lists_the_commands(words: list[str]) -> None:
+    assert "serve" in ran(*words).output
+
+
+@pytest.mark.parametrize("name", set(Settings.model_fields) - {"model"})
+def test_help_names_every_setting(name: str) -> None:
+    assert flag(name) in ran("serve", "--help").output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nonesuch"], "no model 'nonesuch'. Built in: smollm2"),
+        (["--dialect", "klingon"], "'klingon'. There is: auto, deepseek_r1, hermes, llama3"),
+        (["--port", "99999"], "--port"),
+        (["--prot", "1"], "--port"),
+        (["--host", "0.0.0.0"], "allow_open"),
+        (["--config", "/nowhere/x.toml"], "/nowhere/x.toml"),
+    ],
+)
+def test_a_wrong_word_is_an_error_that_says_what_there_is(words: list[str], said: str) -> None:
+    result = ran("serve", *words)
+
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+def test_a_wrong_variable_is_an_error_that_names_it() -> None:
+    result = ran("serve", environment={"FALSEWORK_PROT": "1"})
+
+    assert result.exit_code == 2
+    assert "FALSEWORK_PROT" in result.output
+
+
+def test_the_greeting_has_a_line_for_the_shell_that_makes_a_call() -> None:
+    said = greeting(Settings(served_model_name="it's mine", api_key=("k",)), "hermes", 8123)
+
+    line = next(line for line in said.splitlines() if line.startswith("curl "))
+    words = shlex.split(line)
+    body = json.loads(words[words.index("-d") + 1])
+
+    assert "hermes" in said
+    assert words[1] == "http://127.0.0.1:8123/v1/chat/completions"
+    assert any(word.startswith("authorization: Bearer") for word in words)
+    assert (body["model"], body["tool_choice"]) == ("it's mine", "required")
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:1/v1"),
+        ("::", "http://[::1]:1/v1"),
+        ("::1", "http://[::1]:1/v1"),
+    ],
+)
+def test_the_url_is_one_that_this_machine_can_reach(host: str, url: str) -> None:
+    assert url in greeting(Settings(host=host, allow_open=True), "hermes", 1)
