@@ -114,6 +114,15 @@ def test_a_package_exports_what_it_imports_and_nothing_else(path: Path) -> None:
     assert sorted(exported) == sorted(present)
 
 
+def test_the_command_line_leaves_numba_to_those_who_need_it() -> None:
+    """Workers of vLLM import it before all else, and on a CPU they fail where numba is loaded."""
+    asked = "import sys, falsework.server.cli; print('numba' in sys.modules)"
+
+    said = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+
+    assert said.stdout == "False\n"
+
+
 def test_no_file_of_ours_is_longer_than_300_lines() -> None:
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],

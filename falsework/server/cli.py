@@ -14,7 +14,6 @@ from pydantic.fields import FieldInfo
 from falsework import __version__
 from falsework.prompts.dialects import DIALECTS
 from falsework.server.builtin import UnknownModel, prepare
-from falsework.server.serving import serve as run_server
 from falsework.server.settings import CONFIG_VARIABLE, BadSetting, Settings, flag, load
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown")
@@ -52,6 +51,9 @@ def serve(config: Path | None = None, **flags: Any) -> None:
     Every option is also a variable (--max-tools: FALSEWORK_MAX_TOOLS) and a key of the TOML file
     (max_tools). Options win over variables, variables over the file.
     """
+    # vLLM's CPU workers import this file first, and fail where it has imported numba.
+    from falsework.server.serving import serve as run_server  # noqa: PLC0415
+
     try:
         settings = load(flags, os.environ, config)
         _check_dialect(settings.dialect)
