@@ -1,0 +1,120 @@
+"""What the documents say of the repository is so."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from falsework import __version__
+from falsework.server.settings import Settings, flag, variable
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+SHOWN = ("falsework/", "bench/", "requirements/", "deploy/")
+"""The folders whose files the README lists; of others it names the folder."""
+
+
+def tracked() -> list[str]:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return listed.stdout.splitlines()
+
+
+def tree() -> Iterator[tuple[str, str]]:
+    """Yield path and line of every entry of the README's file tree, folders with a slash."""
+    block = re.search(r"```text\n(falsework/\n.*?)```", README, re.DOTALL)
+    assert block is not None, "the README has no file tree"
+    folders: list[str] = []
+    for line in block[1].splitlines():
+        indent, name, what = re.fullmatch(r"( *)(\S+) *(.*)", line).groups()  # type: ignore[union-attr]
+        folders = folders[: len(indent) // 2]
+        yield "".join([*folders, name]), what
+        if name.endswith("/"):
+            folders.append(name)
+
+
+def expected() -> set[str]:
+    files = {name for name in tracked() if "/" not in name or name.startswith(SHOWN)}
+    files = {name for name in files if not name.endswith("__init__.py")}
+    folders = {name.partition("/")[0] + "/" for name in tracked() if "/" in name}
+    deeper = {
+        "/".join(parts[:depth]) + "/"
+        for parts in (name.split("/") for name in files)
+        for depth in range(1, len(parts))
+    }
+    return files | deeper | folders
+
+
+def test_the_file_tree_is_the_repositorys() -> None:
+    shown = [path for path, _ in tree()]
+
+    assert sorted(shown) == sorted(expected())
+
+
+def test_every_file_of_the_tree_has_a_line() -> None:
+    assert [path for path, what in tree() if not what and not path.endswith("/")] == []
+
+
+def row(name: str) -> str:
+    """Return a setting's row of the README's table."""
+    setting = Settings.model_fields[name]
+    default = "" if setting.default in {None, "", ()} else f"`{setting.default}`".lower()
+    how = "`MODEL`" if name == "model" else f"`{flag(name)}`"
+    return f"| {how} | `{variable(name)}` | {default} | {setting.description} |"
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_has_its_row_in_the_readme(name: str) -> None:
+    assert row(name) in README.splitlines()
+
+
+def test_the_readme_has_no_setting_that_is_not_there() -> None:
+    named = set(re.findall(r"FALSEWORK_([A-Z_]+)", README))
+    known = {name.upper() for name in Settings.model_fields}
+
+    assert named - known <= {"CACHE", "CONFIG"}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_within_the_repository_resolve(name: str) -> None:
+    links = re.findall(r"\]\(([^)]+)\)", (ROOT / name).read_text())
+    ours = [link for link in links if not link.startswith("http")]
+
+    def resolves(link: str) -> bool:
+        path, _, anchor = link.partition("#")
+        text = (ROOT / (path or name)).read_text() if not path or path.endswith(".md") else ""
+        headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+        anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in headings}
+        return (ROOT / path).exists() and (not anchor or anchor in anchors)
+
+    assert [link for link in ours if not resolves(link)] == []
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_paths_in_the_documents_exist(name: str) -> None:
+    text = (ROOT / name).read_text()
+    named = set(re.findall(r"`((?:falsework|tests|bench|requirements)/[\w./-]+)`", text))
+
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_the_changelog_begins_with_what_comes_next_and_knows_this_version() -> None:
+    headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+    assert headings[0] in {"Unreleased", __version__}
+    assert {"Unreleased", __version__} & set(headings)
+
+
+def test_the_make_targets_of_the_documents_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        target
+        for name in DOCUMENTS
+        for target in re.findall(r"(?:`|^)make ([a-z]+)", (ROOT / name).read_text(), re.MULTILINE)
+    }
+
+    assert named <= targets
