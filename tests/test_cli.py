@@ -9,7 +9,8 @@ from typer.testing import CliRunner, Result
 from falsework import __version__
 from falsework.server.cli import app
 from falsework.server.greeting import greeting
-from falsework.server.settings import Settings, flag
+from falsework.server.serving import bind
+from falsework.server.settings import BadSetting, Settings, flag
 
 
 def ran(*words: str, environment: dict[str, str] | None = None) -> Result:
@@ -79,3 +80,12 @@ def test_the_greeting_has_a_line_for_the_shell_that_makes_a_call() -> None:
 )
 def test_the_url_is_one_that_this_machine_can_reach(host: str, url: str) -> None:
     assert url in greeting(Settings(host=host, allow_open=True), "hermes", 1)
+
+
+def test_a_taken_port_is_told_before_a_model_is_loaded() -> None:
+    with bind(Settings(port=0)) as held:
+        held.listen()
+        port = held.getsockname()[1]
+
+        with pytest.raises(BadSetting, match=f"127.0.0.1:{port} can't be listened on"):
+            bind(Settings(port=port))

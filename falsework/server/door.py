@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from falsework.server.refusals import Broken, Refusal, TooLarge, Unauthorized
+from falsework.server.refusals import Broken, ClientGone, Refusal, TooLarge, Unauthorized
 from falsework.server.replies import new_id
 from falsework.server.streams import error_body
 
@@ -84,8 +85,11 @@ class Keys:
 async def read(request: Request, limit: int) -> bytes:
     """Return the body of a request, read no further than the limit."""
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > limit:
-            raise TooLarge(f"The body has more than the {limit} bytes that this server allows.")
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > limit:
+                raise TooLarge(f"The body has more than the {limit} bytes that this server allows.")
+    except ClientDisconnect as fault:
+        raise ClientGone("The client went away before the request was complete.") from fault
     return bytes(body)

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from falsework.server.refusals import Broken, ClientGone, Refusal
 from falsework.server.replies import Json
 
+LINE_END = "\n"
 KEEP_ALIVE_SECONDS = 15
 SEND_TIMEOUT_SECONDS = 60
 PATIENCE_SECONDS = 5
@@ -58,9 +59,9 @@ class Stream(EventSourceResponse):
         super().__init__(
             _events(chunks, first),
             ping=KEEP_ALIVE_SECONDS,
-            ping_message_factory=lambda: ServerSentEvent(comment="keep-alive"),
+            ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep=LINE_END),
             send_timeout=SEND_TIMEOUT_SECONDS,
-            sep="\n",
+            sep=LINE_END,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,11 +112,15 @@ async def _events(
         # The outermost handler of a stream: its status is sent, so only an event can tell.
         log.exception("A stream failed")
         yield _event(error_body(Broken("The server failed while it streamed the reply.")))
-    yield ServerSentEvent(data="[DONE]")
+    yield _said("[DONE]")
 
 
 def _event(chunk: Json) -> ServerSentEvent:
-    return ServerSentEvent(data=json.dumps(chunk, ensure_ascii=False, separators=(",", ":")))
+    return _said(json.dumps(chunk, ensure_ascii=False, separators=(",", ":")))
+
+
+def _said(text: str) -> ServerSentEvent:
+    return ServerSentEvent(data=text, sep=LINE_END)
 
 
 def error_body(refusal: Refusal) -> Json:

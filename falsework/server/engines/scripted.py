@@ -23,7 +23,7 @@ class ScriptedEngine:
     """Says line i in choice i, the lines in turn, and remembers what it was asked."""
 
     def __init__(self, *lines: Line, cached_tokens: int = 0) -> None:
-        self._lines = lines
+        self.lines = lines
         self._cached_tokens = cached_tokens
         self.asked: list[tuple[tuple[int, ...], Sampling, Constraint | None]] = []
         self.open = 0
@@ -57,7 +57,7 @@ class ScriptedEngine:
         self.alive = False
 
     async def _say(self, sampling: Sampling) -> AsyncGenerator[Piece]:
-        lines = [self._lines[i % len(self._lines)] for i in range(sampling.n)]
+        lines = [self.lines[i % len(self.lines)] for i in range(sampling.n)]
         longest = max(len(line.pieces) for line in lines)
         for at in range(longest):
             for choice, line in enumerate(lines):
