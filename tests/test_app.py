@@ -10,6 +10,7 @@ from asking import USER
 from houses import SETTINGS, Running, running, scaffold_of
 from visiting import CHAT, HELLO, client, sent
 
+from falsework.server import app
 from falsework.server.engines.scripted import Line, ScriptedEngine
 from falsework.server.turns import Scaffold
 
@@ -131,12 +132,14 @@ def test_a_good_request_id_is_returned_and_a_bad_one_replaced(house: Running) ->
     assert bad.headers["x-request-id"].startswith("req_")
 
 
+NONSENSE = ScriptedEngine(Line(["Hm. ", "<tool_call>\nnonsense"]))
+
+
 def test_what_nobody_expected_is_a_500_that_is_not_retried(
     scaffold: Scaffold, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broken = ScriptedEngine(Line(["<tool_call>\nnonsense"]))
     asked = {**HELLO, "tools": [{"type": "function", "function": {"name": "f"}}]}
-    with running(broken, scaffold) as house:
+    with running(NONSENSE, scaffold) as house:
         reply = sent(house, "POST", CHAT, asked)
 
     assert (reply.status, reply.error["type"]) == (500, "server_error")
@@ -155,3 +158,35 @@ def test_the_small_routes_say_what_they_are_for(house: Running) -> None:
     assert (other.status, other.error["code"]) == (404, "model_not_found")
     assert sent(house, "GET", "/ready").json == {"status": "ready"}
     assert "version" in sent(house, "GET", "/version").json
+
+
+def test_what_nobody_expected_in_a_stream_is_an_event(scaffold: Scaffold) -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    with running(NONSENSE, scaffold) as house:
+        reply = sent(house, "POST", CHAT, {**HELLO, "tools": tools, "stream": True})
+
+    *_, said, failure, done, _ = reply.text.split("\n\n")
+    assert "Hm." in said
+    assert json.loads(failure.removeprefix("data: "))["error"]["type"] == "server_error"
+    assert done == "data: [DONE]"
+
+
+def test_an_engine_that_does_not_answer_is_not_ready(
+    house: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "READY_SECONDS", 0.05)
+    house.engine.answers = False
+
+    reply = sent(house, "GET", "/ready")
+
+    assert (reply.status, reply.error["code"]) == (503, "engine_unavailable")
+
+
+def test_a_server_on_its_way_out_takes_nobody_in(house: Running) -> None:
+    house.app.state.desk.close()
+
+    asked = sent(house, "POST", CHAT, HELLO)
+    ready = sent(house, "GET", "/ready")
+
+    assert (asked.status, asked.error["code"]) == (503, "shutting_down")
+    assert ready.status == 503

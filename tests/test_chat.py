@@ -143,6 +143,7 @@ def test_blank_text_before_text_belongs_to_it(plain: Scaffold) -> None:
     ("engine", "fault"),
     [
         (says("a", finish="error"), Broken),
+        (says("a", finish="mute"), Broken),
         (says("a", finish="gone"), EngineGone),
         (says(calls(F)[:-20]), Misread),
     ],

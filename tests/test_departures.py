@@ -154,3 +154,14 @@ def test_a_client_that_goes_away_while_it_asks_leaves_no_trace(hanging: Running)
 
     assert eventually(lambda: hanging.app.state.desk.taken == 0)
     assert hanging.engine.asked == []
+
+
+def test_a_client_that_does_not_read_does_not_hold_the_engine_for_ever(
+    scaffold: Scaffold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "SEND_TIMEOUT_SECONDS", 0.2)
+    endless = ScriptedEngine(Line(["x" * 2**16] * 1000, "hang"))
+    with running(endless, scaffold) as house, left_open(house, stream=True):
+        assert eventually(lambda: endless.open == 1)
+
+        assert eventually(lambda: endless.open == 0)

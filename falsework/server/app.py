@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, cast
 
 import anyio
 from fastapi import Depends, FastAPI, Request
@@ -100,14 +100,11 @@ async def version() -> Json:
 
 
 async def _refuse(_: Request, refusal: Exception) -> Response:
-    if not isinstance(refusal, Refusal):
-        raise refusal
-    return rendered(refusal)
+    return rendered(cast("Refusal", refusal))
 
 
 async def _refuse_route(request: Request, fault: Exception) -> Response:
-    if not isinstance(fault, HTTPException):
-        raise fault
+    fault = cast("HTTPException", fault)
     where = f"{request.method} {request.url.path}"
     refusal = NotFound(f"{fault.detail}: {where}", code="unknown_url")
     refusal.status = fault.status_code

@@ -12,11 +12,12 @@ from falsework.server.engines.base import Constraint, EngineGone, Piece, Samplin
 class Line:
     """What is said in one choice: its pieces, a token each, and how it ends.
 
-    `hang` says the pieces and then nothing more until it is closed; `gone` loses the engine.
+    `hang` says the pieces and then nothing more until it is closed; `gone` loses the engine;
+    `mute` ends without saying so.
     """
 
     pieces: Sequence[str]
-    finish: Literal["stop", "length", "error", "hang", "gone"] = "stop"
+    finish: Literal["stop", "length", "error", "hang", "gone", "mute"] = "stop"
 
 
 class ScriptedEngine:
@@ -28,9 +29,12 @@ class ScriptedEngine:
         self.asked: list[tuple[tuple[int, ...], Sampling, Constraint | None]] = []
         self.open = 0
         self.alive = True
+        self.answers = True
 
     async def check(self) -> None:
-        """Return while it lives."""
+        """Return while it lives and answers."""
+        if not self.answers:
+            await asyncio.Event().wait()
         if not self.alive:
             raise EngineGone("The engine was closed.")
 
@@ -65,7 +69,8 @@ class ScriptedEngine:
                     await asyncio.sleep(0)
                     yield self._piece(choice, line.pieces[at], sampling)
         for choice, line in enumerate(lines):
-            yield await ENDS[line.finish](choice)
+            if line.finish in ENDS:
+                yield await ENDS[line.finish](choice)
 
     def _piece(self, choice: int, text: str, sampling: Sampling) -> Piece:
         token = TokenLogprob(text, -0.5, text.encode())
