@@ -6,9 +6,8 @@ of additionalProperties gets none, numbers have at most 19 digits, values withou
 depth of `FREE_DEPTH`. Wider than the schema never is.
 """
 
-import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ import jsonschema_rs
 
 from falsework.grammars import values
 from falsework.grammars.expressions import Expression, choice, separated, sequence
+from falsework.grammars.places import Place, SchemaRefused, escaped
 
 ANNOTATIONS = frozenset(
     "title description default examples deprecated $comment readOnly writeOnly $schema $id".split()
@@ -35,17 +35,9 @@ DEPTH_LIMIT = 48
 SCHEMA_LIMIT = 20_000
 """How many subschemas may be visited, each reference counted anew."""
 
+TOP = Place()
+
 Schema = Mapping[str, Any] | bool
-
-
-class SchemaRefused(ValueError):
-    """A schema that can't be enforced: `pointer` is the JSON pointer to the fault."""
-
-    def __init__(self, reason: str, pointer: str, keyword: str | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.pointer = pointer or "/"
-        self.keyword = keyword
 
 
 def arguments(parameters: Schema, spelling: values.Spelling = values.JSON) -> Expression:
@@ -61,13 +53,13 @@ def arguments(parameters: Schema, spelling: values.Spelling = values.JSON) -> Ex
         closed["properties"] = {}
     compiler = _Compiler(closed, spelling)
     if spelling.bare_arguments:
-        return compiler.object(compiler.resolved(closed, ""), "", bare=True)
-    return compiler.value(closed, "")
+        return compiler.object(*compiler.resolved(closed), bare=True)
+    return compiler.value(closed)
 
 
 def value(schema: Schema) -> Expression:
     """Say a JSON value that satisfies the schema."""
-    return _Compiler(schema, values.JSON).value(schema, "")
+    return _Compiler(schema, values.JSON).value(schema)
 
 
 @dataclass
@@ -81,60 +73,49 @@ class _Compiler:
         try:
             jsonschema_rs.meta.validate(self.root)  # type: ignore[arg-type]
         except jsonschema_rs.ValidationError as fault:
-            pointer = "".join(f"/{_escaped(str(step))}" for step in fault.instance_path)
+            pointer = "".join(f"/{escaped(str(step))}" for step in fault.instance_path)
             raise SchemaRefused(fault.message, pointer) from None
         except (ValueError, RecursionError) as fault:
             raise SchemaRefused(str(fault), "") from None
 
-    def value(self, schema: Schema, pointer: str, within: tuple[str, ...] = ()) -> Expression:
-        """Say a value that satisfies `schema`; `within` are the references being followed."""
-        self._count(pointer, within)
+    def value(self, schema: Schema, place: Place = TOP) -> Expression:
+        """Say a value that satisfies `schema`."""
+        self._count(place)
         if schema is False:
             msg = "nothing satisfies false"
-            raise SchemaRefused(msg, pointer)
+            raise place.refuse(msg)
         if schema is True or not isinstance(schema, Mapping):
             return values.anything(self.spelling)
-        self._refuse_unknown(schema, pointer)
+        self._refuse_unknown(schema, place)
         if "enum" in schema or "const" in schema:
-            return self._listed(schema, pointer)
+            return self._listed(schema, place)
         if "$ref" in schema:
-            target = self._target(schema["$ref"], pointer, within)
-            merged = self._merged(schema, "$ref", target, pointer)
-            return self.value(merged, pointer, (*within, schema["$ref"]))
+            return self.value(*self._followed(schema, place))
         if "allOf" in schema:
-            return self.value(self._all(schema, pointer), pointer, (*within, pointer))
+            return self.value(self._all(schema, place), place)
         if "anyOf" in schema:
             branches = [
-                (self._merged(schema, "anyOf", branch, pointer), f"{pointer}/anyOf/{number}")
+                (self._merged(schema, "anyOf", branch, place), place.below("anyOf", str(number)))
                 for number, branch in enumerate(schema["anyOf"])
             ]
-            # One more name on the way down: references into a branch are loops all the same.
-            return choice([self.value(branch, where, within) for branch, where in branches])
-        return self._typed(schema, pointer, within)
+            return choice([self.value(branch, below) for branch, below in branches])
+        return self._typed(schema, place)
 
-    def resolved(self, schema: Mapping[str, Any], pointer: str) -> Mapping[str, Any]:
-        """Follow a chain of references from a schema that must be an object's."""
-        within: tuple[str, ...] = ()
+    def resolved(self, schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], Place]:
+        """Follow references from a schema that must be an object's, to where the object stands."""
+        place = Place()
         while "$ref" in schema:
-            target = self._target(schema["$ref"], pointer, within)
-            within = (*within, schema["$ref"])
-            merged = self._merged(schema, "$ref", target, pointer)
-            assert isinstance(merged, Mapping)
-            schema = merged
-        self._refuse_unknown(schema, pointer)
+            target, place = self._followed(schema, place)
+            schema = target if isinstance(target, Mapping) else {}
+        self._refuse_unknown(schema, place)
         for keyword in ("anyOf", "allOf", "enum", "const"):
             if keyword in schema:
                 msg = f"'{keyword}' can't stand at the top of this model's arguments"
-                raise SchemaRefused(msg, pointer, keyword)
-        return schema
+                raise place.refuse(msg, keyword)
+        return schema, place
 
     def object(
-        self,
-        schema: Mapping[str, Any],
-        pointer: str,
-        *,
-        bare: bool = False,
-        within: tuple[str, ...] = (),
+        self, schema: Mapping[str, Any], place: Place, *, bare: bool = False
     ) -> Expression:
         """Say an object, members in the order of `properties`; `bare`: as keyword arguments."""
         properties = dict(schema.get("properties", {}))
@@ -144,58 +125,40 @@ class _Compiler:
             if name not in properties:
                 if additional is False:
                     msg = f"'{name}' is required, but neither a property nor an additional one"
-                    raise SchemaRefused(msg, f"{pointer}/required", "required")
+                    raise place.below("required").refuse(msg, "required")
                 properties[name] = additional
         members = [
-            values.Member(
-                name,
-                self.value(below, f"{pointer}/properties/{_escaped(name)}", within),
-                name in required,
-            )
-            for name, below in properties.items()
-            if not (below is False and name not in required)
+            values.Member(name, self.value(one, place.below("properties", name)), name in required)
+            for name, one in properties.items()
+            if not (one is False and name not in required)
         ]
         extra = None
         if additional is not False:
+            further = place.below("additionalProperties")
             if bare:
                 msg = "this model's calls have no spelling for additionalProperties"
-                raise SchemaRefused(msg, f"{pointer}/additionalProperties", "additionalProperties")
-            extra = self.value(additional, f"{pointer}/additionalProperties", within)
+                raise further.refuse(msg, "additionalProperties")
+            extra = self.value(additional, further)
         try:
             return values.members(members, extra, self.spelling, bare=bare)
         except values.Unspellable as fault:
-            raise SchemaRefused(str(fault), f"{pointer}/properties", "properties") from None
+            raise place.below("properties").refuse(str(fault), "properties") from None
 
-    def _array(
-        self, schema: Mapping[str, Any], pointer: str, within: tuple[str, ...]
-    ) -> Expression:
-        low, high = schema.get("minItems", 0), schema.get("maxItems")
-        if high is not None and high < low:
-            msg = f"maxItems {high} is less than minItems {low}"
-            raise SchemaRefused(msg, pointer, "maxItems")
+    def _array(self, schema: Mapping[str, Any], place: Place) -> Expression:
+        low, high = _bounds(schema, "minItems", "maxItems", place)
         items = schema.get("items", True)
         if items is False or high == 0:
             if low:
                 msg = "items false leaves nothing for minItems"
-                raise SchemaRefused(msg, pointer, "items")
+                raise place.refuse(msg, "items")
             return values.word("[]")
-        item = self.value(items, f"{pointer}/items", within)
-        return sequence(
-            values.word("["), separated(item, b", ", int(low), _whole(high)), values.word("]")
-        )
+        item = self.value(items, place.below("items"))
+        return sequence(values.word("["), separated(item, b", ", low, high), values.word("]"))
 
-    def _string(
-        self, schema: Mapping[str, Any], pointer: str, _within: tuple[str, ...]
-    ) -> Expression:
-        low, high = schema.get("minLength", 0), schema.get("maxLength")
-        if high is not None and high < low:
-            msg = f"maxLength {high} is less than minLength {low}"
-            raise SchemaRefused(msg, pointer, "maxLength")
-        return values.string(self.spelling, int(low), _whole(high))
+    def _string(self, schema: Mapping[str, Any], place: Place) -> Expression:
+        return values.string(self.spelling, *_bounds(schema, "minLength", "maxLength", place))
 
-    def _typed(
-        self, schema: Mapping[str, Any], pointer: str, within: tuple[str, ...]
-    ) -> Expression:
+    def _typed(self, schema: Mapping[str, Any], place: Place) -> Expression:
         named = schema.get("type", _implied(schema))
         if named is None:
             return values.anything(self.spelling)
@@ -204,91 +167,93 @@ class _Compiler:
             types.append("null")
         if "integer" in types and "number" in types:
             types.remove("integer")
-        ways: dict[str, Callable[..., Expression]] = {
-            "object": lambda: self.object(schema, pointer, within=within),
-            "array": lambda: self._array(schema, pointer, within),
-            "string": lambda: self._string(schema, pointer, within),
-        }
+        with_parts = {"object": self.object, "array": self._array, "string": self._string}
         return choice(
-            [ways[kind]() if kind in ways else values.scalar(kind, self.spelling) for kind in types]
+            [
+                with_parts[kind](schema, place)
+                if kind in with_parts
+                else values.scalar(kind, self.spelling)
+                for kind in types
+            ]
         )
 
-    def _listed(self, schema: Mapping[str, Any], pointer: str) -> Expression:
+    def _listed(self, schema: Mapping[str, Any], place: Place) -> Expression:
         """Say one of the listed values that the whole subschema accepts, whatever stands beside."""
         listed = schema["enum"] if "enum" in schema else [schema["const"]]
-        beside = {k: v for k, v in schema.items() if k not in ANNOTATIONS and k != "nullable"}
-        if schema.get("nullable") is True and None in listed and "type" in beside:
-            beside["type"] = [*([beside["type"]] if isinstance(beside["type"], str) else beside["type"]), "null"]
+        beside = {k: v for k, v in schema.items() if k not in ANNOTATIONS}
+        if beside.pop("nullable", False) is True and "type" in beside:
+            types = beside["type"]
+            beside["type"] = sorted({*([types] if isinstance(types, str) else types), "null"})
         if isinstance(self.root, Mapping):
             beside |= {name: self.root[name] for name in DEFINITIONS if name in self.root}
         judge = jsonschema_rs.validator_for(beside)
         fitting = [one for one in listed if judge.is_valid(one)]
+        keyword = "enum" if "enum" in schema else "const"
         if not fitting:
             msg = "no listed value satisfies the rest of the schema"
-            raise SchemaRefused(msg, pointer, "enum" if "enum" in schema else "const")
+            raise place.refuse(msg, keyword)
         try:
             return choice([values.exactly(one, self.spelling) for one in fitting])
         except values.Unspellable as fault:
-            raise SchemaRefused(str(fault), pointer, "enum") from None
+            raise place.refuse(str(fault), keyword) from None
 
-    def _target(self, reference: str, pointer: str, within: tuple[str, ...]) -> Schema:
-        """Return the subschema that a local reference names."""
-        if reference in within:
+    def _followed(self, schema: Mapping[str, Any], place: Place) -> tuple[Schema, Place]:
+        """Return the subschema that a local reference names, with what stands beside it."""
+        reference = schema["$ref"]
+        if reference in place.followed:
             msg = f"'{reference}' is recursive, which can't be enforced yet"
-            raise SchemaRefused(msg, pointer, "$ref")
+            raise place.refuse(msg, "$ref")
         if reference != "#" and not reference.startswith("#/"):
             msg = f"'{reference}' is not a reference into this schema (#/…)"
-            raise SchemaRefused(msg, pointer, "$ref")
+            raise place.refuse(msg, "$ref")
         found: Any = self.root
         for step in reference[1:].split("/")[1:]:
             found = _below(found, step.replace("~1", "/").replace("~0", "~"))
-            if found is None:
-                msg = f"'{reference}' leads nowhere"
-                raise SchemaRefused(msg, pointer, "$ref")
         if not isinstance(found, Mapping | bool):
             msg = f"'{reference}' leads to no schema"
-            raise SchemaRefused(msg, pointer, "$ref")
-        return found
+            raise place.refuse(msg, "$ref")
+        return self._merged(schema, "$ref", found, place), place.through(reference)
 
-    def _all(self, schema: Mapping[str, Any], pointer: str) -> Schema:
+    def _all(self, schema: Mapping[str, Any], place: Place) -> Schema:
         """Join the parts of an allOf whose keywords don't meet."""
         joined: Schema = {k: v for k, v in schema.items() if k != "allOf"}
         for part in schema["allOf"]:
-            joined = self._merged({**joined, "allOf": None}, "allOf", part, pointer)  # type: ignore[dict-item]
+            if not isinstance(joined, Mapping):
+                return joined
+            joined = self._merged(joined, "allOf", part, place)
         return joined
 
     def _merged(
-        self, schema: Mapping[str, Any], keyword: str, branch: Schema, pointer: str
+        self, schema: Mapping[str, Any], keyword: str, branch: Schema, place: Place
     ) -> Schema:
         """Put the keywords beside `keyword` into the branch; refuse where both say something."""
-        beside = {k: v for k, v in schema.items() if k != keyword}
-        asking = {k: v for k, v in beside.items() if k not in ANNOTATIONS | DEFINITIONS}
+        asking = {k: v for k, v in schema.items() if k not in ANNOTATIONS | DEFINITIONS | {keyword}}
         if branch is True:
-            return beside
+            return asking
         if branch is False or not isinstance(branch, Mapping):
             return False
         met = [k for k in asking if k in branch and branch[k] != asking[k]]
-        closing = _closes(asking, branch) or _closes(branch, asking)
-        if met or closing:
-            both = met[0] if met else "additionalProperties"
-            msg = f"'{both}' beside '{keyword}' and inside it can't be enforced together yet"
-            raise SchemaRefused(msg, pointer, keyword)
+        if not met and (_closes(asking, branch) or _closes(branch, asking)):
+            met = ["additionalProperties"]
+        if met:
+            msg = f"'{met[0]}' beside '{keyword}' and inside it can't be enforced together yet"
+            raise place.refuse(msg, keyword)
         return {**branch, **asking}
 
-    def _refuse_unknown(self, schema: Mapping[str, Any], pointer: str) -> None:
+    def _refuse_unknown(self, schema: Mapping[str, Any], place: Place) -> None:
         for keyword, said in schema.items():
             if keyword not in KNOWN and not (keyword in HARMLESS and said == HARMLESS[keyword]):
                 msg = f"'{keyword}' can't be enforced"
-                raise SchemaRefused(msg, f"{pointer}/{_escaped(keyword)}", keyword)
+                raise place.below(keyword).refuse(msg, keyword)
 
-    def _count(self, pointer: str, within: tuple[str, ...]) -> None:
+    def _count(self, place: Place) -> None:
         self.visited += 1
         if self.visited > SCHEMA_LIMIT:
             msg = f"it has more than {SCHEMA_LIMIT} subschemas, each reference counted anew"
-            raise SchemaRefused(msg, pointer)
-        if pointer.count("/") + 2 * len(within) > 2 * DEPTH_LIMIT:
+            raise place.refuse(msg)
+        if place.depth > DEPTH_LIMIT:
             msg = f"it nests deeper than {DEPTH_LIMIT} levels"
-            raise SchemaRefused(msg, pointer)
+            raise place.refuse(msg)
 
 
 def _closes(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -302,8 +267,15 @@ def _implied(schema: Mapping[str, Any]) -> str | None:
     return next((kind for kind, words in OF_TYPE.items() if words & schema.keys()), None)
 
 
-def _whole(bound: float | None) -> int | None:
-    return None if bound is None else int(bound)
+def _bounds(
+    schema: Mapping[str, Any], lowest: str, highest: str, place: Place
+) -> tuple[int, int | None]:
+    """Return the two bounds of a length; None: no upper bound."""
+    low, high = schema.get(lowest, 0), schema.get(highest)
+    if high is not None and high < low:
+        msg = f"{highest} {high} is less than {lowest} {low}"
+        raise place.refuse(msg, highest)
+    return int(low), None if high is None else int(high)
 
 
 def _below(found: object, step: str) -> object:
@@ -312,8 +284,3 @@ def _below(found: object, step: str) -> object:
     if isinstance(found, list) and step.isdecimal() and int(step) < len(found):
         return found[int(step)]
     return None
-
-
-def _escaped(step: str) -> str:
-    """Escape one step of a JSON pointer (RFC 6901)."""
-    return step.replace("~", "~0").replace("/", "~1")

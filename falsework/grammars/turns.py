@@ -9,6 +9,7 @@ from falsework.grammars.automata import DEAD, START, Automaton, compile_expressi
 from falsework.grammars.calls import Tool
 from falsework.grammars.expressions import Expression, Net, choice, literal, optional, sequence
 from falsework.grammars.markups import Markup, Think
+from falsework.grammars.places import SchemaRefused
 from falsework.grammars.policy import ToolChoice
 from falsework.grammars.texts import text_until, whole_text
 
@@ -97,7 +98,7 @@ def _answer(form: Form) -> Expression:
         return whole_text(form.markup.trigger, _barred(form))
     try:
         return schemas.value(form.answer)
-    except schemas.SchemaRefused as fault:
+    except SchemaRefused as fault:
         raise FormRefused(fault.reason, _at(form.answer_where, fault), tool=None) from None
 
 
@@ -133,9 +134,9 @@ class _Calls:
 def _arguments(tool: Tool, markup: Markup) -> Expression:
     try:
         return schemas.arguments(tool.parameters, markup.notation)
-    except schemas.SchemaRefused as fault:
+    except SchemaRefused as fault:
         raise FormRefused(fault.reason, _at(tool.where, fault), tool=tool.name) from None
 
 
-def _at(where: str, fault: schemas.SchemaRefused) -> str:
+def _at(where: str, fault: SchemaRefused) -> str:
     return where if fault.pointer == "/" else f"{where}#{fault.pointer}"

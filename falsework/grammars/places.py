@@ -1,0 +1,40 @@
+"""Where in a JSON Schema something stands, and the refusal of it."""
+
+from dataclasses import dataclass, replace
+
+
+class SchemaRefused(ValueError):
+    """A schema that can't be enforced: `pointer` is the JSON pointer to the fault."""
+
+    def __init__(self, reason: str, pointer: str, keyword: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.pointer = pointer or "/"
+        self.keyword = keyword
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the schema the compiler stands, and the references it followed to get there."""
+
+    pointer: str = ""
+    depth: int = 0
+    followed: tuple[str, ...] = ()
+
+    def below(self, *steps: str) -> "Place":
+        """Return the place that many steps further down."""
+        further = "".join(f"/{escaped(step)}" for step in steps)
+        return replace(self, pointer=self.pointer + further, depth=self.depth + 1)
+
+    def through(self, reference: str) -> "Place":
+        """Return the place that a reference leads to."""
+        return Place(reference[1:], self.depth + 1, (*self.followed, reference))
+
+    def refuse(self, reason: str, keyword: str | None = None) -> SchemaRefused:
+        """Return the refusal of a keyword here."""
+        return SchemaRefused(reason, self.pointer, keyword)
+
+
+def escaped(step: str) -> str:
+    """Escape one step of a JSON pointer (RFC 6901)."""
+    return step.replace("~", "~0").replace("/", "~1")

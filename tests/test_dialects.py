@@ -1,0 +1,304 @@
+"""The laws that every dialect keeps, with real tokenizers walked through the real automaton."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jsonschema
+import pytest
+import real
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from walks import Walker
+
+from falsework.grammars import values
+from falsework.grammars.automata import START, Automaton, compile_expression
+from falsework.grammars.calls import (
+    Arguments,
+    Call,
+    CallBegins,
+    CallEnds,
+    Event,
+    Reasoning,
+    Text,
+    Tool,
+)
+from falsework.grammars.policy import ToolChoice
+from falsework.grammars.readers import Misread, Reader
+from falsework.grammars.turns import Form, compose
+from falsework.grammars.vocabularies import Masks
+from falsework.prompts.dialects import DIALECTS, Dialect, thinking
+from falsework.server.engines.decoders import Decoder
+
+WEATHER = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string"},
+        "days": {"type": "integer"},
+        "unit": {"enum": ["celsius", "fahrenheit", "°"]},
+        "detail": {
+            "type": "object",
+            "properties": {"wind": {"type": "boolean"}, "levels": {"items": {"type": "number"}}},
+        },
+        "note": {"type": ["string", "null"]},
+    },
+    "required": ["city"],
+}
+TOOLS = (
+    Tool("get_weather", "The weather of a city", WEATHER),
+    Tool("get", "Gets", {}),
+    Tool("get_wea", "Its name begins another's", {"properties": {"x": {"type": "integer"}}}),
+)
+DIALECTS_THAT_ARE = [*DIALECTS.values(), thinking(DIALECTS["scaffold"])]
+WELL_FORMED = st.text(max_size=12).filter(lambda t: not any(0xD800 <= ord(c) <= 0xDFFF for c in t))
+
+each_dialect = pytest.mark.parametrize(
+    "dialect", DIALECTS_THAT_ARE, ids=lambda d: d.name + ("-think" if d.think else "")
+)
+each_tokenizer = pytest.mark.parametrize("name", real.NAMES)
+some = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@dataclass
+class Heard:
+    """A reply as the fold of its events."""
+
+    text: str = ""
+    reasoning: str = ""
+    begun: list[Call] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+
+
+def fold(events: Iterable[Event]) -> Heard:
+    heard = Heard()
+    for event in events:
+        match event:
+            case Text(text):
+                heard.text += text
+            case Reasoning(text):
+                heard.reasoning += text
+            case CallBegins(index, name):
+                assert index == len(heard.begun) == len(heard.calls)
+                heard.begun.append(Call(name, ""))
+            case Arguments(index, text):
+                assert index == len(heard.begun) - 1
+                begun = heard.begun[index]
+                heard.begun[index] = Call(begun.name, begun.arguments + text)
+            case CallEnds(index):
+                heard.calls.append(heard.begun[index])
+    return heard
+
+
+def read(form: Form, pieces: Sequence[str], *, complete: bool = True) -> Heard:
+    reader = Reader(form)
+    events = [event for piece in pieces for event in reader.feed(piece)]
+    return fold([*events, *reader.close(complete=complete)])
+
+
+def form_of(dialect: Dialect, mode: str = "auto", *, parallel: bool = True, only: frozenset[str] | None = None) -> Form:  # fmt: skip
+    choice = ToolChoice(mode, only=only, parallel=parallel)  # type: ignore[arg-type]
+    return Form(dialect.markup, TOOLS, choice, think=dialect.think, thinking=dialect.think is not None)
+
+
+def thought(form: Form, thoughts: str = "Hm. </thin") -> str:
+    return thoughts + form.think.closing + form.think.gap if form.think else ""
+
+
+_AUTOMATA: dict[str, Automaton] = {}
+
+
+def automaton_of(form: Form) -> Automaton:
+    key = form.key()
+    if key not in _AUTOMATA:
+        _AUTOMATA[key] = compile_expression(compose(form))
+    return _AUTOMATA[key]
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> list[Call]:
+    made = []
+    for tool in draw(st.lists(st.sampled_from(TOOLS[:2]), min_size=1, max_size=3)):
+        arguments: dict[str, object] = {}
+        if tool.parameters:
+            arguments["city"] = draw(WELL_FORMED)
+            optional = {
+                "days": st.integers(-(10**15), 10**15),
+                "unit": st.sampled_from(["celsius", "fahrenheit", "°"]),
+                "detail": st.fixed_dictionaries(
+                    {}, optional={"wind": st.booleans(), "levels": st.lists(st.integers(-9, 9).map(lambda n: n / 4), max_size=3)}
+                ).map(lambda drawn: {k: drawn[k] for k in ("wind", "levels") if k in drawn}),
+                "note": st.none() | WELL_FORMED,
+            }  # fmt: skip
+            arguments |= {k: draw(v) for k, v in optional.items() if draw(st.booleans())}
+        made.append(Call(tool.name, values.spell(arguments)))
+    return made
+
+
+@st.composite
+def cut(draw: st.DrawFn, text: str) -> list[str]:
+    places = sorted(draw(st.sets(st.integers(0, len(text)), max_size=12)))
+    return [text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)]
+
+
+@each_dialect
+@given(said=calls(), data=st.data())
+@some
+def test_it_reads_what_it_wrote_however_the_reply_is_cut(
+    dialect: Dialect, said: list[Call], data: st.DataObject
+) -> None:
+    form = form_of(dialect)
+    written = thought(form) + dialect.markup.write(said)
+
+    heard = read(form, data.draw(cut(written)))
+
+    assert said == heard.calls
+    assert heard.text == ""
+    assert heard.reasoning == ("Hm. </thin" if dialect.think else "")
+
+
+@each_dialect
+@pytest.mark.parametrize("mode", ["auto", "required"])
+@given(said=calls())
+@some
+def test_the_constraint_admits_what_it_writes(dialect: Dialect, mode: str, said: list[Call]) -> None:
+    form = form_of(dialect, mode)
+
+    assert automaton_of(form).accepts(thought(form) + dialect.markup.write(said))
+
+
+@each_dialect
+@each_tokenizer
+def test_every_token_of_what_it_writes_is_in_the_mask(
+    dialect: Dialect, name: str, smollm2: Path
+) -> None:
+    tokenizer = real.tokenizer(name, smollm2)
+    form = form_of(dialect)
+    arguments = {"city": 'Zürich "é" 東京 \n', "days": 3, "unit": "°", "detail": {"wind": True, "levels": [1.5, -2.0]}, "note": None}  # fmt: skip
+    said = [Call("get_weather", values.spell(arguments)), Call("get", "{}")]
+    automaton = compile_expression(compose(form), tokenizer.vocabulary.alphabet)
+    decoder = Decoder(Masks(automaton, tokenizer.vocabulary, tokenizer.width), tokenizer.vocabulary)
+
+    for token in tokenizer.encode(thought(form) + dialect.markup.write(said)):
+        assert decoder.mask()[token >> 5] >> (token & 31) & 1, tokenizer.vocabulary.tokens[token]
+        assert decoder.accept(token)
+
+    (end,) = tokenizer.vocabulary.ends
+    assert decoder.accept(end)
+    assert decoder.ended
+
+
+@each_dialect
+@each_tokenizer
+@pytest.mark.parametrize("seed", range(3))
+def test_a_model_that_says_anything_says_right_calls(
+    dialect: Dialect, name: str, seed: int, smollm2: Path
+) -> None:
+    tokenizer = real.tokenizer(name, smollm2)
+    form = form_of(dialect, "required")
+    automaton = compile_expression(compose(form), tokenizer.vocabulary.alphabet)
+
+    said = Walker(automaton).say(seed, steps=120)
+
+    for call in read(form, [said]).calls:
+        schema = next(tool.parameters for tool in TOOLS if tool.name == call.name)
+        jsonschema.validate(json.loads(call.arguments), schema)
+
+
+@each_dialect
+@given(said=calls(), data=st.data())
+@some
+def test_a_call_cut_short_is_never_reported_as_a_call(
+    dialect: Dialect, said: list[Call], data: st.DataObject
+) -> None:
+    form = form_of(dialect)
+    written = thought(form) + dialect.markup.write(said)
+    at = data.draw(st.integers(0, len(written) - 1))
+
+    heard = read(form, data.draw(cut(written[:at])), complete=False)
+
+    assert heard.calls == said[: len(heard.calls)]
+    if len(heard.calls) == len(said):
+        # Only what stands behind the last call may be missing.
+        behind = dialect.markup.write(said)[: -len(dialect.markup.closing) or None]
+        assert at >= len(thought(form)) + len(behind)
+
+
+@each_dialect
+def test_a_tool_that_was_not_offered_cannot_be_called(dialect: Dialect) -> None:
+    form = form_of(dialect, only=frozenset({"get"}))
+    for wrong in ("get_weather", "rm_rf", "ge", "gett", ""):
+        written = dialect.markup.write([Call(wrong, '{"city": "x"}')])
+        assert not automaton_of(form_of(dialect, "required", only=frozenset({"get"}))).accepts(thought(form) + written)
+        # With auto the text may still speak of it, but is never read as a call.
+        if automaton_of(form).accepts(thought(form) + written):
+            assert read(form, [thought(form) + written]).calls == []
+
+
+@each_dialect
+def test_wrong_arguments_cannot_be_said(dialect: Dialect) -> None:
+    form = form_of(dialect, "required")
+    for wrong in ({}, {"city": 5}, {"city": "x", "days": "3"}, {"city": "x", "zz": 1}, {"city": "x", "unit": "kelvin"}):
+        written = dialect.markup.write([Call("get_weather", values.spell(wrong))])
+
+        assert not automaton_of(form).accepts(thought(form) + written)
+
+
+@each_dialect
+def test_tool_choice_means_the_same_in_every_family(dialect: Dialect) -> None:
+    one = dialect.markup.write([Call("get", "{}")])
+    two = dialect.markup.write([Call("get", "{}"), Call("get", "{}")])
+    text = "Hello 世界"
+    admitted = {
+        "none": (True, False, False), "auto": (True, True, True), "required": (False, True, True),
+    }  # fmt: skip
+    for mode, expected in admitted.items():
+        form = form_of(dialect, mode)
+        said = [automaton_of(form).accepts(thought(form) + reply) for reply in (text, one, two)]
+        if mode == "none" and not dialect.markup.trigger:
+            said[1:] = [bool(read(form, [thought(form) + r]).calls) for r in (one, two)]
+        assert tuple(said) == expected, mode
+    alone = form_of(dialect, "required", parallel=False)
+    assert automaton_of(alone).accepts(thought(alone) + one)
+    assert not automaton_of(alone).accepts(thought(alone) + two)
+
+
+@each_dialect
+def test_text_and_then_a_call_is_both(dialect: Dialect) -> None:
+    if not dialect.markup.trigger:
+        pytest.skip("calls of this family stand only at the beginning of a reply")
+    form = form_of(dialect)
+    said = [Call("get", "{}")]
+
+    heard = read(form, list(thought(form) + "Sure <tool.\n" + dialect.markup.write(said)))
+
+    assert ("Sure <tool.\n", said) == (heard.text, heard.calls)
+
+
+@each_dialect
+def test_a_reply_that_begins_like_a_call_must_be_one(dialect: Dialect) -> None:
+    form = form_of(dialect)
+    automaton = automaton_of(form)
+    for beginning in ('```json\n{"name": "get"', '{"nam', " ", "\n\nHello", '[{"name"'):
+        text = thought(form) + beginning + "x"
+
+        assert not automaton.accepts(text)
+    assert automaton.step(START, (thought(form) + dialect.markup.head).encode())
+
+
+def test_a_reply_that_breaks_its_promise_is_a_misread_not_a_guess() -> None:
+    form = form_of(DIALECTS["hermes"], "required")
+    for broken in ("<tool_call>{}", "<tool_call>\n{\"name\": \"get\", \"arguments\": {}} </tool_call>"):
+        with pytest.raises(Misread):
+            read(form, [broken])
+    with pytest.raises(Misread):
+        read(form, ["<tool_call>\n{\"name\": \"get\""])
+
+
+def test_arguments_are_text_and_nobody_re_serialises_them() -> None:
+    form = form_of(DIALECTS["hermes"])
+    untidy = Call("get_weather", '{"city":"\\u00e9\\/","days":1e0,\n "city":"x"}')
+
+    assert [untidy] == read(form, [DIALECTS["hermes"].markup.write([untidy])]).calls
