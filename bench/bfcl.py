@@ -21,7 +21,9 @@ import openai
 
 TYPES = {"dict": "object", "float": "number", "tuple": "array"}
 CATEGORIES = ("simple_python", "multiple", "parallel", "live_simple", "irrelevance")
-KEPT = frozenset({"type", "properties", "required", "items", "enum", "description", "minItems", "maxItems"})
+KEPT = frozenset(
+    {"type", "properties", "required", "items", "enum", "description", "minItems", "maxItems"}
+)
 
 Case = tuple[dict[str, Any], list[dict[str, Any]] | None]
 
@@ -101,17 +103,24 @@ def right(calls: Sequence[tuple[str, Any]], expected: Sequence[Mapping[str, Any]
 
 def sample(data: Path, category: str, count: int, seed: int) -> list[Case]:
     """Return a seeded sample of cases, each with what is expected (None: no call)."""
+
     def lines(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
 
     cases = lines(data / f"BFCL_v4_{category}.json")
     answers_file = data / "possible_answer" / f"BFCL_v4_{category}.json"
-    answers = {one["id"]: one["ground_truth"] for one in lines(answers_file)} if answers_file.exists() else {}
+    answers = (
+        {one["id"]: one["ground_truth"] for one in lines(answers_file)}
+        if answers_file.exists()
+        else {}
+    )
     chosen = random.Random(seed).sample(cases, min(count, len(cases)))
     return [(case, answers.get(case["id"])) for case in chosen]
 
 
-async def ask(client: openai.AsyncOpenAI, options: argparse.Namespace, case: Case) -> dict[str, Any]:
+async def ask(
+    client: openai.AsyncOpenAI, options: argparse.Namespace, case: Case
+) -> dict[str, Any]:
     """Ask one case and judge the reply."""
     asked, expected = case
     tools = tools_of(asked)
@@ -142,7 +151,9 @@ async def ask(client: openai.AsyncOpenAI, options: argparse.Namespace, case: Cas
 
 async def main(options: argparse.Namespace) -> None:
     """Print a line per category."""
-    client = openai.AsyncOpenAI(base_url=options.base_url, api_key=options.api_key, max_retries=0, timeout=600)
+    client = openai.AsyncOpenAI(
+        base_url=options.base_url, api_key=options.api_key, max_retries=0, timeout=600
+    )
     gate = asyncio.Semaphore(options.at_once)
 
     async def asked(case: Case) -> dict[str, Any]:

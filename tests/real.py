@@ -57,7 +57,8 @@ def deepseek() -> Real:
 
 
 def llama3() -> Real:
-    lines = resources.files("llama_models").joinpath("llama3/tokenizer.model").read_text().split("\n")
+    file = resources.files("llama_models").joinpath("llama3/tokenizer.model")
+    lines = file.read_text("ascii").split("\n")
     ranks = {base64.b64decode(one): int(rank) for one, rank in (x.split() for x in lines if x)}
     pattern = (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -69,9 +70,10 @@ def llama3() -> Real:
 def tekken() -> Real:
     file = resources.files("mistral_common").joinpath("data/tekken_240911.json")
     described = json.loads(file.read_text("utf-8"))
-    count = described["config"]["default_vocab_size"] - described["config"][
-        "default_num_special_tokens"
-    ]
+    count = (
+        described["config"]["default_vocab_size"]
+        - described["config"]["default_num_special_tokens"]
+    )
     ranks = {
         base64.b64decode(token["token_bytes"]): token["rank"]
         for token in described["vocab"][:count]

@@ -53,6 +53,8 @@ TOOLS = (
 DIALECTS_THAT_ARE = [*DIALECTS.values(), thinking(DIALECTS["scaffold"])]
 WELL_FORMED = st.text(max_size=12).filter(lambda t: not any(0xD800 <= ord(c) <= 0xDFFF for c in t))
 
+LEVELS = st.lists(st.integers(-9, 9).map(lambda n: n / 4), max_size=3)
+
 each_dialect = pytest.mark.parametrize(
     "dialect", DIALECTS_THAT_ARE, ids=lambda d: d.name + ("-think" if d.think else "")
 )
@@ -98,9 +100,16 @@ def read(form: Form, pieces: Sequence[str], *, complete: bool = True) -> Heard:
     return fold([*events, *reader.close(complete=complete)])
 
 
-def form_of(dialect: Dialect, mode: str = "auto", *, parallel: bool = True, only: frozenset[str] | None = None) -> Form:  # fmt: skip
+def form_of(
+    dialect: Dialect,
+    mode: str = "auto",
+    *,
+    parallel: bool = True,
+    only: frozenset[str] | None = None,
+) -> Form:
     choice = ToolChoice(mode, only=only, parallel=parallel)  # type: ignore[arg-type]
-    return Form(dialect.markup, TOOLS, choice, think=dialect.think, thinking=dialect.think is not None)
+    thinks = dialect.think is not None
+    return Form(dialect.markup, TOOLS, choice, think=dialect.think, thinking=thinks)
 
 
 def thought(form: Form, thoughts: str = "Hm. </thin") -> str:
@@ -128,7 +137,7 @@ def calls(draw: st.DrawFn) -> list[Call]:
                 "days": st.integers(-(10**15), 10**15),
                 "unit": st.sampled_from(["celsius", "fahrenheit", "°"]),
                 "detail": st.fixed_dictionaries(
-                    {}, optional={"wind": st.booleans(), "levels": st.lists(st.integers(-9, 9).map(lambda n: n / 4), max_size=3)}
+                    {}, optional={"wind": st.booleans(), "levels": LEVELS}
                 ).map(lambda drawn: {k: drawn[k] for k in ("wind", "levels") if k in drawn}),
                 "note": st.none() | WELL_FORMED,
             }  # fmt: skip
@@ -163,7 +172,9 @@ def test_it_reads_what_it_wrote_however_the_reply_is_cut(
 @pytest.mark.parametrize("mode", ["auto", "required"])
 @given(said=calls())
 @some
-def test_the_constraint_admits_what_it_writes(dialect: Dialect, mode: str, said: list[Call]) -> None:
+def test_the_constraint_admits_what_it_writes(
+    dialect: Dialect, mode: str, said: list[Call]
+) -> None:
     form = form_of(dialect, mode)
 
     assert automaton_of(form).accepts(thought(form) + dialect.markup.write(said))
@@ -176,7 +187,8 @@ def test_every_token_of_what_it_writes_is_in_the_mask(
 ) -> None:
     tokenizer = real.tokenizer(name, smollm2)
     form = form_of(dialect)
-    arguments = {"city": 'Zürich "é" 東京 \n', "days": 3, "unit": "°", "detail": {"wind": True, "levels": [1.5, -2.0]}, "note": None}  # fmt: skip
+    arguments = {"city": 'Zürich "é" 東京 \n', "days": 3, "unit": "°"}
+    arguments |= {"detail": {"wind": True, "levels": [1.5, -2.0]}, "note": None}
     said = [Call("get_weather", values.spell(arguments)), Call("get", "{}")]
     automaton = compile_expression(compose(form), tokenizer.vocabulary.alphabet)
     decoder = Decoder(Masks(automaton, tokenizer.vocabulary, tokenizer.width), tokenizer.vocabulary)
@@ -228,19 +240,19 @@ def test_a_call_cut_short_is_never_reported_as_a_call(
 
 @each_dialect
 def test_a_tool_that_was_not_offered_cannot_be_called(dialect: Dialect) -> None:
-    form = form_of(dialect, only=frozenset({"get"}))
     for wrong in ("get_weather", "rm_rf", "ge", "gett", ""):
         written = dialect.markup.write([Call(wrong, '{"city": "x"}')])
-        assert not automaton_of(form_of(dialect, "required", only=frozenset({"get"}))).accepts(thought(form) + written)
-        # With auto the text may still speak of it, but is never read as a call.
-        if automaton_of(form).accepts(thought(form) + written):
-            assert read(form, [thought(form) + written]).calls == []
+        for mode in ("auto", "required"):
+            form = form_of(dialect, mode, only=frozenset({"get"}))
+
+            assert not automaton_of(form).accepts(thought(form) + written)
 
 
 @each_dialect
 def test_wrong_arguments_cannot_be_said(dialect: Dialect) -> None:
     form = form_of(dialect, "required")
-    for wrong in ({}, {"city": 5}, {"city": "x", "days": "3"}, {"city": "x", "zz": 1}, {"city": "x", "unit": "kelvin"}):
+    wrongs = ({}, {"city": 5}, {"city": "x", "days": "3"}, {"city": "x", "zz": 1}, {"unit": "°"})
+    for wrong in wrongs:
         written = dialect.markup.write([Call("get_weather", values.spell(wrong))])
 
         assert not automaton_of(form).accepts(thought(form) + written)
@@ -290,11 +302,11 @@ def test_a_reply_that_begins_like_a_call_must_be_one(dialect: Dialect) -> None:
 
 def test_a_reply_that_breaks_its_promise_is_a_misread_not_a_guess() -> None:
     form = form_of(DIALECTS["hermes"], "required")
-    for broken in ("<tool_call>{}", "<tool_call>\n{\"name\": \"get\", \"arguments\": {}} </tool_call>"):
+    for broken in ("<tool_call>{}", '<tool_call>\n{"name": "get", "arguments": {}} </tool_call>'):
         with pytest.raises(Misread):
             read(form, [broken])
     with pytest.raises(Misread):
-        read(form, ["<tool_call>\n{\"name\": \"get\""])
+        read(form, ['<tool_call>\n{"name": "get"'])
 
 
 def test_arguments_are_text_and_nobody_re_serialises_them() -> None:

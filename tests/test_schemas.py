@@ -1,4 +1,4 @@
-"""The schema language: whatever may be said satisfies the schema, and what can't be promised is refused."""
+"""The schema language: what may be said satisfies the schema; what can't be promised is refused."""
 
 import json
 from typing import Any
@@ -62,7 +62,7 @@ LEAVES = st.one_of(
     with_value({"type": "boolean"}, st.booleans()),
     with_value({"type": "null"}, st.none()),
     with_value({"type": "number"}, st.integers(-999, 999).map(lambda n: n / 8)),
-    st.lists(SCALARS.filter(spellable), min_size=1, max_size=4, unique_by=json.dumps).flatmap(listed),
+    st.lists(SCALARS.filter(spellable), min_size=1, max_size=4).flatmap(listed),
 )
 PAIRS = st.recursive(
     LEAVES,
@@ -114,7 +114,7 @@ def test_whatever_can_be_said_satisfies_the_schema(
         {"type": "string", "anyOf": [{"enum": ["x", 1]}, {"maxLength": 1}]},
         {"allOf": [{"properties": {"a": {"type": "integer"}}}], "required": ["a"]},
         {"type": "integer", "enum": [1, "1", 2.5, None]},
-        {"type": "object", "properties": {'q"k': {"const": {"k\"": [1, {}]}}, "": {}}},
+        {"type": "object", "properties": {'q"k': {"const": {'k"': [1, {}]}}, "": {}}},
         {},
         True,
     ],

@@ -92,9 +92,7 @@ def compile_expression(
     return Automaton(classes, table, accepting)
 
 
-def _classify(
-    net: Net, alphabet: NDArray[np.bool_]
-) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+def _classify(net: Net, alphabet: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """Put bytes that no edge tells apart into one class, and edges in terms of classes.
 
     Classes of bytes outside the alphabet are named by no edge.

@@ -1,4 +1,4 @@
-"""The nouns that every room shares: a tool, a call of it, and what is heard while a reply arrives."""
+"""The nouns that every room shares: a tool, a call of it, what is heard while a reply arrives."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,5 +1,6 @@
-"""How a model family marks calls in its text: the one definition that prompt, constraint, history
-and reader are all made from.
+"""How a model family marks calls in its text.
+
+The one definition that prompt, constraint, history and reader are all made from.
 """
 
 import json
@@ -15,8 +16,8 @@ class Markup:
     """The literals round calls: `opening`, then calls with `separator` between, then `closing`.
 
     One call is `before_name`, the tool's name, `after_name`, the arguments, `after_arguments`.
-    `trigger` begins the calls (a prefix of `opening + before_name`) and stands in no answer text, so
-    calls may follow text; empty: calls stand only at the beginning of a reply.
+    `trigger` begins the calls (a prefix of `opening + before_name`) and stands in no answer text,
+    so calls may follow text; empty: calls stand only at the beginning of a reply.
     `barred` are first characters that no answer text has: what begins like a call must be one.
     """
 

@@ -140,7 +140,6 @@ class Reader:
 
     def _behind_call(self) -> list[Event] | None:
         again = self._markup.separator + self._markup.before_name
-        closing = self._markup.closing
         if self._pending.startswith(again):
             self._drop(again)
             self._read = self._name
@@ -186,9 +185,7 @@ class Reader:
         keep = 0
         if not self._ended:
             longest = min(len(marker) - 1, len(self._pending))
-            keep = next(
-                (n for n in range(longest, 0, -1) if self._pending.endswith(marker[:n])), 0
-            )
+            keep = next((n for n in range(longest, 0, -1) if self._pending.endswith(marker[:n])), 0)
         cut = len(self._pending) - keep
         text, self._pending = self._pending[:cut], self._pending[cut:]
         return [kind(text)] if text else None

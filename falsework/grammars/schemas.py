@@ -1,8 +1,8 @@
 """From a JSON Schema to what may be said: every keyword is enforced exactly or refused.
 
 Narrower than the schema is allowed where it harms nobody: members come in the order of
-`properties`, text has one spelling (`", "` and `": "`, no other blanks), an object that says nothing
-of additionalProperties gets none, numbers have at most 19 digits, values without a type nest to a
+`properties`, text has one spelling (`", "` and `": "`, no other blanks), an object that says
+nothing of additionalProperties gets none, numbers have at most 19 digits, values without a type nest to a
 depth of `FREE_DEPTH`. Wider than the schema never is.
 """
 
@@ -18,8 +18,11 @@ from falsework.grammars.expressions import Expression, choice, separated, sequen
 from falsework.grammars.places import Place, SchemaRefused, escaped
 
 ANNOTATIONS = frozenset(
-    "title description default examples deprecated $comment readOnly writeOnly $schema $id".split()
-)
+    {
+        "title", "description", "default", "examples", "deprecated", "$comment", "readOnly",
+        "writeOnly", "$schema", "$id",
+    }
+)  # fmt: skip
 DEFINITIONS = frozenset({"$defs", "definitions"})
 OF_TYPE = {
     "object": frozenset({"properties", "required", "additionalProperties"}),
@@ -114,9 +117,7 @@ class _Compiler:
                 raise place.refuse(msg, keyword)
         return schema, place
 
-    def object(
-        self, schema: Mapping[str, Any], place: Place, *, bare: bool = False
-    ) -> Expression:
+    def object(self, schema: Mapping[str, Any], place: Place, *, bare: bool = False) -> Expression:
         """Say an object, members in the order of `properties`; `bare`: as keyword arguments."""
         properties = dict(schema.get("properties", {}))
         required = schema.get("required", [])

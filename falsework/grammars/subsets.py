@@ -126,7 +126,7 @@ def _rehash(slots, pool, begins, states):  # type: ignore[no-untyped-def]  # noq
 
 
 @numba.njit(cache=True, nogil=True)
-def _construct(net, nodes, classes, limit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _construct(net, nodes, classes, limit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, C901, PLR0912
     final = net[4]
     table = np.zeros((256, classes), np.int32)
     accepting = np.zeros(256, np.bool_)

@@ -85,16 +85,16 @@ def _ways(state: _State, sought: bytes, barred: str) -> Iterator[tuple[int, _Sta
 def _matched(sought: bytes, matched: int, byte: int) -> int:
     """Return how much of the marker stands at the end when `byte` follows `matched` bytes of it."""
     seen = sought[:matched] + bytes([byte])
-    return next(n for n in range(len(seen), -1, -1) if n <= len(sought) and seen.endswith(sought[:n]))
+    longest = min(len(seen), len(sought))
+    return next(n for n in range(longest, -1, -1) if seen.endswith(sought[:n]))
 
 
 def _joined(edges: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
     """Join edges with neighbouring bytes, one source and one target."""
     joined: list[tuple[int, int, int, int]] = []
     for source, low, high, target in sorted(edges):
-        if joined and joined[-1][0] == source and joined[-1][3] == target:
-            if joined[-1][2] == low - 1:
-                joined[-1] = (source, joined[-1][1], high, target)
-                continue
-        joined.append((source, low, high, target))
+        if joined and (joined[-1][0], joined[-1][2], joined[-1][3]) == (source, low - 1, target):
+            joined[-1] = (source, joined[-1][1], high, target)
+        else:
+            joined.append((source, low, high, target))
     return joined

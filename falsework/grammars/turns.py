@@ -13,6 +13,8 @@ from falsework.grammars.places import SchemaRefused
 from falsework.grammars.policy import ToolChoice
 from falsework.grammars.texts import text_until, whole_text
 
+NO_CALLS = ToolChoice("none")
+
 
 @dataclass(frozen=True)
 class Form:
@@ -24,7 +26,7 @@ class Form:
 
     markup: Markup
     tools: tuple[Tool, ...] = ()
-    choice: ToolChoice = ToolChoice("none")
+    choice: ToolChoice = NO_CALLS
     answer: schemas.Schema | None = None
     answer_where: str = "response_format.json_schema.schema"
     think: Think | None = None

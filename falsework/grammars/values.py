@@ -48,10 +48,8 @@ class Spelling:
 JSON = Spelling(
     "json", "true", "false", "null", rf'(?:{_PLAIN}|\\["\\/bfnrt]|{_BASIC}|{_PAIR})', False
 )
-# https://docs.python.org/3/reference/lexical_analysis.html; \/ and surrogate pairs mean something else.
-PYTHON = Spelling(
-    "python", "True", "False", "None", rf'(?:{_PLAIN}|\\["\\bfnrt]|{_BASIC})', True
-)
+# https://docs.python.org/3/reference/lexical_analysis.html: \/ and pairs mean something else.
+PYTHON = Spelling("python", "True", "False", "None", rf'(?:{_PLAIN}|\\["\\bfnrt]|{_BASIC})', True)
 
 _INTEGER = r"-?(?:0|[1-9][0-9]{0,18})"
 _NUMBER = r"-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,18})?(?:[eE][+-]?[0-9]{1,2})?"
@@ -136,38 +134,32 @@ def members(
     named: Sequence[Member], extra: Expression | None, spelling: Spelling, *, bare: bool = False
 ) -> Expression:
     """Say an object: the named members in order, then any number of others with value `extra`."""
-    labels = [_label(member.name, spelling, bare=bare) for member in named]
-    other = _other_keys([member.name for member in named], spelling) if extra else None
+    labels = [_label(member.name, bare=bare) for member in named]
+    key = _other_keys([member.name for member in named], spelling) if extra else None
+    opening, closing = (b"", b"") if bare else (b"{", b"}")
 
     def add(net: Net, start: int) -> int:
         # `first`: nothing said yet; `later`: a member stands before, so a comma must come.
-        first: int | None = net.literal(start, b"" if bare else b"{")
+        first: int | None = net.literal(start, opening)
         later: int | None = None
         for member, label in zip(named, labels, strict=True):
-            entry = net.node()
-            if first is not None:
-                net.jumps.append((net.literal(first, label), entry))
-            if later is not None:
-                net.jumps.append((net.literal(later, b", " + label), entry))
-            behind = net.node()
-            net.jumps.append((member.value(net, entry), behind))
+            entry, behind = net.node(), net.node()
+            _enter(net, (first, later), entry)
+            net.jumps.append((member.value(net, net.literal(entry, label)), behind))
             if member.required:
                 first = None
             elif later is not None:
                 net.jumps.append((later, behind))
             later = behind
-        if extra and other:
+        if extra and key:
             entry, behind = net.node(), net.node()
-            if first is not None:
-                net.jumps.append((first, entry))
-            if later is not None:
-                net.jumps.append((net.literal(later, b", "), entry))
-                net.jumps.append((later, behind))
-            net.jumps.append((extra(net, net.literal(other(net, entry), b": ")), behind))
+            _enter(net, (first, later), entry)
+            net.jumps.append((extra(net, net.literal(key(net, entry), b": ")), behind))
             net.jumps.append((net.literal(behind, b", "), entry))
+            if later is not None:
+                net.jumps.append((later, behind))
             later = behind
         end = net.node()
-        closing = b"" if bare else b"}"
         for alive in (first, later):
             if alive is not None:
                 net.jumps.append((net.literal(alive, closing), end))
@@ -176,7 +168,16 @@ def members(
     return add
 
 
-def _label(name: str, spelling: Spelling, *, bare: bool) -> bytes:
+def _enter(net: Net, ways: tuple[int | None, int | None], entry: int) -> None:
+    """Lead to a member from the beginning of its object, and from behind an earlier member."""
+    first, later = ways
+    if first is not None:
+        net.jumps.append((first, entry))
+    if later is not None:
+        net.jumps.append((net.literal(later, b", "), entry))
+
+
+def _label(name: str, *, bare: bool) -> bytes:
     if not bare:
         return f"{json.dumps(name, ensure_ascii=False)}: ".encode()
     if not name.isidentifier() or keyword.iskeyword(name):

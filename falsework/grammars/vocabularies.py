@@ -45,7 +45,7 @@ class Vocabulary:
         """Lay out the tree, and note which bytes have a token of their own."""
         object.__setattr__(self, "trie", _trie(self.tokens))
         alphabet = np.zeros(256, np.bool_)
-        alphabet[[token[0] for token in self.tokens if token is not None and len(token) == 1]] = True
+        alphabet[[token[0] for token in self.tokens if token and len(token) == 1]] = True
         object.__setattr__(self, "alphabet", alphabet)
 
 
@@ -60,7 +60,7 @@ class Masks:
         self._rows: dict[int, Ints] = {}
 
     def row(self, state: int) -> Ints:
-        """Return the mask of a state: bit t % 32 of word t // 32 says whether token t may follow."""
+        """Return the mask of a state: bit t % 32 of word t // 32 tells whether t may follow."""
         row = self._rows.get(state)
         if row is None:
             row = self._rows[state] = self._compute(state)
@@ -115,9 +115,7 @@ def _trie(tokens: Sequence[bytes | None]) -> Trie:
         ends[-1] = number
         previous, last = token, number
     levels = np.array(depths, np.int32)
-    return Trie(
-        np.array(nodes, np.uint8), levels, _skips(levels), np.array(ends, np.int32), twins
-    )
+    return Trie(np.array(nodes, np.uint8), levels, _skips(levels), np.array(ends, np.int32), twins)
 
 
 def _shared(one: bytes, other: bytes) -> int:

@@ -52,7 +52,8 @@ class Prompter:
         think: bool = True,
     ) -> Prompt:
         """Return the prompt; raise Unpromptable with the template's own words when it refuses."""
-        laid = list(self._turns(messages, "" if self.knows_tools else self._section(tools, parallel)))
+        section = "" if self.knows_tools else self._section(tools, parallel)
+        laid = list(self._turns(messages, section))
         offered = [_described(tool) for tool in tools] if self.knows_tools and tools else None
         try:
             text: str = self.tokenizer.apply_chat_template(
@@ -74,7 +75,7 @@ class Prompter:
             return text, True
         return text + block.closing + block.gap, False
 
-    def _section(self, tools: Sequence[Tool], parallel: bool) -> str:  # noqa: FBT001
+    def _section(self, tools: Sequence[Tool], parallel: bool) -> str:
         if not tools:
             return ""
         calls = [Call("first_function", '{"argument": "value"}'), Call("second_function", "{}")]

@@ -30,7 +30,7 @@ def prompter_for(tokenizer: Tokenizer, named: str = "auto") -> Prompter:
     if _thinks(tokenizer):
         dialect = thinking(dialect)
     # A section of the template that teaches another spelling than the dialect's would mislead.
-    taught = knows_tools and (shown is not None and shown.markup == dialect.markup)
+    taught = knows_tools and shown is not None and shown.name == dialect.name
     return Prompter(tokenizer, dialect, taught)
 
 
@@ -61,12 +61,12 @@ def _probes(tokenizer: Tokenizer) -> Iterator[str]:
         function: dict[str, Any] = {"name": _PROBE.name, "arguments": arguments}
         call = {"type": "function", "id": "call000000", "function": function}
         for content in ("", None):
-            messages = [
+            messages: list[dict[str, Any]] = [
                 {"role": "user", "content": "probe"},
                 {"role": "assistant", "content": content, "tool_calls": [call]},
             ]
             try:
-                yield tokenizer.apply_chat_template(messages, tokenize=False)
+                yield str(tokenizer.apply_chat_template(messages, tokenize=False))
             except (jinja2.TemplateError, TypeError, KeyError, ValueError):
                 continue  # this template wants its calls in another shape
 

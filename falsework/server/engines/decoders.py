@@ -13,8 +13,10 @@ _ENDED = -1
 
 @dataclass(frozen=True)
 class ThinkBudget:
-    """After `tokens` tokens the think block ends: as soon as the automaton is in state `resting`
-    (between two characters of the block), the tokens `close` are forced.
+    """After `tokens` tokens the think block ends.
+
+    As soon as the automaton is in state `resting` (between two characters of the block), the
+    tokens `close` are forced.
     """
 
     tokens: int

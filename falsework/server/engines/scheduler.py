@@ -30,7 +30,7 @@ CONSTRAINT = "falsework"
 KEPT_AUTOMATA = 64
 
 
-class Grammar(StructuredOutputGrammar):
+class Grammar(StructuredOutputGrammar):  # type: ignore[misc]
     """A decoder, behind vLLM's interface."""
 
     def __init__(self, decoder: Decoder) -> None:
@@ -67,10 +67,10 @@ class Grammar(StructuredOutputGrammar):
         self._decoder.reset()
 
 
-class Backend(StructuredOutputBackend):
+class Backend(StructuredOutputBackend):  # type: ignore[misc]
     """Only there to allocate the bitmask: our constraints come compiled."""
 
-    def compile_grammar(self, *_: object, **__: object) -> StructuredOutputGrammar:  # type: ignore[override]
+    def compile_grammar(self, *_: object, **__: object) -> StructuredOutputGrammar:
         """Refuse: nothing is compiled inside the engine."""
         msg = "constraints are compiled before they reach the engine"
         raise NotImplementedError(msg)
@@ -83,7 +83,7 @@ class Backend(StructuredOutputBackend):
         """Nothing to clean up."""
 
 
-class Scheduler(VllmScheduler):
+class Scheduler(VllmScheduler):  # type: ignore[misc]
     """vLLM's scheduler, which also reads our constraint of each request."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -94,7 +94,7 @@ class Scheduler(VllmScheduler):
         self.structured_output_manager.backend = Backend(config, tokenizer, size)
         ends = end_tokens(config.model_config.try_get_generation_config())
         markers = config.additional_config["markers"]
-        self._vocabulary: Vocabulary = vocabulary_of(tokenizer, markers, ends)  # type: ignore[arg-type]
+        self._vocabulary: Vocabulary = vocabulary_of(tokenizer, markers, ends)
         self._width = words(size)
         self._kept: OrderedDict[bytes, Masks] = OrderedDict()
 
@@ -102,7 +102,7 @@ class Scheduler(VllmScheduler):
         """Take a request in, with the constraint that it carries."""
         extra = request.sampling_params.extra_args if request.sampling_params else None
         if extra and CONSTRAINT in extra and request.request_id not in self.requests:
-            constrained = StructuredOutputRequest(params=None)  # type: ignore[arg-type]
+            constrained = StructuredOutputRequest(params=None)
             constrained.grammar = self._grammar(*extra[CONSTRAINT])
             request.structured_output_request = constrained
             request.status = RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR

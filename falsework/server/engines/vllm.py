@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vllm import AsyncEngineArgs, SamplingParams
 from vllm.logprobs import Logprob
@@ -118,7 +118,7 @@ class VllmEngine:
             text=part.text,
             tokens=len(part.token_ids),
             logprobs=tuple(self._logprobs(part, sampling.logprobs or 0)),
-            finish=None if finish is None else "error" if finish not in _FINISHES else finish,  # type: ignore[arg-type]
+            finish=None if finish is None else _FINISHES.get(finish, "error"),
             cached_tokens=cached,
         )
 
@@ -140,7 +140,7 @@ class VllmEngine:
         return TokenLogprob(text, max(said.logprob, -9999.0), spelled or text.encode(), top)
 
 
-_FINISHES = frozenset({"stop", "length"})
+_FINISHES: dict[str, Literal["stop", "length"]] = {"stop": "stop", "length": "length"}
 
 
 def _gone() -> EngineGone:
