@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,12 +45,18 @@ def smollm2() -> Path:
 
 @pytest.fixture(scope="session")
 def server(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Start the real server with the real model; at the end it must leave with 0."""
+    """Start the real server with the real model."""
     assert smollm2.is_dir()
     log = tmp_path_factory.mktemp("server") / "log.txt"
+    with serving("smollm2", log, "--max-model-len", "4096") as running:
+        yield running
+
+
+@contextmanager
+def serving(model: str | Path, log: Path, *settings: str) -> Iterator[Server]:
+    """Run `falsework serve` with a model; at the end it must leave with 0."""
     port = free_port()
-    command = [Path(sys.executable).with_name("falsework"), "serve", "smollm2"]
-    settings = ["--port", str(port), "--max-model-len", "4096"]
+    command = [Path(sys.executable).with_name("falsework"), "serve", model, "--port", str(port)]
     limits = ["--max-concurrent-requests", "16"]
     environment = os.environ | {"FALSEWORK_API_KEY": f"{KEY},another-key"}
     with log.open("wb") as file:
