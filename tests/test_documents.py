@@ -1,5 +1,6 @@
 """What the documents say of the repository is so."""
 
+import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from falsework import __version__
+from falsework.server.greeting import FIRST_REQUEST
 from falsework.server.settings import Settings, flag, variable
 
 ROOT = Path(__file__).parent.parent
@@ -15,6 +17,13 @@ README = (ROOT / "README.md").read_text()
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 SHOWN = ("falsework/", "bench/", "requirements/", "deploy/")
 """The folders whose files the README lists; of others it names the folder."""
+
+
+def test_the_readmes_first_request_is_the_one_that_the_server_prints() -> None:
+    shown = re.search(r"-d '(\{.*?\n\})'", README, re.DOTALL)
+
+    assert shown is not None
+    assert json.loads(shown[1]) == {"model": "smollm2", **FIRST_REQUEST}
 
 
 def tracked() -> list[str]:

@@ -1,6 +1,7 @@
 """The process: a port, an engine, the application, and an end that lets running requests finish."""
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ from falsework.server.greeting import greeting
 from falsework.server.settings import BadSetting, Settings
 
 Announce = Callable[[str], None]
+
+VLLM_LEVELS = {"debug": "DEBUG", "info": "WARNING", "warning": "WARNING", "error": "ERROR"}
+"""What vLLM logs, by our own level: what it calls information would bury the greeting."""
 
 LAST_SECONDS = 5
 """How long requests that were sent home may take to tell their clients."""
@@ -90,6 +94,8 @@ def _interruptible() -> Iterator[None]:
 
 async def serve(settings: Settings, model_path: Path | str, announce: Announce) -> None:
     """Run a server until a signal ends it."""
+    # vLLM reads it when it is imported, and its processes inherit it.
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", VLLM_LEVELS[settings.log_level])
     from falsework.server.engines.vllm import start  # noqa: PLC0415 - it takes seconds to import
 
     with closing(bind(settings)) as port:
