@@ -22,14 +22,14 @@ class Misread(ValueError):
 
 
 class Reader:
-    """Reads one reply of the given form."""
+    """Reads one reply of the given form; `opening` is what the prompt has said of it already."""
 
-    def __init__(self, form: Form) -> None:
+    def __init__(self, form: Form, opening: str = "") -> None:
         calls = bool(form.choice.callable_among(form.tools))
         self._markup = form.markup
         self._think = form.think
         self._trigger = form.markup.trigger if calls and form.answer is None else ""
-        self._pending = ""
+        self._pending = opening
         self._ended = False
         self._count = 0
         self._arguments = ArgumentsReader(form.markup.notation)

@@ -2,8 +2,8 @@
 
 Narrower than the schema is allowed where it harms nobody: members come in the order of
 `properties`, text has one spelling (`", "` and `": "`, no other blanks), an object that says
-nothing of additionalProperties gets none, numbers have at most 19 digits, values without a type nest to a
-depth of `FREE_DEPTH`. Wider than the schema never is.
+nothing of additionalProperties gets none, numbers have at most 19 digits, values without a type
+nest to a depth of `FREE_DEPTH`. Wider than the schema never is.
 """
 
 import json

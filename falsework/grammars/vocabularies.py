@@ -32,8 +32,8 @@ class Trie:
 class Vocabulary:
     """What each token spells: `tokens[id]` are its bytes, None where it can't be part of a reply.
 
-    `ends` are the tokens that end a reply. Special tokens are None, but for those that spell a
-    dialect's markers (`<tool_call>`, `</think>`).
+    `ends` are the tokens that end a reply, the usual one first. Special tokens are None, but for
+    those that spell a dialect's markers (`<tool_call>`, `</think>`).
     """
 
     tokens: Sequence[bytes | None]
@@ -56,7 +56,7 @@ class Masks:
         """Masks are `width` words of 32 tokens each, as vLLM's bitmask has them."""
         self.automaton = automaton
         self._vocabulary = vocabulary
-        self._width = width
+        self.width = width
         self._rows: dict[int, Ints] = {}
 
     def row(self, state: int) -> Ints:
@@ -68,7 +68,7 @@ class Masks:
 
     def _compute(self, state: int) -> Ints:
         trie, automaton = self._vocabulary.trie, self.automaton
-        row = np.zeros(self._width, np.int32)
+        row = np.zeros(self.width, np.int32)
         _walk(
             automaton.table, automaton.classes, state,
             trie.bytes, trie.depths, trie.skips, trie.tokens, trie.twins, row,

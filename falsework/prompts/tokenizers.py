@@ -48,8 +48,8 @@ def vocabulary_of(
             tokens[number] = spell(piece)
         elif not token["special"] or any(piece in marker for marker in markers):
             tokens[number] = piece.encode()
-    end = tokenizer.eos_token_id
-    return Vocabulary(tokens, sorted({*ends, *([] if end is None else [end])}))
+    own = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    return Vocabulary(tokens, tuple(dict.fromkeys((*own, *ends))))
 
 
 def end_tokens(generation: Mapping[str, Any]) -> Sequence[int]:

@@ -69,8 +69,8 @@ async def _tell(
     if not all(choice.finished for choice in choices):
         raise Broken("The engine ended before the reply did.", code="engine_error")
     yield Usage(
-        prompt=len(turn.prompt),
-        completion=sum(choice.tokens for choice in choices),
+        prompt=len(turn.prompt) - len(turn.opening.tokens),
+        completion=sum(len(turn.opening.tokens) + choice.tokens for choice in choices),
         cached=cached,
         reasoning=sum(choice.reasoning_tokens for choice in choices),
     )

@@ -1,15 +1,16 @@
 """From a question to what the engine needs: prompt, constraint, and the reader of the reply."""
 
+import hashlib
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import anyio
 import anyio.to_thread
 import cachetools
 
-from falsework.grammars.automata import DEAD, Unsayable, compile_expression
+from falsework.grammars.automata import DEAD, START, Automaton, Unsayable, compile_expression
 from falsework.grammars.expressions import TooLarge
+from falsework.grammars.forced import forced_tokens
 from falsework.grammars.policy import ToolChoice
 from falsework.grammars.readers import Reader
 from falsework.grammars.turns import Form, FormRefused, compose, resting_state
@@ -26,13 +27,39 @@ COMPILERS = 2
 
 
 @dataclass(frozen=True)
+class Opening:
+    """What every reply of a form begins with: it is put to the prompt instead of being decoded."""
+
+    tokens: tuple[int, ...] = ()
+    text: str = ""
+    state: int = START
+
+
+NO_OPENING = Opening()
+
+
+@dataclass(frozen=True)
 class Turn:
-    """One turn of the model, ready for the engine."""
+    """One turn of the model, ready for the engine; `prompt` ends with the opening's tokens."""
 
     prompt: tuple[int, ...]
     sampling: Sampling
     constraint: Constraint | None
-    reader: Callable[[], Reader]
+    form: Form
+    opening: Opening = NO_OPENING
+
+    def reader(self) -> Reader:
+        """Return a reader for one choice, which knows the opening already."""
+        return Reader(self.form, self.opening.text)
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """A form's constraint, the resting state of its think block, its opening."""
+
+    constraint: Constraint
+    resting: int
+    opening: Opening
 
 
 class Scaffold:
@@ -47,8 +74,8 @@ class Scaffold:
         self._vocabulary = vocabulary
         self._think_budget = think_budget
         self._compilers = anyio.CapacityLimiter(COMPILERS)
-        self._kept: cachetools.LRUCache[str, tuple[bytes, int]] = cachetools.LRUCache(
-            KEPT_BYTES, getsizeof=lambda kept: len(kept[0])
+        self._kept: cachetools.LRUCache[str, _Compiled] = cachetools.LRUCache(
+            KEPT_BYTES, getsizeof=lambda kept: len(kept.constraint.automaton)
         )
         self._lock = threading.Lock()
 
@@ -56,12 +83,22 @@ class Scaffold:
         """Return the turn; raise BadRequest, BadSchema or ContextOverflow."""
         prompt = await anyio.to_thread.run_sync(self._lay_out, question)
         form = self._form(question, prompt)
-        constraint = None
-        if form.tools or form.answer is not None or form.thinking:
-            automaton, resting = await self._compiled(form)
-            constraint = Constraint(automaton, self._think(question, resting))
         sampling = self._fitted(question.sampling, len(prompt.tokens))
-        return Turn(prompt.tokens, sampling, constraint, lambda: Reader(form))
+        if not (form.tools or form.answer is not None or form.thinking):
+            return Turn(prompt.tokens, sampling, None, form)
+        kept = await self._compiled(form)
+        opening = kept.opening
+        if question.sampling.logprobs is not None or len(opening.tokens) >= sampling.max_tokens:
+            opening = NO_OPENING
+        return Turn(
+            prompt.tokens + opening.tokens,
+            replace(sampling, max_tokens=sampling.max_tokens - len(opening.tokens)),
+            replace(
+                kept.constraint, start=opening.state, think=self._think(question, kept.resting)
+            ),
+            form,
+            opening,
+        )
 
     def _lay_out(self, question: Question) -> Prompt:
         tools = question.tools if question.choice.mode != "none" else ()
@@ -95,8 +132,7 @@ class Scaffold:
         tokens = self._think_budget if asked is None else asked
         if question.sampling.max_tokens:
             tokens = min(tokens, question.sampling.max_tokens // 2)
-        close = self._prompter.tokenizer.encode(block.closing, add_special_tokens=False)
-        return ThinkBudget(tokens, resting, tuple(close))
+        return ThinkBudget(tokens, resting, tuple(self._encode(block.closing)))
 
     def _fitted(self, sampling: Sampling, prompt: int) -> Sampling:
         left = self.max_model_len - prompt
@@ -112,19 +148,18 @@ class Scaffold:
             raise ContextOverflow(msg, "messages")
         return replace(sampling, max_tokens=asked or left)
 
-    async def _compiled(self, form: Form) -> tuple[bytes, int]:
-        """Return the packed automaton of a form and the resting state of its think block."""
+    async def _compiled(self, form: Form) -> _Compiled:
+        """Return a form's constraint, kept or compiled now."""
         key = form.key()
         with self._lock:
             kept = self._kept.get(key)
         if kept is None:
             kept = await anyio.to_thread.run_sync(self._compile, form, limiter=self._compilers)
             with self._lock:
-                if len(kept[0]) <= KEPT_BYTES:
-                    self._kept[key] = kept
+                self._kept[key] = kept
         return kept
 
-    def _compile(self, form: Form) -> tuple[bytes, int]:
+    def _compile(self, form: Form) -> _Compiled:
         try:
             automaton = compile_expression(compose(form), self._vocabulary.alphabet)
         except FormRefused as fault:
@@ -136,7 +171,31 @@ class Scaffold:
         except Unsayable as fault:
             msg = "These schemas can't be enforced: nothing that this model can say satisfies them."
             raise BadSchema(msg, "tools" if form.tools else form.answer_where) from fault
-        return automaton.packed(), resting_state(form, automaton)
+        packed = automaton.packed()
+        digest = hashlib.blake2b(packed, digest_size=16).digest()
+        resting = resting_state(form, automaton)
+        return _Compiled(Constraint(digest, packed), resting, self._opening(automaton))
+
+    def _opening(self, automaton: Automaton) -> Opening:
+        tokens = forced_tokens(automaton, START, self._vocabulary, self._encode)
+        if tokens and tokens[-1] in self._vocabulary.ends:
+            tokens = tokens[:-1]  # all of the reply is known; its end is left to the engine
+        said = [self._vocabulary.tokens[token] or b"" for token in tokens]
+        while said and not _whole(b"".join(said)):
+            said.pop()  # a token may end inside a character, which a prompt shouldn't
+        text = b"".join(said)
+        return Opening(tokens[: len(said)], text.decode(), automaton.step(START, text))
+
+    def _encode(self, text: str) -> list[int]:
+        return self._prompter.tokenizer.encode(text, add_special_tokens=False)
+
+
+def _whole(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _refusal(fault: FormRefused) -> BadSchema:

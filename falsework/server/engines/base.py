@@ -4,8 +4,14 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from falsework.grammars.automata import START
 from falsework.server.engines.decoders import ThinkBudget
 from falsework.server.refusals import Refusal
+
+CONSTRAINT = "falsework_constraint"
+"""Where a Constraint's fields travel in vLLM's SamplingParams.extra_args, in their order."""
+BIASES = "falsework_biases"
+"""The same for {"min_p": …, "logit_bias": {token as text: bias}}, see `biases`."""
 
 
 class EngineGone(Refusal):
@@ -60,9 +66,15 @@ class Piece:
 
 @dataclass(frozen=True)
 class Constraint:
-    """A compiled constraint on its way to the engine: see `grammars.automata` for the bytes."""
+    """A compiled constraint on its way to the engine.
 
+    `automaton` is packed (see `grammars.automata`), `key` its digest; the reply begins in state
+    `start`, behind what the prompt has said of it already.
+    """
+
+    key: bytes
     automaton: bytes
+    start: int = START
     think: ThinkBudget | None = None
 
 

@@ -1,11 +1,13 @@
 """One reply while it is decoded: where it stands in its automaton, and what may come next."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from falsework.grammars.automata import DEAD, START
+from falsework.grammars.automata import DEAD, START, Automaton
+from falsework.grammars.forced import Encode, forced_tokens
 from falsework.grammars.vocabularies import Masks, Vocabulary, allow
 
 _ENDED = -1
@@ -24,76 +26,104 @@ class ThinkBudget:
     close: tuple[int, ...]
 
 
+class Constrainer:
+    """What all replies under one automaton share: masks and forced runs, kept per state."""
+
+    def __init__(
+        self, automaton: Automaton, vocabulary: Vocabulary, width: int, encode: Encode
+    ) -> None:
+        """Masks are `width` words of 32 tokens each, as vLLM's bitmask has them."""
+        self.automaton = automaton
+        self.vocabulary = vocabulary
+        self.masks = Masks(automaton, vocabulary, width)
+        self._encode = encode
+        self._runs: dict[int, tuple[int, ...]] = {}
+
+    def run(self, state: int) -> tuple[int, ...]:
+        """Return the tokens of the forced run from a state; none where there is a choice."""
+        run = self._runs.get(state)
+        if run is None:
+            run = forced_tokens(self.automaton, state, self.vocabulary, self._encode)
+            self._runs[state] = run
+        return run
+
+
+class Place(NamedTuple):
+    """Where a reply stands: its state, and the tokens that are forced from here."""
+
+    state: int
+    forced: tuple[int, ...] = ()
+
+
 class Decoder:
     """Follows one reply token by token, and can go back."""
 
     def __init__(
-        self, masks: Masks, vocabulary: Vocabulary, budget: ThinkBudget | None = None
+        self,
+        constrainer: Constrainer,
+        budget: ThinkBudget | None = None,
+        start: int = START,
     ) -> None:
-        self._masks = masks
-        self._vocabulary = vocabulary
+        self._constrainer = constrainer
         self._budget = budget
-        self._closing_at: int | None = None
-        self._states = [START]
-
-    @property
-    def state(self) -> int:
-        """Return the state of the automaton behind the last token."""
-        return self._states[-1]
+        self._places = [Place(start)]
+        self._places = [self._forced(start)]
 
     @property
     def ended(self) -> bool:
         """Tell whether a token has ended the reply."""
-        return self.state == _ENDED
+        return self._places[-1].state == _ENDED
+
+    @property
+    def drafts(self) -> tuple[int, ...]:
+        """Return the tokens that have to come next, whatever the model would choose."""
+        return self._places[-1].forced
 
     def accept(self, token: int) -> bool:
         """Advance over a token; False, and nothing changed, when it can't be said here."""
         following = self._following(token)
         if following == DEAD:
             return False
-        self._states.append(following)
-        self._watch()
+        forced = self.drafts
+        if forced and token == forced[0] and len(forced) > 1:
+            self._places.append(Place(following, forced[1:]))
+        else:
+            self._places.append(self._forced(following))
         return True
 
     def rollback(self, count: int) -> None:
         """Go back over the last `count` tokens."""
         if count:
-            del self._states[-count:]
-        if self._closing_at is not None and self._closing_at >= len(self._states):
-            self._closing_at = None
+            del self._places[-count:]
 
     def reset(self) -> None:
         """Go back to the beginning."""
-        self.rollback(len(self._states) - 1)
+        del self._places[1:]
 
     def mask(self) -> NDArray[np.int32]:
         """Return the logits mask for the next token."""
-        row = self._masks.row(self.state)
-        forced = self._forced()
-        if forced is None:
-            return row
-        only = np.zeros_like(row)
-        allow(only, (forced,))
+        place = self._places[-1]
+        if not place.forced:
+            return self._constrainer.masks.row(place.state)
+        only = np.zeros(self._constrainer.masks.width, np.int32)
+        allow(only, place.forced[:1])
         return only
 
     def _following(self, token: int) -> int:
         if self.ended:
             return DEAD
-        automaton = self._masks.automaton
-        if token in self._vocabulary.ends:
-            return _ENDED if automaton.accepting[self.state] else DEAD
-        spelled = self._vocabulary.tokens[token] if token < len(self._vocabulary.tokens) else None
-        return automaton.step(self.state, spelled) if spelled else DEAD
+        state = self._places[-1].state
+        automaton, vocabulary = self._constrainer.automaton, self._constrainer.vocabulary
+        if token in vocabulary.ends:
+            return _ENDED if automaton.accepting[state] else DEAD
+        spelled = vocabulary.tokens[token] if token < len(vocabulary.tokens) else None
+        return automaton.step(state, spelled) if spelled else DEAD
 
-    def _watch(self) -> None:
-        """Note where the think block has to end."""
-        budget, said = self._budget, len(self._states) - 1
-        if budget and self._closing_at is None and said >= budget.tokens:
-            self._closing_at = said if self.state == budget.resting else None
-
-    def _forced(self) -> int | None:
-        """Return the token of the think block's end that has to come now, if any."""
-        if self._budget is None or self._closing_at is None:
-            return None
-        place = len(self._states) - 1 - self._closing_at
-        return self._budget.close[place] if place < len(self._budget.close) else None
+    def _forced(self, state: int) -> Place:
+        """Return the place behind a token, with what is forced there."""
+        budget = self._budget
+        if state == _ENDED:
+            return Place(state)
+        if budget and state == budget.resting and len(self._places) > budget.tokens:
+            return Place(state, budget.close)
+        return Place(state, self._constrainer.run(state))

@@ -13,6 +13,7 @@ import torch
 from vllm.config import VllmConfig
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.v1.core.sched.scheduler import Scheduler as VllmScheduler
+from vllm.v1.outputs import DraftTokenIds
 from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output.backend_types import (
     StructuredOutputBackend,
@@ -20,13 +21,13 @@ from vllm.v1.structured_output.backend_types import (
 )
 from vllm.v1.structured_output.request import StructuredOutputRequest
 
-from falsework.grammars.automata import Automaton, unpacked
-from falsework.grammars.vocabularies import Masks, Vocabulary
+from falsework.grammars.automata import unpacked
+from falsework.grammars.forced import Encode
+from falsework.grammars.vocabularies import Vocabulary
 from falsework.prompts.tokenizers import end_tokens, vocabulary_of
-from falsework.server.engines.decoders import Decoder, ThinkBudget
+from falsework.server.engines.base import CONSTRAINT
+from falsework.server.engines.decoders import Constrainer, Decoder, ThinkBudget
 
-CONSTRAINT = "falsework"
-"""The key in SamplingParams.extra_args: [packed automaton, ThinkBudget's fields or None]."""
 KEPT_AUTOMATA = 64
 
 
@@ -66,6 +67,11 @@ class Grammar(StructuredOutputGrammar):  # type: ignore[misc]
         """Go back to the beginning."""
         self._decoder.reset()
 
+    @property
+    def drafts(self) -> tuple[int, ...]:
+        """Return the tokens that have to come next."""
+        return self._decoder.drafts
+
 
 class Backend(StructuredOutputBackend):  # type: ignore[misc]
     """Only there to allocate the bitmask: our constraints come compiled."""
@@ -84,7 +90,7 @@ class Backend(StructuredOutputBackend):  # type: ignore[misc]
 
 
 class Scheduler(VllmScheduler):  # type: ignore[misc]
-    """vLLM's scheduler, which also reads our constraint of each request."""
+    """vLLM's scheduler, which also reads each request's constraint and drafts what it forces."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -95,8 +101,9 @@ class Scheduler(VllmScheduler):  # type: ignore[misc]
         ends = end_tokens(config.model_config.try_get_generation_config())
         markers = config.additional_config["markers"]
         self._vocabulary: Vocabulary = vocabulary_of(tokenizer, markers, ends)
+        self._encode: Encode = lambda text: tokenizer.encode(text, add_special_tokens=False)
         self._width = words(size)
-        self._kept: OrderedDict[bytes, Masks] = OrderedDict()
+        self._kept: OrderedDict[bytes, Constrainer] = OrderedDict()
 
     def add_request(self, request: Request) -> None:
         """Take a request in, with the constraint that it carries."""
@@ -108,28 +115,37 @@ class Scheduler(VllmScheduler):  # type: ignore[misc]
             request.status = RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
         super().add_request(request)
 
+    def update_draft_token_ids(self, draft_token_ids: DraftTokenIds) -> None:
+        """Draft for each request what its constraint forces next."""
+        for request_id in draft_token_ids.req_ids:
+            request = self.requests.get(request_id)
+            if request is None or request.is_finished():
+                continue
+            held = request.structured_output_request
+            grammar = held.grammar if held and not request.is_prefill_chunk else None
+            forced = grammar.drafts if isinstance(grammar, Grammar) else ()
+            request.spec_token_ids = list(forced[: self.num_spec_tokens])
+
     def _grammar(
-        self, automaton: bytes, budget: Sequence[Any] | None
+        self, key: bytes, automaton: bytes, start: int, budget: Sequence[Any] | None
     ) -> Grammar | Future[StructuredOutputGrammar]:
         try:
             think = ThinkBudget(budget[0], budget[1], tuple(budget[2])) if budget else None
-            decoder = Decoder(self._masks(automaton), self._vocabulary, think)
+            return Grammar(Decoder(self._constrainer(key, automaton), think, start))
         except (ValueError, TypeError, IndexError) as fault:
             broken: Future[StructuredOutputGrammar] = Future()
             broken.set_exception(fault)
             return broken
-        return Grammar(decoder)
 
-    def _masks(self, packed: bytes) -> Masks:
-        """Return the masks of an automaton, the same for all requests that carry it."""
-        masks = self._kept.pop(packed, None)
-        if masks is None:
-            automaton: Automaton = unpacked(packed)
-            masks = Masks(automaton, self._vocabulary, self._width)
-        self._kept[packed] = masks
+    def _constrainer(self, key: bytes, packed: bytes) -> Constrainer:
+        """Return what all replies under one automaton share."""
+        kept = self._kept.pop(key, None)
+        if kept is None:
+            kept = Constrainer(unpacked(packed), self._vocabulary, self._width, self._encode)
+        self._kept[key] = kept
         if len(self._kept) > KEPT_AUTOMATA:
             self._kept.popitem(last=False)
-        return masks
+        return kept
 
 
 def words(tokens: int) -> int:

@@ -15,12 +15,21 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from falsework.grammars.vocabularies import Vocabulary
 from falsework.prompts.detection import prompter_for
 from falsework.prompts.tokenizers import end_tokens, vocabulary_of
-from falsework.server.engines.base import Constraint, EngineGone, Piece, Sampling, TokenLogprob
+from falsework.server.engines.base import (
+    BIASES,
+    CONSTRAINT,
+    Constraint,
+    EngineGone,
+    Piece,
+    Sampling,
+    TokenLogprob,
+)
 from falsework.server.refusals import BadRequest
 from falsework.server.settings import BadSetting, Settings
 from falsework.server.turns import Scaffold
 
-CONSTRAINT = "falsework"
+DRAFT_TOKENS = 16
+"""Forced tokens that are verified in one step; more wait for the next one."""
 
 
 async def start(settings: Settings, model: str | Path) -> tuple["VllmEngine", Scaffold]:
@@ -31,6 +40,7 @@ async def start(settings: Settings, model: str | Path) -> tuple["VllmEngine", Sc
     prompter = prompter_for(tokenizer, settings.dialect)
     markers = prompter.dialect.markers
     llm = AsyncLLM.from_engine_args(_arguments(settings, str(model), markers))
+    await llm.collective_rpc("honour_biases")
     generation = llm.model_config.try_get_generation_config()
     vocabulary = vocabulary_of(tokenizer, markers, end_tokens(generation))
     scaffold = Scaffold(
@@ -85,30 +95,32 @@ class VllmEngine:
     async def close(self) -> None:
         """Stop the engine's processes."""
         self._llm.shutdown()
+        del self._llm  # otherwise it would try again while the interpreter takes itself apart
 
     def _parameters(self, sampling: Sampling, constraint: Constraint | None) -> SamplingParams:
-        extra: dict[str, Any] | None = None
+        extra: dict[str, Any] = {}
         if constraint:
             think = constraint.think
             budget = [think.tokens, think.resting, list(think.close)] if think else None
-            extra = {CONSTRAINT: [constraint.automaton, budget]}
+            extra[CONSTRAINT] = [constraint.key, constraint.automaton, constraint.start, budget]
+        if sampling.min_p or sampling.logit_bias:
+            biases = {str(token): bias for token, bias in (sampling.logit_bias or {}).items()}
+            extra[BIASES] = {"min_p": sampling.min_p, "logit_bias": biases}
         return SamplingParams(
             n=sampling.n,
             max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
-            min_p=sampling.min_p,
             seed=sampling.seed,
             frequency_penalty=sampling.frequency_penalty,
             presence_penalty=sampling.presence_penalty,
             repetition_penalty=sampling.repetition_penalty,
-            logit_bias=sampling.logit_bias,
             logprobs=sampling.logprobs,
             output_kind=RequestOutputKind.DELTA,
             # Markers are special tokens in many vocabularies, and the reader needs to see them.
             skip_special_tokens=constraint is None and not self._keeps_markers,
-            extra_args=extra,
+            extra_args=extra or None,
         )
 
     def _piece(self, part: CompletionOutput, sampling: Sampling, cached: int) -> Piece:
@@ -163,7 +175,14 @@ def _arguments(settings: Settings, model: str, markers: Sequence[str]) -> AsyncE
         gpu_memory_utilization=settings.gpu_memory_utilization,
         kv_cache_memory_bytes=int(settings.kv_cache_gib * 2**30) if on_cpu else None,
         scheduler_cls="falsework.server.engines.scheduler.Scheduler",
+        # Drafts are put in by the scheduler, which async scheduling doesn't wait for.
         async_scheduling=False,
+        speculative_config={
+            "method": "custom_class",
+            "model": "falsework.server.engines.drafts.NoDrafts",
+            "num_speculative_tokens": DRAFT_TOKENS,
+        },
+        worker_extension_cls="falsework.server.engines.drafts.WorkerExtension",
         additional_config={"markers": list(markers)},
         disable_log_stats=True,
         enable_log_requests=False,

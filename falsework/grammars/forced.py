@@ -1,0 +1,57 @@
+"""Forced runs: where the automaton has one way on, the text is known, and so are its tokens."""
+
+import codecs
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from falsework.grammars.automata import DEAD, Automaton
+from falsework.grammars.vocabularies import Vocabulary
+
+RUN_LIMIT = 2048
+"""How many bytes of a forced run are looked at."""
+
+Encode = Callable[[str], Sequence[int]]
+
+
+def forced_bytes(automaton: Automaton, state: int) -> tuple[bytes, int]:
+    """Return all that can be said from a state until there is a choice, and the state behind it."""
+    said = bytearray()
+    sizes = np.bincount(automaton.classes, minlength=automaton.table.shape[1])
+    while len(said) < RUN_LIMIT and not automaton.accepting[state]:
+        (ways,) = automaton.table[state].nonzero()
+        if len(ways) != 1 or sizes[ways[0]] != 1:
+            break
+        said.append(int((automaton.classes == ways[0]).argmax()))
+        state = int(automaton.table[state, ways[0]])
+    return bytes(said), state
+
+
+def forced_tokens(
+    automaton: Automaton, state: int, vocabulary: Vocabulary, encode: Encode
+) -> tuple[int, ...]:
+    """Return the tokens of the forced run from a state, as the model is used to see them.
+
+    The run's last token is left out, since it may join with what follows (a closing quote and the
+    comma behind it are one token in most vocabularies) — unless the reply ends with the run: then
+    its end token is forced as well.
+    """
+    said, behind = forced_bytes(automaton, state)
+    if not said:
+        return _end(automaton, behind, vocabulary)
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(said)
+    except UnicodeDecodeError:
+        return ()  # the run begins inside a character
+    tokens = tuple(encode(text))
+    spelled = [vocabulary.tokens[t] if t < len(vocabulary.tokens) else None for t in tokens]
+    if None in spelled or b"".join(filter(None, spelled)) != text.encode():
+        return ()  # this tokenizer normalises text: what it would say isn't what is forced
+    end = _end(automaton, behind, vocabulary)
+    return tokens + end if end else tokens[:-1]
+
+
+def _end(automaton: Automaton, state: int, vocabulary: Vocabulary) -> tuple[int, ...]:
+    """Return the token that ends the reply where nothing else can come."""
+    over = automaton.accepting[state] and not (automaton.table[state] != DEAD).any()
+    return tuple(vocabulary.ends[:1]) if over else ()
