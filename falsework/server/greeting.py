@@ -22,6 +22,7 @@ FIRST_REQUEST = {
         }
     ],
     "tool_choice": "required",
+    "parallel_tool_calls": False,
 }
 
 
