@@ -94,7 +94,10 @@ class Scaffold:
             prompt.tokens + opening.tokens,
             replace(sampling, max_tokens=sampling.max_tokens - len(opening.tokens)),
             replace(
-                kept.constraint, start=opening.state, think=self._think(question, kept.resting)
+                kept.constraint,
+                start=opening.state,
+                opening=opening.text,
+                think=self._think(question, kept.resting),
             ),
             form,
             opening,

@@ -68,13 +68,14 @@ class Piece:
 class Constraint:
     """A compiled constraint on its way to the engine.
 
-    `automaton` is packed (see `grammars.automata`), `key` its digest; the reply begins in state
-    `start`, behind what the prompt has said of it already.
+    `automaton` is packed (see `grammars.automata`), `key` its digest. The prompt ends with the
+    reply's `opening`; what is decoded begins behind it, in state `start`.
     """
 
     key: bytes
     automaton: bytes
     start: int = START
+    opening: str = ""
     think: ThinkBudget | None = None
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from falsework.server.engines.base import Constraint, EngineGone, Piece, Sampling, TokenLogprob
@@ -21,7 +21,10 @@ class Line:
 
 
 class ScriptedEngine:
-    """Says line i in choice i, the lines in turn, and remembers what it was asked."""
+    """Says line i in choice i, the lines in turn, and remembers what it was asked.
+
+    A line is a whole reply: what the prompt has said of it already isn't said again.
+    """
 
     def __init__(self, *lines: Line, cached_tokens: int = 0) -> None:
         self.lines = lines
@@ -51,7 +54,8 @@ class ScriptedEngine:
         self.asked.append((tuple(prompt), sampling, constraint))
         self.open += 1
         try:
-            async for piece in self._say(sampling):
+            opening = constraint.opening if constraint else ""
+            async for piece in self._say(sampling, opening):
                 yield piece
         finally:
             self.open -= 1
@@ -60,8 +64,9 @@ class ScriptedEngine:
         """End its life."""
         self.alive = False
 
-    async def _say(self, sampling: Sampling) -> AsyncGenerator[Piece]:
-        lines = [self.lines[i % len(self.lines)] for i in range(sampling.n)]
+    async def _say(self, sampling: Sampling, opening: str) -> AsyncGenerator[Piece]:
+        whole = [self.lines[i % len(self.lines)] for i in range(sampling.n)]
+        lines = [_behind(line, opening) for line in whole]
         longest = max(len(line.pieces) for line in lines)
         for at in range(longest):
             for choice, line in enumerate(lines):
@@ -76,6 +81,19 @@ class ScriptedEngine:
         token = TokenLogprob(text, -0.5, text.encode())
         logprobs = () if sampling.logprobs is None else (token,)
         return Piece(choice, text, 1, logprobs, cached_tokens=self._cached_tokens)
+
+
+def _behind(line: Line, opening: str) -> Line:
+    """Return the line without an opening; its cuts stay where they are."""
+    pieces = []
+    for piece in line.pieces:
+        said = piece[: len(opening)]
+        if not opening.startswith(said):
+            said = ""
+        opening = opening[len(said) :]
+        if piece[len(said) :]:
+            pieces.append(piece[len(said) :])
+    return replace(line, pieces=pieces)
 
 
 async def _stop(choice: int) -> Piece:
