@@ -1,7 +1,8 @@
 """From a conversation to the text that the model is asked to continue."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
@@ -132,22 +133,29 @@ class Prompter:
             yield {"role": "user", "content": "\n".join(results)}
 
 
-def _one_by_one(messages: Sequence[Message]) -> Iterator[Message]:
+def _one_by_one(messages: Iterable[Message]) -> Iterator[Message]:
     """Yield each call of a message on its own, followed by its result."""
-    results = {message.call_id: message for message in messages if message.role == "tool"}
-    placed: set[str] = set()
-    for message in messages:
-        if len(message.calls) > 1:
-            for number, (call, call_id) in enumerate(
-                zip(message.calls, message.call_ids, strict=True)
-            ):
-                text = message.text if number == 0 else ""
-                yield replace(message, text=text, calls=(call,), call_ids=(call_id,))
-                if call_id in results:
-                    placed.add(call_id)
-                    yield results[call_id]
-        elif message.call_id not in placed or message.role != "tool":
-            yield message
+    rest = deque(messages)
+    while rest:
+        message = rest.popleft()
+        results: list[Message] = []
+        while message.calls and rest and rest[0].role == "tool":
+            results.append(rest.popleft())
+        yield from _split(message, results)
+
+
+def _split(message: Message, results: list[Message]) -> Iterator[Message]:
+    """Yield a message a call at a time, each with its result."""
+    if not message.calls:
+        yield message
+    for number, call in enumerate(message.calls):
+        text, ids = (message.text if number == 0 else ""), message.call_ids[number : number + 1]
+        yield replace(message, text=text, calls=(call,), call_ids=ids)
+        answer = next((result for result in results if result.call_id in ids), None)
+        if answer:
+            results.remove(answer)
+            yield answer
+    yield from results
 
 
 def _described(tool: Tool) -> dict[str, Any]:
