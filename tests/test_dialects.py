@@ -221,6 +221,21 @@ def test_a_model_that_says_anything_says_right_calls(
 @each_dialect
 @given(said=calls(), data=st.data())
 @some
+def test_the_other_spellings_that_models_fall_into_are_calls_too(
+    dialect: Dialect, said: list[Call], data: st.DataObject
+) -> None:
+    form = form_of(dialect)
+    for habit in dialect.markup.habits:
+        written = thought(form) + habit.write(said)
+
+        assert automaton_of(form).accepts(written)
+        assert said == read(form, data.draw(cut(written))).calls
+        assert not automaton_of(form_of(dialect, "required")).accepts(written)
+
+
+@each_dialect
+@given(said=calls(), data=st.data())
+@some
 def test_a_call_cut_short_is_never_reported_as_a_call(
     dialect: Dialect, said: list[Call], data: st.DataObject
 ) -> None:
@@ -292,7 +307,7 @@ def test_text_and_then_a_call_is_both(dialect: Dialect) -> None:
 def test_a_reply_that_begins_like_a_call_must_be_one(dialect: Dialect) -> None:
     form = form_of(dialect)
     automaton = automaton_of(form)
-    for beginning in ('```json\n{"name": "get"', '{"nam', " ", "\n\nHello", '[{"name"'):
+    for beginning in ('```json\n{"name": "ge"', '{"nam', " ", "\n\nHello", '[{"name"'):
         text = thought(form) + beginning + "x"
 
         assert not automaton.accepts(text)

@@ -19,6 +19,8 @@ class Markup:
     `trigger` begins the calls (a prefix of `opening + before_name`) and stands in no answer text,
     so calls may follow text; empty: calls stand only at the beginning of a reply.
     `barred` are first characters that no answer text has: what begins like a call must be one.
+    `habits` are other spellings that models of the family fall into where they may also answer in
+    words: they are read as calls, and never written.
     """
 
     before_name: str
@@ -30,6 +32,7 @@ class Markup:
     trigger: str = ""
     barred: str = ""
     notation: values.Spelling = values.JSON
+    habits: tuple["Markup", ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a trigger that doesn't begin the calls."""

@@ -14,7 +14,7 @@ from falsework.grammars.calls import (
     Reasoning,
     Text,
 )
-from falsework.grammars.turns import Form
+from falsework.grammars.turns import Form, habits
 
 
 class Misread(ValueError):
@@ -27,6 +27,7 @@ class Reader:
     def __init__(self, form: Form, opening: str = "") -> None:
         calls = bool(form.choice.callable_among(form.tools))
         self._markup = form.markup
+        self._spellings = (form.markup, *habits(form))
         self._think = form.think
         self._trigger = form.markup.trigger if calls and form.answer is None else ""
         self._pending = opening
@@ -98,14 +99,13 @@ class Reader:
         return []
 
     def _beginning(self) -> list[Event] | None:
-        head = self._markup.head
-        if not self._pending or self._may_become(head):
+        if not self._pending or any(self._may_become(one.head) for one in self._spellings):
             return None
-        if self._pending.startswith(head):
-            self._drop(head)
-            self._read = self._name
-        else:
-            self._read = self._text
+        begun = [one for one in self._spellings if self._pending.startswith(one.head)]
+        if begun:
+            self._markup = begun[0]
+            self._drop(begun[0].head)
+        self._read = self._name if begun else self._text
         return []
 
     def _text(self) -> list[Event] | None:

@@ -73,7 +73,8 @@ def _body(form: Form) -> Expression:
     if not tools:
         return _answer(form)
     head, trigger = form.markup.head, form.markup.trigger
-    calls = _Calls(form.markup, tools, parallel=form.choice.parallel)
+    said = [(tool.name, _arguments(tool, form.markup)) for tool in tools]
+    calls = _Calls(form.markup, said, parallel=form.choice.parallel)
     if form.choice.mode == "required":
         return sequence(literal(head), calls)
     ways = [literal(head)]
@@ -82,7 +83,16 @@ def _body(form: Form) -> Expression:
     answer = _answer(form)
     if form.answer is not None and not trigger:
         _refuse_ambiguity(answer, head, form.answer_where)
-    return choice([sequence(choice(ways), calls), answer])
+    habitual = [
+        sequence(literal(habit.head), _Calls(habit, said, parallel=form.choice.parallel))
+        for habit in habits(form)
+    ]
+    return choice([sequence(choice(ways), calls), *habitual, answer])
+
+
+def habits(form: Form) -> tuple[Markup, ...]:
+    """Return the other spellings of calls that a reply of this form may begin with."""
+    return form.markup.habits if form.choice.mode == "auto" and form.answer is None else ()
 
 
 def _refuse_ambiguity(answer: Expression, head: str, where: str) -> None:
@@ -114,10 +124,12 @@ def _barred(form: Form) -> str:
 class _Calls:
     """Calls behind `head`: each tool's name and arguments once, a jump back for the next call."""
 
-    def __init__(self, markup: Markup, tools: Sequence[Tool], *, parallel: bool) -> None:
+    def __init__(
+        self, markup: Markup, tools: Sequence[tuple[str, Expression]], *, parallel: bool
+    ) -> None:
         self._markup = markup
         self._parallel = parallel
-        self._tools = [(tool.name, _arguments(tool, markup)) for tool in tools]
+        self._tools = tools
 
     def __call__(self, net: Net, start: int) -> int:
         markup = self._markup

@@ -36,6 +36,18 @@ class Dialect:
         return (*of_calls, *((think.opening, think.closing) if think else ()))
 
 
+# What small models write instead of their family's marks, seen with Qwen2.5-Coder-0.5B-Instruct: a
+# fenced block of JSON, or JSON alone.
+_FENCE = Markup(
+    before_name='```json\n{"name": "',
+    after_name='", "arguments": ',
+    after_arguments="}\n```",
+    separator="\n\n",
+)
+_BARE = Markup(
+    before_name='{"name": "', after_name='", "arguments": ', after_arguments="}", separator="\n"
+)
+
 # The format that Hermes 2 Pro introduced and Qwen 2.5 and 3 were trained on; from the chat template
 # of Qwen/Qwen2.5-7B-Instruct: <tool_call>\n{"name": …, "arguments": …}\n</tool_call>.
 _TOOL_CALL = Markup(
@@ -45,6 +57,7 @@ _TOOL_CALL = Markup(
     separator="\n",
     trigger="<tool_call>",
     barred="{[`<",
+    habits=(_FENCE, _BARE),
 )
 
 # The chat template of meta-llama/Llama-3.1-8B-Instruct: {"name": …, "parameters": …}, alone in a
