@@ -39,10 +39,12 @@ class Dialect:
 # What small models write instead of their family's marks, seen with Qwen2.5-Coder-0.5B-Instruct: a
 # fenced block of JSON, or JSON alone.
 _FENCE = Markup(
-    before_name='```json\n{"name": "',
+    opening="```json\n",
+    before_name='{"name": "',
     after_name='", "arguments": ',
-    after_arguments="}\n```",
-    separator="\n\n",
+    after_arguments="}",
+    separator="\n",
+    closing="\n```",
 )
 _BARE = Markup(
     before_name='{"name": "', after_name='", "arguments": ', after_arguments="}", separator="\n"

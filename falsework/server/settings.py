@@ -140,6 +140,13 @@ class Settings(BaseModel):
     kv_cache_gib: float = Field(
         1.0, gt=0, description="GiB for the KV cache on a CPU.", json_schema_extra=ENGINE
     )
+    draft_tokens: int = Field(
+        16,
+        ge=0,
+        le=64,
+        description="Forced tokens that are verified in one step; 0 decodes them one by one.",
+        json_schema_extra=ENGINE,
+    )
     enforce_eager: bool | None = Field(
         None,
         description="Run without compiling the model; otherwise only on a CPU.",

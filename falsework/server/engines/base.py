@@ -11,7 +11,7 @@ from falsework.server.refusals import Refusal
 CONSTRAINT = "falsework_constraint"
 """Where a Constraint's fields travel in vLLM's SamplingParams.extra_args, in their order."""
 BIASES = "falsework_biases"
-"""The same for {"min_p": …, "logit_bias": {token as text: bias}}, see `biases`."""
+"""The same for {"min_p": …, "logit_bias": {token as text: bias}}, see `sampling`."""
 
 
 class EngineGone(Refusal):

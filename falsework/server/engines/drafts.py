@@ -23,17 +23,13 @@ class NoDrafts:
 
 
 class WorkerExtension:
-    """What we add to vLLM's worker: min_p and logit_bias, which it leaves out beside drafts.
-
-    vLLM refuses both fields there, since its verification of drafts doesn't look at them. We need
-    them only where no draft stands: drafted tokens are forced, whatever their logits.
-    """
+    """What we add to vLLM's worker, so that drafts change nothing but speed."""
 
     model_runner: Any
 
     def honour_biases(self) -> None:
-        """Put the two logits processors back, reading the fields from `extra_args`."""
-        from falsework.server.engines.biases import processors  # noqa: PLC0415 - loads torch
+        """Bring back min_p and logit_bias, which vLLM leaves out beside drafts."""
+        from falsework.server.engines.sampling import processors  # noqa: PLC0415 - loads torch
 
         runner = self.model_runner
         runner.input_batch.logitsprocs = processors(runner.vllm_config, runner.device)

@@ -28,9 +28,6 @@ from falsework.server.refusals import BadRequest
 from falsework.server.settings import BadSetting, Settings
 from falsework.server.turns import Scaffold
 
-DRAFT_TOKENS = 16
-"""Forced tokens that are verified in one step; more wait for the next one."""
-
 
 async def start(settings: Settings, model: str | Path) -> tuple["VllmEngine", Scaffold]:
     """Start the engine for a model, and what lays out its prompts and constraints."""
@@ -177,13 +174,16 @@ def _arguments(settings: Settings, model: str, markers: Sequence[str]) -> AsyncE
         scheduler_cls="falsework.server.engines.scheduler.Scheduler",
         # Drafts are put in by the scheduler, which async scheduling doesn't wait for.
         async_scheduling=False,
-        speculative_config={
-            "method": "custom_class",
-            "model": "falsework.server.engines.drafts.NoDrafts",
-            "num_speculative_tokens": DRAFT_TOKENS,
-        },
+        speculative_config=_drafted(settings.draft_tokens),
+        worker_cls="falsework.server.engines.worker.CpuWorker" if on_cpu else "auto",
         worker_extension_cls="falsework.server.engines.drafts.WorkerExtension",
         additional_config={"markers": list(markers)},
         disable_log_stats=True,
         enable_log_requests=False,
     )
+
+
+def _drafted(tokens: int) -> dict[str, Any] | None:
+    drafter = "falsework.server.engines.drafts.NoDrafts"
+    asked = {"method": "custom_class", "model": drafter, "num_speculative_tokens": tokens}
+    return asked if tokens else None

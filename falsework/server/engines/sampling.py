@@ -1,4 +1,9 @@
-"""min_p and logit_bias beside drafts: vLLM's own processors, told where the fields stand."""
+"""Sampling beside drafts: what vLLM 0.32 leaves out there.
+
+min_p and logit_bias are refused beside drafts, since vLLM's verification of drafts doesn't look at
+them. We need them only where no draft stands (drafted tokens are forced, whatever their logits), so
+vLLM's own processors do, told where the fields stand.
+"""
 
 from dataclasses import replace
 from typing import Any

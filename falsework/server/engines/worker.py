@@ -1,0 +1,35 @@
+"""vLLM's worker on a CPU, with one kernel of vLLM 0.32.0 put right."""
+
+from typing import Any
+
+import torch
+from vllm.triton_utils.dispatcher import register_kernels
+from vllm.v1.worker.cpu_worker import CPUWorker
+
+
+class CpuWorker(CPUWorker):  # type: ignore[misc]
+    """Verifies drafts at the temperature that was asked for.
+
+    vLLM's own kernel that expands values per request to values per token writes into a copy when
+    they aren't whole numbers (`_expand_kernel_impl` in vllm/utils/cpu_triton_utils.py), so that
+    drafts are verified at a temperature of whatever the memory held.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Now, for vLLM's registry can't be changed any more once numba is loaded.
+        register_kernels({"vllm.v1.sample.rejection_sampler.expand_kernel": expand})
+        super().__init__(*args, **kwargs)
+
+
+def expand(  # noqa: PLR0913 - the kernel's own parameters
+    output: torch.Tensor,
+    values: torch.Tensor,
+    ends: torch.Tensor,
+    replace_from: float,
+    replace_to: float,
+    MAX_NUM_TOKENS: int | None = None,  # noqa: ARG001, N803
+) -> None:
+    """Write value i to output[ends[i - 1]:ends[i]], `replace_to` in the place of `replace_from`."""
+    counts = torch.diff(ends, prepend=ends.new_zeros(1))
+    replaced = values.masked_fill(values == replace_from, replace_to)
+    output.copy_(replaced.repeat_interleave(counts))

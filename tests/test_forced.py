@@ -1,0 +1,166 @@
+"""Forced runs: what has only one way on is known, in the tokens that the model is used to."""
+
+from pathlib import Path
+
+import pytest
+import real
+from walks import Walker
+
+from falsework.grammars import schemas
+from falsework.grammars.automata import START, Automaton, compile_expression
+from falsework.grammars.calls import Tool
+from falsework.grammars.forced import forced_bytes, forced_tokens
+from falsework.grammars.policy import ToolChoice
+from falsework.grammars.turns import Form, compose, resting_state
+from falsework.grammars.vocabularies import allowed
+from falsework.prompts.dialects import DIALECTS, thinking
+from falsework.server.engines.decoders import Constrainer, Decoder, ThinkBudget
+
+BOOK = {
+    "type": "object",
+    "properties": {
+        "title": {"type": "string"},
+        "kind": {"enum": ["novel", "novella", "poem", "Zürich"]},
+        "pages": {"type": "integer"},
+    },
+    "required": ["title", "kind", "pages"],
+}
+TOOLS = (Tool("find_book", "", BOOK), Tool("find_shelf", "", {}))
+
+each_tokenizer = pytest.mark.parametrize("name", real.NAMES)
+
+
+def compiled(mode: str = "required", *, only: str | None = None) -> Automaton:
+    chosen = None if only is None else frozenset({only})
+    choice = ToolChoice(mode, only=chosen, parallel=False)  # type: ignore[arg-type]
+    return compile_expression(compose(Form(DIALECTS["hermes"].markup, TOOLS, choice)))
+
+
+def constrainer(automaton: Automaton, tokenizer: real.Real) -> Constrainer:
+    return Constrainer(automaton, tokenizer.vocabulary, tokenizer.width, tokenizer.encode)
+
+
+def test_a_run_goes_on_until_there_is_a_choice() -> None:
+    said, behind = forced_bytes(compiled(), START)
+
+    assert said == b'<tool_call>\n{"name": "find_'
+    assert forced_bytes(compiled(), behind) == (b"", behind)
+
+
+def test_a_tool_name_is_forced_as_soon_as_its_rest_is_unique() -> None:
+    automaton = compiled()
+    state = automaton.step(START, b'<tool_call>\n{"name": "find_b')
+
+    said, _ = forced_bytes(automaton, state)
+
+    assert said == b'ook", "arguments": {"title": "'
+
+
+def test_an_enum_value_is_forced_as_soon_as_its_rest_is_unique() -> None:
+    automaton = compile_expression(schemas.value({"enum": ["novel", "novella", "poem"]}))
+
+    assert forced_bytes(automaton, automaton.step(START, b'"p'))[0] == b'oem"'
+    assert forced_bytes(automaton, automaton.step(START, b'"n'))[0] == b"ovel"
+
+
+@each_tokenizer
+def test_a_run_is_spelled_as_the_tokenizer_spells_it_but_for_its_last_token(
+    name: str, smollm2: Path
+) -> None:
+    tokenizer = real.tokenizer(name, smollm2)
+    said = '<tool_call>\n{"name": "find_book", "arguments": {"title": "'
+
+    tokens = forced_tokens(
+        compiled(only="find_book"), START, tokenizer.vocabulary, tokenizer.encode
+    )
+
+    assert tuple(tokenizer.encode(said))[:-1] == tokens
+
+
+@each_tokenizer
+def test_a_reply_that_is_known_to_its_end_is_forced_to_its_end(name: str, smollm2: Path) -> None:
+    tokenizer = real.tokenizer(name, smollm2)
+
+    tokens = forced_tokens(
+        compiled(only="find_shelf"), START, tokenizer.vocabulary, tokenizer.encode
+    )
+
+    spelled = b"".join(tokenizer.vocabulary.tokens[token] or b"" for token in tokens[:-1])
+    assert b'<tool_call>\n{"name": "find_shelf", "arguments": {}}\n</tool_call>' == spelled
+    assert tokenizer.vocabulary.ends[0] == tokens[-1]
+
+
+@each_tokenizer
+@pytest.mark.parametrize("seed", range(8))
+def test_along_any_reply_a_drafted_token_is_the_only_one_that_the_mask_admits(
+    name: str, seed: int, smollm2: Path
+) -> None:
+    tokenizer = real.tokenizer(name, smollm2)
+    automaton = compile_expression(compose(Form(DIALECTS["hermes"].markup, TOOLS, ToolChoice("required"))), tokenizer.vocabulary.alphabet)  # fmt: skip
+    decoder = Decoder(constrainer(automaton, tokenizer))
+    said = Walker(automaton).say(seed).encode()
+    drafted = 0
+
+    while said:
+        admitted = allowed(decoder.mask())
+        if decoder.drafts:
+            assert admitted == [decoder.drafts[0]]
+            drafted += 1
+        token = max(
+            (t for t in admitted if said.startswith(tokenizer.vocabulary.tokens[t] or b"\0")),
+            key=lambda t: len(tokenizer.vocabulary.tokens[t] or b""),
+        )
+        assert decoder.accept(token)
+        said = said.removeprefix(tokenizer.vocabulary.tokens[token] or b"")
+
+    assert drafted > 5
+    assert tokenizer.vocabulary.ends[0] in allowed(decoder.mask())
+
+
+def test_going_back_over_drafts_changes_nothing(smollm2: Path) -> None:
+    tokenizer = real.tokenizer("smollm2", smollm2)
+    decoder = Decoder(constrainer(compiled(only="find_book"), tokenizer))
+    before, drafts = decoder.mask().tolist(), decoder.drafts
+
+    for token in drafts:
+        assert decoder.accept(token)
+    assert decoder.drafts == ()
+    decoder.rollback(len(drafts) - 2)
+    halfway = decoder.drafts
+    decoder.rollback(2)
+
+    assert drafts[2:] == halfway
+    assert (before, drafts) == (decoder.mask().tolist(), decoder.drafts)
+
+
+def test_what_cannot_be_said_is_not_accepted_and_changes_nothing(smollm2: Path) -> None:
+    tokenizer = real.tokenizer("smollm2", smollm2)
+    decoder = Decoder(constrainer(compiled(), tokenizer))
+    before = decoder.drafts
+
+    wrong = [tokenizer.vocabulary.ends[0], 10**6, *tokenizer.encode("Hello")]
+
+    assert not any(decoder.accept(token) for token in wrong)
+    assert before == decoder.drafts
+
+
+@each_tokenizer
+def test_behind_its_budget_a_think_block_is_closed_between_two_characters(
+    name: str, smollm2: Path
+) -> None:
+    tokenizer = real.tokenizer(name, smollm2)
+    dialect = thinking(DIALECTS["hermes"])
+    form = Form(dialect.markup, TOOLS, ToolChoice("required"), think=dialect.think, thinking=True)
+    automaton = compile_expression(compose(form), tokenizer.vocabulary.alphabet)
+    close = tuple(tokenizer.encode("</think>"))
+    budget = ThinkBudget(3, resting_state(form, automaton), close)
+    decoder = Decoder(constrainer(automaton, tokenizer), budget)
+
+    for token in tokenizer.encode("a")[:1] * 3:
+        assert decoder.drafts == ()
+        assert decoder.accept(token)
+
+    assert close == decoder.drafts
+    for token in close:
+        assert decoder.accept(token)
+    assert decoder.drafts  # the blank lines, and the call that has to follow
