@@ -1,54 +1,26 @@
 """The laws that every dialect keeps, with real tokenizers walked through the real automaton."""
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import jsonschema
 import pytest
 import real
+from families import TOOLS, automaton_of, form_of, read, thought
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from walks import Walker
 
 from falsework.grammars import values
-from falsework.grammars.automata import START, Automaton, compile_expression
+from falsework.grammars.automata import START, compile_expression
 from falsework.grammars.calls import (
-    Arguments,
     Call,
-    CallBegins,
-    CallEnds,
-    Event,
-    Reasoning,
-    Text,
-    Tool,
 )
-from falsework.grammars.policy import ToolChoice
-from falsework.grammars.readers import Misread, Reader
-from falsework.grammars.turns import Form, compose
+from falsework.grammars.readers import Misread
+from falsework.grammars.turns import compose
 from falsework.grammars.vocabularies import Masks, allowed
 from falsework.prompts.dialects import DIALECTS, Dialect, thinking
 
-WEATHER = {
-    "type": "object",
-    "properties": {
-        "city": {"type": "string"},
-        "days": {"type": "integer"},
-        "unit": {"enum": ["celsius", "fahrenheit", "°"]},
-        "detail": {
-            "type": "object",
-            "properties": {"wind": {"type": "boolean"}, "levels": {"items": {"type": "number"}}},
-        },
-        "note": {"type": ["string", "null"]},
-    },
-    "required": ["city"],
-}
-TOOLS = (
-    Tool("get_weather", "The weather of a city", WEATHER),
-    Tool("get", "Gets", {}),
-    Tool("get_wea", "Its name begins another's", {"properties": {"x": {"type": "integer"}}}),
-)
 DIALECTS_THAT_ARE = [*DIALECTS.values(), thinking(DIALECTS["scaffold"])]
 WELL_FORMED = st.text(max_size=12).filter(lambda t: not any(0xD800 <= ord(c) <= 0xDFFF for c in t))
 
@@ -61,68 +33,6 @@ each_tokenizer = pytest.mark.parametrize("name", real.NAMES)
 some = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-
-
-@dataclass
-class Heard:
-    """A reply as the fold of its events."""
-
-    text: str = ""
-    reasoning: str = ""
-    begun: list[Call] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
-
-
-def fold(events: Iterable[Event]) -> Heard:
-    heard = Heard()
-    for event in events:
-        match event:
-            case Text(text):
-                heard.text += text
-            case Reasoning(text):
-                heard.reasoning += text
-            case CallBegins(index, name):
-                assert index == len(heard.begun) == len(heard.calls)
-                heard.begun.append(Call(name, ""))
-            case Arguments(index, text):
-                assert index == len(heard.begun) - 1
-                begun = heard.begun[index]
-                heard.begun[index] = Call(begun.name, begun.arguments + text)
-            case CallEnds(index):
-                heard.calls.append(heard.begun[index])
-    return heard
-
-
-def read(form: Form, pieces: Sequence[str], *, complete: bool = True) -> Heard:
-    reader = Reader(form)
-    events = [event for piece in pieces for event in reader.feed(piece)]
-    return fold([*events, *reader.close(complete=complete)])
-
-
-def form_of(
-    dialect: Dialect,
-    mode: str = "auto",
-    *,
-    parallel: bool = True,
-    only: frozenset[str] | None = None,
-) -> Form:
-    choice = ToolChoice(mode, only=only, parallel=parallel)  # type: ignore[arg-type]
-    thinks = dialect.think is not None
-    return Form(dialect.markup, TOOLS, choice, think=dialect.think, thinking=thinks)
-
-
-def thought(form: Form, thoughts: str = "Hm. </thin") -> str:
-    return thoughts + form.think.closing + form.think.gap if form.think else ""
-
-
-_AUTOMATA: dict[str, Automaton] = {}
-
-
-def automaton_of(form: Form) -> Automaton:
-    key = form.key()
-    if key not in _AUTOMATA:
-        _AUTOMATA[key] = compile_expression(compose(form))
-    return _AUTOMATA[key]
 
 
 @st.composite

@@ -86,7 +86,7 @@ def test_a_reply_that_is_known_to_its_end_is_forced_to_its_end(name: str, smollm
     )
 
     spelled = b"".join(tokenizer.vocabulary.tokens[token] or b"" for token in tokens[:-1])
-    assert b'<tool_call>\n{"name": "find_shelf", "arguments": {}}\n</tool_call>' == spelled
+    assert spelled == b'<tool_call>\n{"name": "find_shelf", "arguments": {}}\n</tool_call>'
     assert tokenizer.vocabulary.ends[0] == tokens[-1]
 
 
@@ -96,7 +96,8 @@ def test_along_any_reply_a_drafted_token_is_the_only_one_that_the_mask_admits(
     name: str, seed: int, smollm2: Path
 ) -> None:
     tokenizer = real.tokenizer(name, smollm2)
-    automaton = compile_expression(compose(Form(DIALECTS["hermes"].markup, TOOLS, ToolChoice("required"))), tokenizer.vocabulary.alphabet)  # fmt: skip
+    form = Form(DIALECTS["hermes"].markup, TOOLS, ToolChoice("required"))
+    automaton = compile_expression(compose(form), tokenizer.vocabulary.alphabet)
     decoder = Decoder(constrainer(automaton, tokenizer))
     said = Walker(automaton).say(seed).encode()
     drafted = 0

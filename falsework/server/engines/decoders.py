@@ -66,8 +66,8 @@ class Decoder:
     ) -> None:
         self._constrainer = constrainer
         self._budget = budget
-        self._places = [Place(start)]
-        self._places = [self._forced(start)]
+        self._places: list[Place] = []
+        self._places.append(self._forced(start))
 
     @property
     def ended(self) -> bool:
@@ -120,10 +120,10 @@ class Decoder:
         return automaton.step(state, spelled) if spelled else DEAD
 
     def _forced(self, state: int) -> Place:
-        """Return the place behind a token, with what is forced there."""
-        budget = self._budget
+        """Return the place that comes next in `_places`, with what is forced there."""
+        budget, said = self._budget, len(self._places)
         if state == _ENDED:
             return Place(state)
-        if budget and state == budget.resting and len(self._places) > budget.tokens:
+        if budget and state == budget.resting and said >= budget.tokens:
             return Place(state, budget.close)
         return Place(state, self._constrainer.run(state))
