@@ -51,9 +51,11 @@ def whole(engine: ScriptedEngine, scaffold: Scaffold, **fields: Any) -> Json:
     return asyncio.run(chat.whole(asked(**fields)))
 
 
-def chunks(engine: ScriptedEngine, scaffold: Scaffold, **fields: Any) -> list[Json]:
+def chunks(
+    engine: ScriptedEngine, scaffold: Scaffold, *, half_calls: bool = False, **fields: Any
+) -> list[Json]:
     """Return the reply to a request chunk by chunk."""
-    chat = Chat(engine, scaffold, Desk(1), "fp")
+    chat = Chat(engine, scaffold, Desk(1), "fp", half_calls)
 
     async def told() -> list[Json]:
         return [chunk async for chunk in chat.streamed(asked(stream=True, **fields))]

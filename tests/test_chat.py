@@ -67,6 +67,21 @@ def test_a_call_that_the_token_limit_cuts_is_never_reported(plain: Scaffold, len
     assert one[3] == "length"
 
 
+def test_calls_are_told_as_they_are_decoded_where_the_operator_wants_it(plain: Scaffold) -> None:
+    half = calls(F)[: len(calls(F)) // 2 + 12]
+
+    stream = chunks(
+        says(*half, finish="length"), plain, half_calls=True, tools=TOOLS, tool_choice="required"
+    )
+    unstreamed = told(whole(says(half, finish="length"), plain, tools=TOOLS))
+
+    begun = [c["choices"][0]["delta"]["tool_calls"][0] for c in stream if "tool_calls" in str(c)]
+    assert len(begun) > 2
+    assert begun[0]["function"]["name"] == F[0]
+    assert stream[-1]["choices"][0]["finish_reason"] == "length"
+    assert unstreamed[2] == []
+
+
 def test_a_stream_tells_calls_in_the_order_that_clients_need(plain: Scaffold) -> None:
     stream = chunks(says(*calls(F, G)), plain, tools=TOOLS)
 

@@ -11,6 +11,8 @@ from falsework.grammars.automata import Automaton
 
 Ints = NDArray[np.int32]
 
+KEPT_ROWS = 512
+
 
 @dataclass(frozen=True, eq=False)
 class Trie:
@@ -50,7 +52,10 @@ class Vocabulary:
 
 
 class Masks:
-    """The logits masks of one automaton, computed when a reply first visits a state, then kept."""
+    """The logits masks of one automaton, computed when a reply first visits a state.
+
+    The latest `KEPT_ROWS` are kept: 8 MB with a vocabulary of 128k tokens.
+    """
 
     def __init__(self, automaton: Automaton, vocabulary: Vocabulary, width: int) -> None:
         """Masks are `width` words of 32 tokens each, as vLLM's bitmask has them."""
@@ -64,6 +69,8 @@ class Masks:
         row = self._rows.get(state)
         if row is None:
             row = self._rows[state] = self._compute(state)
+            if len(self._rows) > KEPT_ROWS:
+                del self._rows[next(iter(self._rows))]
         return row
 
     def _compute(self, state: int) -> Ints:

@@ -35,7 +35,9 @@ class House:
         self.max_model_len = scaffold.max_model_len
         self.desk = Desk(settings.max_concurrent_requests)
         self.created = int(time.time())
-        self.chat = Chat(engine, scaffold, self.desk, _fingerprint(settings, scaffold))
+        half_calls = settings.stream_calls == "as_decoded"
+        fingerprint = _fingerprint(settings, scaffold)
+        self.chat = Chat(engine, scaffold, self.desk, fingerprint, half_calls)
 
     async def seated(self) -> AsyncGenerator[None]:
         """Hold a seat until the whole reply is sent."""

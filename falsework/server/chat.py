@@ -1,6 +1,6 @@
 """One chat request: a question, its turn, the engine's pieces, a reply streamed or whole."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -21,13 +21,16 @@ class Chat:
     scaffold: Scaffold
     desk: Desk
     fingerprint: str
+    half_calls: bool = False
+    """Whether a stream tells calls as they are decoded; a whole reply never holds half a call."""
 
     async def whole(self, question: Question) -> Json:
         """Return the reply as one object: the fold of what a stream would tell."""
         envelope = Envelope(question, self.fingerprint)
         completion = Completion(envelope)
         usage = Usage(0, 0)
-        async with aclosing(self._told(await self._turn(question), envelope)) as told:
+        turn = await self.scaffold.prepare(question)
+        async with aclosing(self._told(turn, envelope, half_calls=False)) as told:
             async for step in told:
                 if isinstance(step, Usage):
                     usage = step
@@ -39,25 +42,27 @@ class Chat:
         """Tell the reply chunk by chunk; closing it frees the engine."""
         envelope = Envelope(question, self.fingerprint)
         chunks = Chunks(envelope)
-        async with aclosing(self._told(await self._turn(question), envelope)) as told:
+        turn = await self.scaffold.prepare(question)
+        async with aclosing(self._told(turn, envelope, half_calls=self.half_calls)) as told:
             async for step in told:
                 for chunk in chunks.usage(step) if isinstance(step, Usage) else chunks.of(step):
                     yield chunk
 
-    async def _turn(self, question: Question) -> Turn:
-        return await self.scaffold.prepare(question)
-
-    def _told(self, turn: Turn, envelope: Envelope) -> AsyncGenerator[Step | Usage]:
+    def _told(
+        self, turn: Turn, envelope: Envelope, *, half_calls: bool
+    ) -> AsyncGenerator[Step | Usage]:
         pieces = self.engine.generate(turn.prompt, turn.sampling, turn.constraint, envelope.id)
-        return _tell(envelope.question, turn, self.desk.draw(pieces))
+        question = envelope.question
+        choices = [
+            Choice(turn.reader(), question.stop, named=question.named, half_calls=half_calls)
+            for _ in range(turn.sampling.n)
+        ]
+        return _tell(choices, turn, self.desk.draw(pieces))
 
 
 async def _tell(
-    question: Question, turn: Turn, pieces: AsyncGenerator[Piece]
+    choices: Sequence[Choice], turn: Turn, pieces: AsyncGenerator[Piece]
 ) -> AsyncGenerator[Step | Usage]:
-    choices = [
-        Choice(turn.reader(), question.stop, named=question.named) for _ in range(turn.sampling.n)
-    ]
     cached = 0
     async with aclosing(pieces):
         async for piece in pieces:

@@ -6,7 +6,7 @@ from typing import Literal
 from falsework.grammars.calls import CallBegins, Event
 from falsework.grammars.readers import Reader
 from falsework.server.engines.base import Piece, TokenLogprob
-from falsework.server.holdback import Holdback, Preamble
+from falsework.server.holdback import Holdback, Passage, Preamble
 from falsework.server.refusals import Broken
 from falsework.server.stops import Stops
 
@@ -24,12 +24,14 @@ class Step:
 
 
 class Choice:
-    """Hears the pieces of one choice and tells its steps."""
+    """Hears the pieces of one choice and tells its steps; `half_calls`: as they are decoded."""
 
-    def __init__(self, reader: Reader, stop: tuple[str, ...], *, named: bool) -> None:
+    def __init__(
+        self, reader: Reader, stop: tuple[str, ...], *, named: bool, half_calls: bool = False
+    ) -> None:
         self._reader = reader
         self._stops = Stops(stop)
-        self._holdback = Holdback()
+        self._holdback = Passage() if half_calls else Holdback()
         self._preamble = Preamble()
         self._finish_of_calls: FinishReason = "stop" if named else "tool_calls"
         self._called = False

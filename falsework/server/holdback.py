@@ -25,6 +25,14 @@ class Holdback:
         return call
 
 
+class Passage:
+    """Lets everything through as it comes."""
+
+    def feed(self, events: Sequence[Event]) -> list[Event]:
+        """Return the events."""
+        return list(events)
+
+
 class Preamble:
     """Lets blank text at the beginning through only if text follows it, not a call.
 

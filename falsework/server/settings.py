@@ -103,6 +103,12 @@ class Settings(BaseModel):
         description="Let everyone who reaches a host beyond this machine in, without a key.",
         json_schema_extra=ENDPOINT,
     )
+    stream_calls: Literal["whole", "as_decoded"] = Field(
+        "whole",
+        description="Stream a call once it is complete, or as it is decoded: then a token limit "
+        "can leave half a call in the stream.",
+        json_schema_extra=ENDPOINT,
+    )
     drain_seconds: float = Field(
         30,
         ge=0,

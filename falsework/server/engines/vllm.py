@@ -46,6 +46,10 @@ async def start(settings: Settings, model: str | Path) -> tuple["VllmEngine", Sc
     return VllmEngine(llm, vocabulary, keeps_markers=prompter.dialect.think is not None), scaffold
 
 
+CLOSE_SECONDS = 3
+"""How long the engine's processes may take to end by themselves; no request is running by then."""
+
+
 class VllmEngine:
     """Decodes on vLLM."""
 
@@ -91,7 +95,7 @@ class VllmEngine:
 
     async def close(self) -> None:
         """Stop the engine's processes."""
-        self._llm.shutdown()
+        self._llm.shutdown(timeout=CLOSE_SECONDS)
         del self._llm  # otherwise it would try again while the interpreter takes itself apart
 
     def _parameters(self, sampling: Sampling, constraint: Constraint | None) -> SamplingParams:
