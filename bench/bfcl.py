@@ -20,6 +20,7 @@ import jsonschema
 import openai
 
 TYPES = {"dict": "object", "float": "number", "tuple": "array"}
+COUNTED = ("right", "called", "cut", "invalid")
 CATEGORIES = ("simple_python", "multiple", "parallel", "live_simple", "irrelevance")
 KEPT = frozenset(
     {"type", "properties", "required", "items", "enum", "description", "minItems", "maxItems"}
@@ -164,12 +165,9 @@ async def main(options: argparse.Namespace) -> None:
         cases = sample(options.data, category, options.count, options.seed)
         judged = await asyncio.gather(*map(asked, cases))
         answered = [one for one in judged if "refused" not in one]
-        print(
-            f"{category:16} right {sum(one['right'] for one in answered):3} of {len(judged)}  "
-            f"called {sum(one['called'] for one in answered)}  cut {sum(one['cut'] for one in answered)}  "
-            f"invalid calls {sum(one['invalid'] for one in answered)}  refused {len(judged) - len(answered)}",
-            flush=True,
-        )
+        counts = [f"{what} {sum(one[what] for one in answered)}" for what in COUNTED]
+        refused = f"refused {len(judged) - len(answered)}"
+        print(f"{category:16} of {len(judged)}:", *counts, refused, sep="  ", flush=True)
         if options.show:
             for one in judged:
                 if not one.get("right"):

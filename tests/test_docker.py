@@ -42,8 +42,8 @@ def pins(name: str) -> dict[str, str]:
 
 
 def documented_runs() -> list[list[str]]:
-    """Return the words of every `docker run` in the README."""
-    blocks = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    """Return the words of every `docker run` in the documents."""
+    blocks = re.findall(r"```console\n(.*?)```", (ROOT / "docs/gpus.md").read_text(), re.DOTALL)
     lines = re.sub(r"\\\n\s*", "", "\n".join(blocks)).splitlines()
     return [shlex.split(line) for line in lines if line.startswith("docker run")]
 

@@ -14,8 +14,9 @@ from falsework.server.settings import Settings, flag, variable
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
-SHOWN = ("falsework/", "bench/", "requirements/", "deploy/")
+SETTINGS = (ROOT / "docs/settings.md").read_text()
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/gpus.md", "docs/settings.md"]
+SHOWN = ("falsework/", "bench/", "docs/", "requirements/", "deploy/")
 """The folders whose files the README lists; of others it names the folder."""
 
 
@@ -69,7 +70,7 @@ def test_every_file_of_the_tree_has_a_line() -> None:
 
 
 def row(name: str) -> str:
-    """Return a setting's row of the README's table."""
+    """Return a setting's row of the table of settings."""
     setting = Settings.model_fields[name]
     default = "" if setting.default in {None, "", ()} else f"`{setting.default}`".lower()
     how = "`MODEL`" if name == "model" else f"`{flag(name)}`"
@@ -77,12 +78,13 @@ def row(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
-def test_every_setting_has_its_row_in_the_readme(name: str) -> None:
-    assert row(name) in README.splitlines()
+def test_every_setting_has_its_row_in_the_documents(name: str) -> None:
+    assert row(name) in SETTINGS.splitlines()
 
 
-def test_the_readme_has_no_setting_that_is_not_there() -> None:
-    named = set(re.findall(r"FALSEWORK_([A-Z_]+)", README))
+def test_the_documents_have_no_setting_that_is_not_there() -> None:
+    texts = [(ROOT / name).read_text() for name in DOCUMENTS]
+    named = set(re.findall(r"FALSEWORK_([A-Z_]+)", "".join(texts)))
     known = {name.upper() for name in Settings.model_fields}
 
     assert named - known <= {"CACHE", "CONFIG"}
@@ -95,10 +97,10 @@ def test_links_within_the_repository_resolve(name: str) -> None:
 
     def resolves(link: str) -> bool:
         path, _, anchor = link.partition("#")
-        text = (ROOT / (path or name)).read_text() if not path or path.endswith(".md") else ""
+        text = (ROOT / name).parent.joinpath(path or ROOT / name).read_text() if not path or path.endswith(".md") else ""
         headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
         anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in headings}
-        return (ROOT / path).exists() and (not anchor or anchor in anchors)
+        return (ROOT / name).parent.joinpath(path).exists() and (not anchor or anchor in anchors)
 
     assert [link for link in ours if not resolves(link)] == []
 
@@ -106,7 +108,7 @@ def test_links_within_the_repository_resolve(name: str) -> None:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_paths_in_the_documents_exist(name: str) -> None:
     text = (ROOT / name).read_text()
-    named = set(re.findall(r"`((?:falsework|tests|bench|requirements)/[\w./-]+)`", text))
+    named = set(re.findall(r"`((?:falsework|tests|bench|docs|requirements)/[\w./-]+)`", text))
 
     assert [path for path in named if not (ROOT / path).exists()] == []
 

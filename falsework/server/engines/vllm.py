@@ -1,21 +1,20 @@
 """vLLM's engine in our process, with our scheduler: the only file that speaks to vLLM's front."""
 
-import os
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
-from torch.cpu import _is_amx_tile_supported, _is_avx512_bf16_supported
-from vllm import AsyncEngineArgs, SamplingParams
+from vllm import SamplingParams
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput
-from vllm.platforms import CpuArchEnum, current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from falsework.grammars.vocabularies import Vocabulary
+from falsework.grammars.automata import START, compile_expression, unpacked
+from falsework.grammars.expressions import literal
+from falsework.grammars.vocabularies import Masks, Vocabulary
 from falsework.prompts.detection import prompter_for
 from falsework.prompts.tokenizers import end_tokens, vocabulary_of
 from falsework.server.engines.base import (
@@ -27,8 +26,9 @@ from falsework.server.engines.base import (
     Sampling,
     TokenLogprob,
 )
+from falsework.server.engines.configuration import arguments
 from falsework.server.refusals import BadRequest
-from falsework.server.settings import BadSetting, Settings
+from falsework.server.settings import Settings
 from falsework.server.turns import Scaffold
 
 
@@ -39,8 +39,11 @@ async def start(settings: Settings, model: str | Path) -> tuple["VllmEngine", Sc
     tokenizer = AutoTokenizer.from_pretrained(str(model))
     prompter = prompter_for(tokenizer, settings.dialect)
     markers = prompter.dialect.markers
-    llm = AsyncLLM.from_engine_args(_arguments(settings, str(model), markers))
+    warmed = asyncio.create_task(asyncio.to_thread(_warm))
+    await asyncio.sleep(0)  # lets that thread begin: vLLM's start holds the loop until it is done
+    llm = AsyncLLM.from_engine_args(arguments(settings, str(model), markers))
     await llm.collective_rpc("honour_biases")
+    await warmed
     generation = llm.model_config.try_get_generation_config()
     vocabulary = vocabulary_of(tokenizer, markers, end_tokens(generation))
     scaffold = Scaffold(
@@ -49,12 +52,14 @@ async def start(settings: Settings, model: str | Path) -> tuple["VllmEngine", Sc
     return VllmEngine(llm, vocabulary, keeps_markers=prompter.dialect.think is not None), scaffold
 
 
-_WORKER = "falsework.server.engines.worker"
+def _warm() -> None:
+    """Compile what numba has to, seconds at the first start, or load it, for us and the engine."""
+    vocabulary = Vocabulary([b"o", b"k", b"ok", None], [3])
+    automaton = compile_expression(literal("ok"), vocabulary.alphabet)
+    Masks(unpacked(automaton.packed()), vocabulary, 1).row(START)
 
-LARGE = 4
-"""So many cores that one can be left to the server without being missed."""
 
-CLOSE_SECONDS = 3
+CLOSE_SECONDS = 1
 """How long the engine's processes may take to end by themselves; no request is running by then."""
 
 
@@ -166,61 +171,3 @@ _FINISHES: dict[str, Literal["stop", "length"]] = {"stop": "stop", "length": "le
 
 def _gone() -> EngineGone:
     return EngineGone("The engine has stopped; the server must be restarted.")
-
-
-def _arguments(settings: Settings, model: str, markers: Sequence[str]) -> AsyncEngineArgs:
-    on_cpu = current_platform.is_cpu()
-    if settings.device != "auto" and (settings.device == "cpu") != on_cpu:
-        here = "cpu" if on_cpu else "cuda"
-        msg = f"device: {settings.device} isn't what the installed vLLM runs on, which is {here}"
-        raise BadSetting(msg)
-    # Compiling the model takes minutes at the first start; on a CPU it gains a fifth of a step.
-    eager = on_cpu if settings.enforce_eager is None else settings.enforce_eager
-    return AsyncEngineArgs(
-        model=model,
-        dtype=_dtype(settings.dtype, on_cpu),
-        max_model_len=settings.max_model_len,
-        enforce_eager=eager,
-        tensor_parallel_size=settings.tensor_parallel_size,
-        gpu_memory_utilization=settings.gpu_memory_utilization,
-        kv_cache_memory_bytes=int(settings.kv_cache_gib * 2**30) if on_cpu else None,
-        scheduler_cls="falsework.server.engines.scheduler.Scheduler",
-        # Drafts are put in by the scheduler, which async scheduling doesn't wait for.
-        async_scheduling=False,
-        speculative_config=_drafted(settings.draft_tokens),
-        worker_cls=f"{_WORKER}.CpuWorker" if on_cpu else "auto",
-        distributed_executor_backend=_executor(settings, on_cpu),
-        worker_extension_cls="falsework.server.engines.drafts.WorkerExtension",
-        additional_config={"markers": list(markers)},
-        disable_log_stats=True,
-        enable_log_requests=False,
-    )
-
-
-def _dtype(asked: str, on_cpu: bool) -> str:
-    # Without instructions for it, bfloat16 on x86 is 50 times slower than float32 (measured on AVX2).
-    x86 = current_platform.get_cpu_architecture() == CpuArchEnum.X86
-    emulated = on_cpu and x86 and not (_is_avx512_bf16_supported() or _is_amx_tile_supported())
-    return "float32" if asked == "auto" and emulated else asked
-
-
-def _executor(settings: Settings, on_cpu: bool) -> type | None:
-    if not on_cpu or settings.tensor_parallel_size > 1:
-        return None
-    from falsework.server.engines.worker import InProcess  # noqa: PLC0415 - only there is a CPU's
-
-    os.environ.setdefault("OMP_NUM_THREADS", str(_threads()))
-    return InProcess
-
-
-def _threads() -> int:
-    """Return how many threads compute: all cores of a small machine, all but one of a large one."""
-    cores = psutil.cpu_count(logical=False) or 1
-    usable = min(cores, len(os.sched_getaffinity(0)))
-    return usable if usable < LARGE else usable - 1
-
-
-def _drafted(tokens: int) -> dict[str, Any] | None:
-    drafter = "falsework.server.engines.drafts.NoDrafts"
-    asked = {"method": "custom_class", "model": drafter, "num_speculative_tokens": tokens}
-    return asked if tokens else None

@@ -11,8 +11,8 @@ from vllm.v1.worker.cpu_worker import CPUWorker
 class InProcess(UniProcExecutor):  # type: ignore[misc]
     """Runs the worker in the engine's own process.
 
-    vLLM gives a CPU's worker a process of its own and keeps a core free for the rest. In one process
-    a start is 15 s shorter, and on two cores a step takes two thirds and a prefill half of the time
+    vLLM gives a CPU's worker a process of its own and leaves a core to the rest. In one process a
+    start is 15 s shorter, and on two cores a step takes two thirds and a prefill half of the time
     (measured on SmolLM2-135M).
     """
 
