@@ -97,7 +97,11 @@ def test_links_within_the_repository_resolve(name: str) -> None:
 
     def resolves(link: str) -> bool:
         path, _, anchor = link.partition("#")
-        text = (ROOT / name).parent.joinpath(path or ROOT / name).read_text() if not path or path.endswith(".md") else ""
+        text = (
+            (ROOT / name).parent.joinpath(path or ROOT / name).read_text()
+            if not path or path.endswith(".md")
+            else ""
+        )
         headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
         anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in headings}
         return (ROOT / name).parent.joinpath(path).exists() and (not anchor or anchor in anchors)

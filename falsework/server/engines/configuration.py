@@ -28,7 +28,7 @@ def arguments(settings: Settings, model: str, markers: Sequence[str]) -> AsyncEn
     eager = on_cpu if settings.enforce_eager is None else settings.enforce_eager
     return AsyncEngineArgs(
         model=model,
-        dtype=_dtype(settings.dtype, on_cpu),
+        dtype=dtype(settings.dtype, on_cpu=on_cpu),
         max_model_len=settings.max_model_len,
         enforce_eager=eager,
         tensor_parallel_size=settings.tensor_parallel_size,
@@ -47,7 +47,8 @@ def arguments(settings: Settings, model: str, markers: Sequence[str]) -> AsyncEn
     )
 
 
-def _dtype(asked: str, on_cpu: bool) -> str:
+def dtype(asked: str, *, on_cpu: bool) -> str:
+    """Return what to compute with: what was asked for, or what this machine is good at."""
     # Without instructions for it bfloat16 is 50 times slower than float32 (measured on AVX2).
     x86 = current_platform.get_cpu_architecture() == CpuArchEnum.X86
     emulated = on_cpu and x86 and not (_is_avx512_bf16_supported() or _is_amx_tile_supported())

@@ -1,4 +1,4 @@
-"""The requests that are timed, the same for both servers."""
+"""The requests that are timed, the same for every server."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,10 +12,12 @@ class Case:
     """One request, or a chain of them: after each call the client says `results[i]`."""
 
     name: str
-    goal: str
-    """The ratio to reach, for the table."""
+    goal: float
+    """The share of the other server's time to reach, for the table."""
     request: Json
     results: tuple[str, ...] = ()
+    crowd: int = 0
+    """So many clients at once, three requests each, each of them with a tool of its own."""
 
 
 def tool(name: str, description: str, **properties: Any) -> Json:
@@ -86,7 +88,7 @@ def named(name: str) -> Json:
 CASES = (
     Case(
         "named call, 1 tool, 2 arguments",
-        "≤ 0.25",
+        0.25,
         _asked(
             "What is the weather in Paris, in celsius?",
             tools=[WEATHER],
@@ -95,7 +97,7 @@ CASES = (
     ),
     Case(
         "required call, 1 tool, 2 arguments",
-        "≤ 0.25",
+        0.25,
         _asked(
             "What is the weather in Paris, in celsius?",
             tools=[WEATHER],
@@ -105,7 +107,7 @@ CASES = (
     ),
     Case(
         "required call, 20 tools, 4 arguments",
-        "≤ 0.35",
+        0.35,
         _asked(
             "Order 3 lamps, express, paid by card. Use place_order.",
             tools=[*LOOKUPS, ORDER],
@@ -114,8 +116,17 @@ CASES = (
         ),
     ),
     Case(
+        "three calls in one reply",
+        0.35,
+        _asked(
+            "Call get_weather three times: for Paris, for Rome and for Oslo, in celsius.",
+            tools=[WEATHER],
+            tool_choice="required",
+        ),
+    ),
+    Case(
         "three-step chain, client executes",
-        "≤ 0.45",
+        0.45,
         _asked(
             "Compare the weather of Paris, Rome and Oslo, in celsius.",
             tools=[WEATHER],
@@ -125,7 +136,7 @@ CASES = (
     ),
     Case(
         "response_format, object of 8 fields",
-        "≤ 0.5",
+        0.5,
         _asked(
             "Invent a person.",
             response_format={
@@ -134,12 +145,28 @@ CASES = (
             },
         ),
     ),
+    Case("free text, 256 tokens", 1.03, _asked("Tell me a long story about a lighthouse.")),
     Case(
-        "free text, 128 tokens",
-        "≤ 1.03",
-        {**_asked("Tell me a long story about a lighthouse."), "max_tokens": 128},
+        "48 calls, 16 clients at once, 48 tools",
+        0.5,
+        _asked(
+            "What is the weather in Paris, in celsius?",
+            tools=[WEATHER],
+            tool_choice="required",
+            parallel_tool_calls=False,
+        ),
+        crowd=16,
     ),
 )
+
+
+def members(case: Case) -> list[Json]:
+    """Return the requests of a crowd: number i asks for a tool that only it knows."""
+    (asked,) = case.request["tools"]
+    return [
+        {**case.request, "tools": [{**asked, "function": {**asked["function"], "name": name}}]}
+        for name in (f"get_weather_{number}" for number in range(3 * case.crowd))
+    ]
 
 
 def following(request: Json, message: Mapping[str, Any], result: str) -> Json:

@@ -1,0 +1,47 @@
+"""The table of a race, as Markdown."""
+
+import datetime as dt
+import os
+import platform
+from collections.abc import Sequence
+
+from falsework.bench.races import Row
+
+
+def table(names: Sequence[str], rows: Sequence[Row]) -> str:
+    """Return a row per case: medians per call, and the first server's share of each other's."""
+    head = ["case", *(f"{name}, s" for name in names), *(f"share of {n}" for n in names[1:])]
+    lines = [_line(head), _line(["---"] * len(head))]
+    return "\n".join([*lines, *(_line(_cells(row)) for row in rows), ""])
+
+
+def _cells(row: Row) -> list[str]:
+    goal = f"{row.case.name} (goal: {row.case.goal})"
+    medians = [one.median for one in row.results]
+    shares = [f"**{medians[0] / other:.2f}**" for other in medians[1:]]
+    return [goal, *(f"{median:.3f}" for median in medians), *shares]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def conditions(runs: int) -> str:
+    """Return when, on what and how often was measured."""
+    python = platform.python_version()
+    return (
+        f"{dt.datetime.now(dt.UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, "
+        f"Python {python}; medians of {runs} alternating runs, greedy; seconds per call where a "
+        "reply holds several."
+    )
+
+
+def sayings(names: Sequence[str], rows: Sequence[Row]) -> str:
+    """Return what was said in each case, so that equal work can be told from unequal."""
+    lines: list[str] = []
+    for row in rows:
+        lines += [f"- {row.case.name}"]
+        lines += [
+            f"    - {name}: {one.said[:200]}" for name, one in zip(names, row.results, strict=True)
+        ]
+    return "\n".join([*lines, ""])
