@@ -100,6 +100,12 @@ class Scheduler(VllmScheduler):  # type: ignore[misc]
         self.structured_output_manager.backend = Backend(config, tokenizer, size)
         ends = end_tokens(config.model_config.try_get_generation_config())
         markers = config.additional_config["markers"]
+        # This table keeps vLLM from padding a request that has one token left to compute (its
+        # prompt was in the prefix cache) with 16 rejected drafts: slower, and another random draw.
+        most = self.max_num_running_reqs
+        self.dynamic_sd_lookup = (
+            [self.num_spec_tokens] * (most + 1) if self.num_spec_tokens else None
+        )
         self._vocabulary: Vocabulary = vocabulary_of(tokenizer, markers, ends)
         self._encode: Encode = lambda text: tokenizer.encode(text, add_special_tokens=False)
         self._width = words(size)
