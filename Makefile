@@ -1,6 +1,7 @@
 # make serve   the server, in its own virtual environment, with the built-in model
 # make test    the whole suite, real engine included
 # make check   formatter, linter, types
+# make bench   our time over that of vLLM's own server, in one run (half an hour)
 # make lock    the pinned lists in requirements/ anew, from pyproject.toml
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ LOCK = $(VENV)/bin/uv pip compile --quiet --upgrade --universal --no-header \
 LOCK_CPU = $(LOCK) --python-version 3.11 $(LOCK_TORCH) --override requirements/left-out.txt \
 	--extra cpu --group builtin
 
-.PHONY: serve test check format lock clean
+.PHONY: serve test check bench format lock clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.runtime
@@ -30,6 +31,10 @@ check: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+bench: $(VENV)/.dev
+	$(VENV)/bin/pip install --quiet matplotlib==3.11.2
+	$(VENV)/bin/python bench/against_vllm.py --report docs/bench.md $(ARGS)
 
 format: $(VENV)/.dev
 	$(VENV)/bin/ruff format .

@@ -1,9 +1,10 @@
 """Falsework's time over that of vLLM's own server: all run at once, each case alternates.
 
-    python bench/against_vllm.py --model FOLDER [--runs 9] [--report docs/bench.md]
+    python bench/against_vllm.py [--model FOLDER] [--runs 9] [--report docs/bench.md]
 
-vLLM runs in its best setting for tools (default backend, its tool parser, schemas enforced), and a
-second time with n-gram speculation. Model, machine and requests are the same; every case is shown.
+vLLM runs in its best setting for tools (default backend, its tool parser, schemas enforced, all
+cores, numbers that the machine is good at), and a second time with n-gram speculation. Model,
+machine and requests are the same; every case is shown.
 """
 
 import argparse
@@ -19,12 +20,14 @@ from pathlib import Path
 
 import anyio
 import matplotlib as mpl
+import psutil
 from matplotlib import pyplot as plt
 
 from falsework.bench.cases import CASES
 from falsework.bench.endpoints import Endpoint
 from falsework.bench.races import Row, race
 from falsework.bench.reports import conditions, sayings, table
+from falsework.server.builtin import prepare
 from falsework.server.engines.configuration import dtype
 
 NGRAM = '{"method": "ngram", "num_speculative_tokens": 8, "prompt_lookup_max": 4}'
@@ -60,7 +63,9 @@ def free_port() -> int:
 def running(name: str, command: Sequence[str]) -> Iterator[Endpoint]:
     """Run a server; its log goes to a file."""
     port = free_port()
-    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"}
+    cores = f"0-{(psutil.cpu_count(logical=False) or 1) - 1}"
+    bound = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": cores}
+    environment = {**os.environ, **bound}
     log = LOGS / f"bench-{name.replace(' ', '-').lower()}.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -82,7 +87,7 @@ async def measured(endpoints: Sequence[Endpoint], runs: int, only: str) -> list[
     async with contextlib.AsyncExitStack() as stack:
         for one in endpoints:
             await stack.enter_async_context(one)
-            await one.start()
+            await one.start(patience=600)
         async for row in race(endpoints, cases, runs):
             rows.append(row)
             names = [one.name for one in endpoints]
@@ -109,7 +114,7 @@ def draw(rows: Sequence[Row], file: Path) -> None:
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True, help="a folder with the model")
+    parser.add_argument("--model", help="a folder with the model; otherwise the built-in one")
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--only", default="", help="cases whose name matches this expression")
     parser.add_argument("--without", default="", help="a server to leave out")
@@ -118,7 +123,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         endpoints = [
             stack.enter_context(running(name, command))
-            for name, command in commands(options.model).items()
+            for name, command in commands(str(options.model or prepare("smollm2", print))).items()
             if name != options.without
         ]
         rows = anyio.run(measured, endpoints, options.runs, options.only)

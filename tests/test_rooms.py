@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ["server", "prompts", "grammars"]
+ROOMS = ["server", "bench", "prompts", "grammars"]
 """From the street to the cellar: a room may use itself and those behind it."""
 
 SOURCES = sorted((ROOT / "falsework").rglob("*.py"))

@@ -18,7 +18,7 @@ def table(names: Sequence[str], rows: Sequence[Row]) -> str:
 def _cells(row: Row) -> list[str]:
     goal = f"{row.case.name} (goal: {row.case.goal})"
     medians = [one.median for one in row.results]
-    shares = [f"**{medians[0] / other:.2f}**" for other in medians[1:]]
+    shares = [f"{medians[0] / other:.2f}" for other in medians[1:]]
     return [goal, *(f"{median:.3f}" for median in medians), *shares]
 
 

@@ -12,6 +12,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from falsework import __version__
+from falsework.bench.endpoints import Unanswered
 from falsework.prompts.dialects import DIALECTS
 from falsework.server.builtin import UnknownModel, prepare
 from falsework.server.settings import CONFIG_VARIABLE, BadSetting, Settings, flag, load
@@ -112,6 +113,29 @@ def _parameters() -> list[inspect.Parameter]:
         _parameter("config", Path, config),
         *(_option(name, field) for name, field in fields.items()),
     ]
+
+
+@app.command()
+def bench(
+    base_url: Annotated[list[str], typer.Argument(help="An endpoint, as in …/v1; or several.")],
+    *,
+    runs: Annotated[int, typer.Option(min=1, help="How often each case is timed.")] = 9,
+    only: Annotated[str, typer.Option(help="Cases whose name matches this expression.")] = "",
+    key: Annotated[
+        str, typer.Option(envvar="OPENAI_API_KEY", help="The endpoints' bearer key.")
+    ] = "none",
+) -> None:
+    """Time tool calls at BASE_URL; several endpoints take turns, and the first is compared.
+
+    The cases and their order are those of `make bench`.
+    """
+    from falsework.bench.timing import print_table  # noqa: PLC0415 - only needed here
+
+    try:
+        asyncio.run(print_table(base_url, runs, only, key, typer.echo))
+    except Unanswered as fault:
+        typer.secho(f"Error: {fault}", err=True, fg=typer.colors.RED)
+        raise typer.Exit(1) from fault
 
 
 vars(serve)["__signature__"] = inspect.Signature(_parameters())
