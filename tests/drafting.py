@@ -1,0 +1,96 @@
+"""The real engine without a server, as the tests of drafts need it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from falsework.server.engines.base import Constraint, Piece
+from falsework.server.engines.vllm import VllmEngine, start
+from falsework.server.questions import ask
+from falsework.server.settings import Settings
+from falsework.server.turns import Scaffold, Turn
+from falsework.server.wire import parse
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One choice as the engine told it, the opening in front."""
+
+    text: str
+    tokens: int
+    steps: int
+    finish: str | None
+    cached: int
+    logprobs: tuple[tuple[bytes, float], ...]
+
+
+class Bare:
+    """An engine and its scaffold."""
+
+    def __init__(self, settings: Settings, engine: VllmEngine, scaffold: Scaffold) -> None:
+        self.settings = settings
+        self.engine = engine
+        self.scaffold = scaffold
+
+    async def turn(self, fields: Json) -> Turn:
+        body = {"model": "any", "max_tokens": 64, **fields}
+        return await self.scaffold.prepare(ask(parse(json.dumps(body).encode()), self.settings))
+
+    async def pieces(
+        self, turn: Turn, constraint: Constraint | None = None
+    ) -> AsyncIterator[Piece]:
+        constraint = constraint or turn.constraint
+        stream = self.engine.generate(turn.prompt, turn.sampling, constraint, uuid4().hex)
+        async with aclosing(stream):
+            async for piece in stream:
+                yield piece
+
+    async def hear(self, fields: Json) -> list[Heard]:
+        """Return the choices of a request."""
+        turn = await self.turn(fields)
+        pieces = [piece async for piece in self.pieces(turn)]
+        return [_heard(turn, [p for p in pieces if p.choice == n]) for n in range(turn.sampling.n)]
+
+    async def hear_all(self, wishes: Sequence[Json], at_once: int = 16) -> list[list[Heard]]:
+        seats = asyncio.Semaphore(at_once)
+
+        async def one(fields: Json) -> list[Heard]:
+            async with seats:
+                return await self.hear(fields)
+
+        return await asyncio.gather(*map(one, wishes))
+
+
+def _heard(turn: Turn, pieces: Sequence[Piece]) -> Heard:
+    return Heard(
+        turn.opening.text + "".join(piece.text for piece in pieces),
+        sum(piece.tokens for piece in pieces),
+        len(pieces),
+        pieces[-1].finish,
+        max(piece.cached_tokens for piece in pieces),
+        tuple((each.bytes, each.logprob) for piece in pieces for each in piece.logprobs),
+    )
+
+
+def broken(constraint: Constraint, **fields: Any) -> Constraint:
+    """Return a constraint that nobody should ever send."""
+    return replace(constraint, key=uuid4().bytes, **fields)
+
+
+@asynccontextmanager
+async def engine(model: Path, draft_tokens: int) -> AsyncIterator[Bare]:
+    settings = Settings(
+        model=str(model), draft_tokens=draft_tokens, kv_cache_gib=0.25, max_model_len=4096
+    )
+    decoder, scaffold = await start(settings, model)
+    try:
+        yield Bare(settings, decoder, scaffold)
+    finally:
+        await decoder.close()
