@@ -185,9 +185,8 @@ def main() -> None:
     asked, ours_refused = [], 0
     for schema in schemas(options.data, options.schemas):
         try:
-            asked.append(
-                (schema, list(path(Ours(schema, model.vocabulary), model.vocabulary.ends, draw)))
-            )
+            walk = Ours(schema, model.vocabulary)
+            asked.append((schema, list(path(walk, model.vocabulary.ends, draw))))
         except ValueError:
             ours_refused += 1
     print(f"{len(asked)} schemas; {ours_refused} more are refused by Falsework and left out")
