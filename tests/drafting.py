@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from falsework.server.engines.base import Constraint, Piece
-from falsework.server.engines.vllm import VllmEngine, start
+from falsework.server.engines.base import Constraint, Engine, Piece
 from falsework.server.questions import ask
 from falsework.server.settings import Settings
 from falsework.server.turns import Scaffold, Turn
@@ -34,7 +33,7 @@ class Heard:
 class Bare:
     """An engine and its scaffold."""
 
-    def __init__(self, settings: Settings, engine: VllmEngine, scaffold: Scaffold) -> None:
+    def __init__(self, settings: Settings, engine: Engine, scaffold: Scaffold) -> None:
         self.settings = settings
         self.engine = engine
         self.scaffold = scaffold
@@ -86,6 +85,8 @@ def broken(constraint: Constraint, **fields: Any) -> Constraint:
 
 @asynccontextmanager
 async def engine(model: Path, draft_tokens: int) -> AsyncIterator[Bare]:
+    from falsework.server.engines.vllm import start  # noqa: PLC0415 - it warns of itself
+
     settings = Settings(
         model=str(model), draft_tokens=draft_tokens, kv_cache_gib=0.25, max_model_len=4096
     )

@@ -16,7 +16,10 @@ from drafting import Bare, Heard, broken, engine
 from tiny import make_random
 from wishes import Json, wish
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore"),  # vLLM's own: its engine lives in the tests' process here
+]
 
 GREEDY = 210
 PERSON = {

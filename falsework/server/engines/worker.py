@@ -1,4 +1,4 @@
-"""vLLM's worker on a CPU: in the engine's process, with one kernel of vLLM 0.32.0 put right."""
+"""vLLM's worker on a CPU: in the engine's process, and put right where vLLM 0.32.0 errs."""
 
 from typing import Any
 
@@ -18,17 +18,31 @@ class InProcess(UniProcExecutor):  # type: ignore[misc]
 
 
 class CpuWorker(CPUWorker):  # type: ignore[misc]
-    """Verifies drafts at the temperature that was asked for.
+    """Verifies drafts at the temperature that was asked for, and outlives long prompts with seeds.
 
     vLLM's own kernel that expands values per request to values per token writes into a copy when
     they aren't whole numbers (`_expand_kernel_impl` in vllm/utils/cpu_triton_utils.py), so that
     drafts are verified at a temperature of whatever the memory held.
+
+    What is sampled in the middle of a prompt is thrown away, and the request's random numbers are
+    turned back (`_bookkeeping_sync` in vllm/v1/worker/gpu_model_runner.py), which on a CPU raises
+    and ends the engine. Here they aren't drawn in the first place.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Now, for vLLM's registry can't be changed any more once numba is loaded.
         register_kernels({"vllm.v1.sample.rejection_sampler.expand_kernel": expand})
         super().__init__(*args, **kwargs)
+
+    def sample_tokens(self, grammar_output: Any) -> Any:
+        """Sample without the generators of requests whose prompt isn't complete."""
+        generators = self.model_runner.input_batch.generators
+        (incomplete,) = self.model_runner.discard_request_mask.np.nonzero()
+        kept = {row: generators.pop(row) for row in incomplete.tolist() if row in generators}
+        try:
+            return super().sample_tokens(grammar_output)
+        finally:
+            generators.update(kept)
 
 
 def expand(  # noqa: PLR0913 - the kernel's own parameters
