@@ -22,8 +22,9 @@ import psutil
 import xgrammar
 
 from falsework.grammars.automata import START, compile_expression
+from falsework.grammars.masks import Masks, allowed
 from falsework.grammars.schemas import arguments
-from falsework.grammars.vocabularies import Masks, Vocabulary, allowed
+from falsework.grammars.vocabularies import Vocabulary
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from bfcl import schema_of

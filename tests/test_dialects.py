@@ -16,9 +16,9 @@ from falsework.grammars.automata import START, compile_expression
 from falsework.grammars.calls import (
     Call,
 )
+from falsework.grammars.masks import Masks, allowed
 from falsework.grammars.readers import Misread
 from falsework.grammars.turns import compose
-from falsework.grammars.vocabularies import Masks, allowed
 from falsework.prompts.dialects import DIALECTS, Dialect, thinking
 
 DIALECTS_THAT_ARE = [*DIALECTS.values(), thinking(DIALECTS["scaffold"])]

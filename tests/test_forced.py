@@ -10,9 +10,9 @@ from falsework.grammars import schemas
 from falsework.grammars.automata import START, Automaton, compile_expression
 from falsework.grammars.calls import Tool
 from falsework.grammars.forced import forced_bytes, forced_tokens
+from falsework.grammars.masks import allowed
 from falsework.grammars.policy import ToolChoice
 from falsework.grammars.turns import Form, compose, resting_state
-from falsework.grammars.vocabularies import allowed
 from falsework.prompts.dialects import DIALECTS, thinking
 from falsework.server.engines.decoders import Constrainer, Decoder, ThinkBudget
 

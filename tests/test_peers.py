@@ -17,10 +17,11 @@ from telling import cut, folded, told
 from falsework.grammars import schemas
 from falsework.grammars.automata import Automaton, compile_expression, unpacked
 from falsework.grammars.calls import Call, Tool
+from falsework.grammars.masks import allowed
 from falsework.grammars.places import SchemaRefused
 from falsework.grammars.policy import ToolChoice
 from falsework.grammars.turns import Form, compose
-from falsework.grammars.vocabularies import Vocabulary, allowed
+from falsework.grammars.vocabularies import Vocabulary
 from falsework.prompts.conversations import Prompter
 from falsework.prompts.detection import prompter_for
 from falsework.prompts.dialects import DIALECTS

@@ -1,4 +1,4 @@
-"""A tokenizer's vocabulary as bytes, and which of its tokens an automaton admits."""
+"""A tokenizer's vocabulary as bytes, laid out for walking an automaton over it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -7,11 +7,13 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from falsework.grammars.automata import Automaton
-
 Ints = NDArray[np.int32]
 
-KEPT_ROWS = 512
+NOT_PLAIN = frozenset('"\\<[{|`' + "".join(map(chr, (*range(32), 127))))
+"""Characters that strings have to escape, or that dialects' markers begin with."""
+
+LONGEST_PLAIN = 64
+_NEVER = 2**30
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +22,8 @@ class Trie:
 
     Node i takes byte `bytes[i]` behind its parent at `depths[i]` bytes from the root; `skips[i]` is
     the first node behind its subtree; `tokens[i]` the token that ends here or -1. Tokens that spell
-    the same bytes are chained through `twins` (token -> next token or -1).
+    the same bytes are chained through `twins` (token -> next token or -1). `reaches[i]` is how many
+    characters the longest token of the subtree has, where all its tokens are plain text.
     """
 
     bytes: NDArray[np.uint8]
@@ -28,6 +31,19 @@ class Trie:
     skips: Ints
     tokens: Ints
     twins: Ints
+    reaches: Ints
+
+
+@dataclass(frozen=True, eq=False)
+class PlainText:
+    """The tokens that are whole characters, none of them special: nearly all of a vocabulary.
+
+    `rows[n]` (LONGEST_PLAIN + 1, words; int32) is the mask of those of at most n characters;
+    `characters` (n, 4; int16) the bytes of every character in them, -1 behind the last.
+    """
+
+    rows: Ints
+    characters: NDArray[np.int16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,52 +57,17 @@ class Vocabulary:
     tokens: Sequence[bytes | None]
     ends: Sequence[int]
     trie: Trie = field(init=False)
+    plain: PlainText = field(init=False)
     alphabet: NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
         """Lay out the tree, and note which bytes have a token of their own."""
-        object.__setattr__(self, "trie", _trie(self.tokens))
+        lengths = [_characters(token) for token in self.tokens]
+        object.__setattr__(self, "trie", _trie(self.tokens, lengths))
+        object.__setattr__(self, "plain", _plain_text(self.tokens, lengths))
         alphabet = np.zeros(256, np.bool_)
         alphabet[[token[0] for token in self.tokens if token and len(token) == 1]] = True
         object.__setattr__(self, "alphabet", alphabet)
-
-
-class Masks:
-    """The logits masks of one automaton, computed when a reply first visits a state.
-
-    The latest `KEPT_ROWS` are kept: 8 MB with a vocabulary of 128k tokens.
-    """
-
-    def __init__(self, automaton: Automaton, vocabulary: Vocabulary, width: int) -> None:
-        """Masks are `width` words of 32 tokens each, as vLLM's bitmask has them."""
-        self.automaton = automaton
-        self._vocabulary = vocabulary
-        self.width = width
-        self._rows: dict[int, Ints] = {}
-
-    def row(self, state: int) -> Ints:
-        """Return the mask of a state: bit t % 32 of word t // 32 tells whether t may follow."""
-        row = self._rows.get(state)
-        if row is None:
-            row = self._rows[state] = self._compute(state)
-            if len(self._rows) > KEPT_ROWS:
-                del self._rows[next(iter(self._rows))]
-        return row
-
-    def _compute(self, state: int) -> Ints:
-        trie, automaton = self._vocabulary.trie, self.automaton
-        row = np.zeros(self.width, np.int32)
-        _walk(
-            automaton.table, automaton.classes, state,
-            trie.bytes, trie.depths, trie.skips, trie.tokens, trie.twins, row,
-        )  # fmt: skip
-        if automaton.accepting[state]:
-            allow(row, self._vocabulary.ends)
-        return row
-
-    def __len__(self) -> int:
-        """Tell how many masks are kept."""
-        return len(self._rows)
 
 
 def allow(row: Ints, tokens: Iterable[int]) -> None:
@@ -96,17 +77,36 @@ def allow(row: Ints, tokens: Iterable[int]) -> None:
         words[token >> 5] |= np.uint32(1 << (token & 31))
 
 
-def allowed(row: Ints) -> list[int]:
-    """Return the tokens that a mask admits, in order."""
-    bits = np.unpackbits(row.view(np.uint8), bitorder="little")
-    return [int(token) for token in np.flatnonzero(bits)]
+def _characters(token: bytes | None) -> int:
+    """Return how many characters a token has when it is plain text, otherwise _NEVER."""
+    try:
+        text = token.decode() if token else ""
+    except UnicodeDecodeError:
+        return _NEVER
+    plain = 0 < len(text) <= LONGEST_PLAIN and NOT_PLAIN.isdisjoint(text)
+    return len(text) if plain else _NEVER
 
 
-def _trie(tokens: Sequence[bytes | None]) -> Trie:
+def _plain_text(tokens: Sequence[bytes | None], lengths: Sequence[int]) -> PlainText:
+    rows = np.zeros((LONGEST_PLAIN + 1, (len(tokens) + 31) // 32), np.int32)
+    characters: set[str] = set()
+    for number, (token, length) in enumerate(zip(tokens, lengths, strict=True)):
+        if token and length <= LONGEST_PLAIN:
+            allow(rows[length], (number,))
+            characters.update(token.decode())
+    spelled = np.full((len(characters), 4), -1, np.int16)
+    for i, character in enumerate(sorted(characters)):
+        encoded = character.encode()
+        spelled[i, : len(encoded)] = list(encoded)
+    return PlainText(np.bitwise_or.accumulate(rows), spelled)
+
+
+def _trie(tokens: Sequence[bytes | None], lengths: Sequence[int]) -> Trie:
     spelled = sorted((token, number) for number, token in enumerate(tokens) if token)
     nodes: list[int] = []
     depths: list[int] = []
     ends: list[int] = []
+    reaches: list[int] = []
     twins = np.full(len(tokens), -1, np.int32)
     previous, last = b"", -1
     for token, number in spelled:
@@ -119,10 +119,20 @@ def _trie(tokens: Sequence[bytes | None]) -> Trie:
             nodes.append(token[depth])
             depths.append(depth)
             ends.append(-1)
+            reaches.append(0)
         ends[-1] = number
+        reaches[-1] = lengths[number]
         previous, last = token, number
     levels = np.array(depths, np.int32)
-    return Trie(np.array(nodes, np.uint8), levels, _skips(levels), np.array(ends, np.int32), twins)
+    skips = _skips(levels)
+    return Trie(
+        np.array(nodes, np.uint8),
+        levels,
+        skips,
+        np.array(ends, np.int32),
+        twins,
+        _furthest(skips, np.array(reaches, np.int32)),
+    )
 
 
 def _shared(one: bytes, other: bytes) -> int:
@@ -151,21 +161,12 @@ def _skips(depths):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
 
 
 @numba.njit(cache=True, nogil=True)
-def _walk(table, classes, state, bytes_, depths, skips, tokens, twins, row):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913
-    states = np.empty(512, np.int32)
-    states[0] = state
-    i = 0
-    while i < len(bytes_):
-        depth = depths[i]
-        following = table[states[depth], classes[bytes_[i]]]
-        if following == 0:
-            i = skips[i]
-            continue
-        if depth + 2 > len(states):
-            states = np.concatenate((states, np.empty_like(states)))
-        states[depth + 1] = following
-        token = tokens[i]
-        while token >= 0:
-            row[token >> 5] |= np.int32(np.uint32(1) << np.uint32(token & 31))
-            token = twins[token]
-        i += 1
+def _furthest(skips, reaches):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return each node's largest value in its subtree."""
+    largest = reaches.copy()
+    for i in range(len(skips) - 1, -1, -1):
+        child = i + 1
+        while child < skips[i]:
+            largest[i] = max(largest[i], largest[child])
+            child = skips[child]
+    return largest

@@ -159,6 +159,11 @@ class Settings(BaseModel):
         description="Forced tokens that are verified in one step; 0 decodes them one by one.",
         json_schema_extra=ENGINE,
     )
+    copy_drafts: bool = Field(
+        True,
+        description="Propose what calls seem to copy from the conversation.",
+        json_schema_extra=ENGINE,
+    )
     enforce_eager: bool | None = Field(
         None,
         description="Run without compiling the model; otherwise only on a CPU.",

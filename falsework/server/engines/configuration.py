@@ -41,7 +41,7 @@ def arguments(settings: Settings, model: str, markers: Sequence[str]) -> AsyncEn
         worker_cls=f"{_WORKER}.CpuWorker" if on_cpu else "auto",
         distributed_executor_backend=_executor(settings, on_cpu),
         worker_extension_cls="falsework.server.engines.drafts.WorkerExtension",
-        additional_config={"markers": list(markers)},
+        additional_config={"markers": list(markers), "copy_drafts": settings.copy_drafts},
         disable_log_stats=True,
         enable_log_requests=False,
     )

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from falsework.grammars.automata import DEAD, START, Automaton
 from falsework.grammars.forced import Encode, forced_tokens
-from falsework.grammars.vocabularies import Masks, Vocabulary, allow
+from falsework.grammars.masks import Masks
+from falsework.grammars.vocabularies import Vocabulary, allow
 
 _ENDED = -1
 

@@ -26,6 +26,7 @@ from falsework.grammars.forced import Encode
 from falsework.grammars.vocabularies import Vocabulary
 from falsework.prompts.tokenizers import end_tokens, vocabulary_of
 from falsework.server.engines.base import CONSTRAINT
+from falsework.server.engines.copies import Copies
 from falsework.server.engines.decoders import Constrainer, Decoder, ThinkBudget
 
 KEPT_AUTOMATA = 64
@@ -34,8 +35,9 @@ KEPT_AUTOMATA = 64
 class Grammar(StructuredOutputGrammar):  # type: ignore[misc]
     """A decoder, behind vLLM's interface."""
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoder, copies: Copies | None) -> None:
         self._decoder = decoder
+        self._copies = copies
 
     def accept_tokens(self, request_id: str, tokens: list[int]) -> bool:  # noqa: ARG002
         """Advance over tokens; False when one of them can't be said."""
@@ -67,10 +69,15 @@ class Grammar(StructuredOutputGrammar):  # type: ignore[misc]
         """Go back to the beginning."""
         self._decoder.reset()
 
-    @property
-    def drafts(self) -> tuple[int, ...]:
-        """Return the tokens that have to come next."""
-        return self._decoder.drafts
+    def drafts(self, tokens: Sequence[int], most: int) -> list[int]:
+        """Return up to `most` tokens that have to come next, or where none has to, likely ones.
+
+        `tokens` are prompt and reply so far.
+        """
+        forced = self._decoder.drafts
+        if forced or self._copies is None:
+            return list(forced[:most])
+        return self._copies.propose(tokens, self.validate_tokens)
 
 
 class Backend(StructuredOutputBackend):  # type: ignore[misc]
@@ -100,6 +107,7 @@ class Scheduler(VllmScheduler):  # type: ignore[misc]
         self.structured_output_manager.backend = Backend(config, tokenizer, size)
         ends = end_tokens(config.model_config.try_get_generation_config())
         markers = config.additional_config["markers"]
+        self._copying: bool = config.additional_config["copy_drafts"] and self.num_spec_tokens > 0
         # This table keeps vLLM from padding a request that has one token left to compute (its
         # prompt was in the prefix cache) with 16 rejected drafts: slower, and another random draw.
         most = self.max_num_running_reqs
@@ -129,15 +137,19 @@ class Scheduler(VllmScheduler):  # type: ignore[misc]
                 continue
             held = request.structured_output_request
             grammar = held.grammar if held and not request.is_prefill_chunk else None
-            forced = grammar.drafts if isinstance(grammar, Grammar) else ()
-            request.spec_token_ids = list(forced[: self.num_spec_tokens])
+            request.spec_token_ids = (
+                grammar.drafts(request.all_token_ids, self.num_spec_tokens)
+                if isinstance(grammar, Grammar)
+                else []
+            )
 
     def _grammar(
         self, key: bytes, automaton: bytes, start: int, budget: Sequence[Any] | None
     ) -> Grammar | Future[StructuredOutputGrammar]:
         try:
             think = ThinkBudget(budget[0], budget[1], tuple(budget[2])) if budget else None
-            return Grammar(Decoder(self._constrainer(key, automaton), think, start))
+            copies = Copies(self.num_spec_tokens) if self._copying else None
+            return Grammar(Decoder(self._constrainer(key, automaton), think, start), copies)
         except (ValueError, TypeError, IndexError) as fault:
             broken: Future[StructuredOutputGrammar] = Future()
             broken.set_exception(fault)

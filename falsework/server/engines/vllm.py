@@ -14,7 +14,8 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from falsework.grammars.automata import START, compile_expression, unpacked
 from falsework.grammars.expressions import literal
-from falsework.grammars.vocabularies import Masks, Vocabulary
+from falsework.grammars.masks import Masks
+from falsework.grammars.vocabularies import Vocabulary
 from falsework.prompts.detection import prompter_for
 from falsework.prompts.tokenizers import end_tokens, vocabulary_of
 from falsework.server.engines.base import (

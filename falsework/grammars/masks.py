@@ -1,0 +1,111 @@
+"""Logits masks: which tokens of a vocabulary an automaton admits in a state."""
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from falsework.grammars.automata import Automaton
+from falsework.grammars.vocabularies import LONGEST_PLAIN, Ints, Vocabulary, allow
+
+KEPT_ROWS = 512
+
+
+class Masks:
+    """The logits masks of one automaton, computed when a reply first visits a state.
+
+    The latest `KEPT_ROWS` are kept: 8 MB with a vocabulary of 128k tokens.
+    """
+
+    def __init__(self, automaton: Automaton, vocabulary: Vocabulary, width: int) -> None:
+        """Masks are `width` words of 32 tokens each, as vLLM's bitmask has them."""
+        self.automaton = automaton
+        self._vocabulary = vocabulary
+        self.width = width
+        self._rows: dict[int, Ints] = {}
+        self._characters = _told_apart(vocabulary.plain.characters, automaton.classes)
+
+    def row(self, state: int) -> Ints:
+        """Return the mask of a state: bit t % 32 of word t // 32 tells whether t may follow."""
+        row = self._rows.get(state)
+        if row is None:
+            row = self._rows[state] = self._compute(state)
+            if len(self._rows) > KEPT_ROWS:
+                del self._rows[next(iter(self._rows))]
+        return row
+
+    def _compute(self, state: int) -> Ints:
+        trie, automaton = self._vocabulary.trie, self.automaton
+        row = np.zeros(self.width, np.int32)
+        room = _room(automaton.table, self._characters, state)
+        plain = self._vocabulary.plain.rows[room]
+        row[: len(plain)] = plain
+        _walk(
+            automaton.table, automaton.classes, state, room,
+            trie.bytes, trie.depths, trie.skips, trie.tokens, trie.twins, trie.reaches, row,
+        )  # fmt: skip
+        if automaton.accepting[state]:
+            allow(row, self._vocabulary.ends)
+        return row
+
+    def __len__(self) -> int:
+        """Tell how many masks are kept."""
+        return len(self._rows)
+
+
+def allowed(row: Ints) -> list[int]:
+    """Return the tokens that a mask admits, in order."""
+    bits = np.unpackbits(row.view(np.uint8), bitorder="little")
+    return [int(token) for token in np.flatnonzero(bits)]
+
+
+def _told_apart(characters: NDArray[np.int16], classes: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """Return the characters in terms of an automaton's classes, those it can't tell apart once."""
+    sorted_out = np.where(characters < 0, np.int16(-1), classes[characters].astype(np.int16))
+    keys = np.ascontiguousarray(sorted_out).view(np.int64).ravel()
+    return np.unique(keys).view(np.int16).reshape(-1, 4)
+
+
+@numba.njit(cache=True, nogil=True)
+def _room(table, characters, state):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return how many plain characters, whichever they are, may follow a state (a lower bound)."""
+    room = 0
+    while room < LONGEST_PLAIN:
+        target = -1
+        for i in range(len(characters)):
+            following = state
+            for j in range(4):
+                if characters[i, j] >= 0:
+                    following = table[following, characters[i, j]]
+            if following == 0 or target not in (-1, following):
+                return room
+            target = following
+        if target in (-1, state):
+            return LONGEST_PLAIN
+        state = target
+        room += 1
+    return room
+
+
+@numba.njit(cache=True, nogil=True)
+def _walk(table, classes, state, room, bytes_, depths, skips, tokens, twins, reaches, row):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913
+    """Allow what the automaton can say, but for plain tokens of up to `room` characters."""
+    states = np.empty(512, np.int32)
+    states[0] = state
+    i = 0
+    while i < len(bytes_):
+        if reaches[i] <= room:
+            i = skips[i]
+            continue
+        depth = depths[i]
+        following = table[states[depth], classes[bytes_[i]]]
+        if following == 0:
+            i = skips[i]
+            continue
+        if depth + 2 > len(states):
+            states = np.concatenate((states, np.empty_like(states)))
+        states[depth + 1] = following
+        token = tokens[i]
+        while token >= 0:
+            row[token >> 5] |= np.int32(np.uint32(1) << np.uint32(token & 31))
+            token = twins[token]
+        i += 1
