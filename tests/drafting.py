@@ -85,15 +85,14 @@ def broken(constraint: Constraint, **fields: Any) -> Constraint:
 
 
 @asynccontextmanager
-async def engine(model: Path, draft_tokens: int) -> AsyncIterator[Bare]:
+async def engine(model: Path, draft_tokens: int, **settings: Any) -> AsyncIterator[Bare]:
     from falsework.server.engines.vllm import start  # noqa: PLC0415 - it warns of itself
 
-    settings = Settings(
-        model=str(model), draft_tokens=draft_tokens, kv_cache_gib=0.25, max_model_len=4096
-    )
-    decoder, scaffold = await start(settings, model)
+    wanted = {"kv_cache_gib": 0.25, "max_model_len": 4096, **settings}
+    configured = Settings(model=str(model), draft_tokens=draft_tokens, **wanted)
+    decoder, scaffold = await start(configured, model)
     try:
-        yield Bare(settings, decoder, scaffold)
+        yield Bare(configured, decoder, scaffold)
     finally:
         await decoder.close()
         del decoder, scaffold

@@ -21,6 +21,7 @@ class Endpoint:
 
     def __init__(self, name: str, base_url: str, key: str = "none", model: str = "") -> None:
         self.name = name
+        self.base_url = base_url
         self.model = model
         self._client = httpx2.AsyncClient(
             base_url=base_url.rstrip("/") + "/",

@@ -161,7 +161,7 @@ class Settings(BaseModel):
     )
     copy_drafts: bool = Field(
         True,
-        description="Propose what calls seem to copy from the conversation.",
+        description="Propose what a reply seems to copy from the conversation or itself.",
         json_schema_extra=ENGINE,
     )
     enforce_eager: bool | None = Field(

@@ -42,7 +42,7 @@ def arguments(settings: Settings, model: str, markers: Sequence[str]) -> AsyncEn
         distributed_executor_backend=_executor(settings, on_cpu),
         worker_extension_cls="falsework.server.engines.drafts.WorkerExtension",
         additional_config={"markers": list(markers), "copy_drafts": settings.copy_drafts},
-        disable_log_stats=True,
+        disable_log_stats=False,  # /metrics tells vLLM's own figures beside ours
         enable_log_requests=False,
     )
 

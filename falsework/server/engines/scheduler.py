@@ -118,6 +118,7 @@ class Scheduler(VllmScheduler):  # type: ignore[misc]
         self._encode: Encode = lambda text: tokenizer.encode(text, add_special_tokens=False)
         self._width = words(size)
         self._kept: OrderedDict[bytes, Constrainer] = OrderedDict()
+        self._free: dict[str, Copies] = {}
 
     def add_request(self, request: Request) -> None:
         """Take a request in, with the constraint that it carries."""
@@ -135,13 +136,27 @@ class Scheduler(VllmScheduler):  # type: ignore[misc]
             request = self.requests.get(request_id)
             if request is None or request.is_finished():
                 continue
-            held = request.structured_output_request
-            grammar = held.grammar if held and not request.is_prefill_chunk else None
-            request.spec_token_ids = (
-                grammar.drafts(request.all_token_ids, self.num_spec_tokens)
-                if isinstance(grammar, Grammar)
-                else []
-            )
+            request.spec_token_ids = [] if request.is_prefill_chunk else self._drafts(request)
+
+    def _drafts(self, request: Request) -> list[int]:
+        held = request.structured_output_request
+        if held is None:
+            return self._copied(request)
+        grammar = held.grammar
+        if not isinstance(grammar, Grammar):
+            return []
+        return grammar.drafts(request.all_token_ids, self.num_spec_tokens)
+
+    def _copied(self, request: Request) -> list[int]:
+        """Return likely text of a reply without constraint."""
+        if not self._copying:
+            return []
+        copies = self._free.get(request.request_id)
+        if copies is None:
+            for ended in self._free.keys() - self.requests.keys():
+                del self._free[ended]
+            copies = self._free[request.request_id] = Copies(self.num_spec_tokens)
+        return copies.propose(request.all_token_ids, lambda draft: draft)
 
     def _grammar(
         self, key: bytes, automaton: bytes, start: int, budget: Sequence[Any] | None

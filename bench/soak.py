@@ -1,0 +1,133 @@
+"""Many mixed requests, some of which leave early: is memory flat, is anybody lost?
+
+    python bench/soak.py [--requests 2000] [--clients 16] [--seed 0] [--model FOLDER]
+
+A quarter of the clients close their connection at some random time. All others must get their
+reply; after a fifth of the requests memory should be where it is after the last.
+"""
+
+import argparse
+import random
+import sys
+import time
+from collections import Counter
+
+import anyio
+import httpx2
+import psutil
+from against_vllm import commands, running
+
+from falsework.bench.cases import LOOKUPS, ORDER, PERSON, WEATHER, Json, named
+from falsework.server.builtin import prepare
+
+LEAVING = 0.25
+LONGEST_STAY = 3.0
+WARM = 0.2
+
+
+def wish(draw: random.Random) -> Json:
+    """Return a request of any kind, a third of them with a tool that nobody had before."""
+    new = {**WEATHER, "function": {**WEATHER["function"], "name": f"at_{draw.randrange(10**9)}"}}
+    kinds: list[Json] = [
+        {"tools": [WEATHER], "tool_choice": named("get_weather")},
+        {"tools": [new], "tool_choice": "required", "parallel_tool_calls": False},
+        {"tools": [new, WEATHER], "tool_choice": "auto"},
+        {"tools": [*LOOKUPS, ORDER], "tool_choice": "required", "parallel_tool_calls": False},
+        {"response_format": {"type": "json_schema",
+                             "json_schema": {"name": "person", "schema": PERSON}}},
+        {"n": 2},
+    ]  # fmt: skip
+    text = f"Request {draw.randrange(10**6)}: what is the weather in Paris?"
+    return {
+        "messages": [{"role": "user", "content": text}],
+        "max_tokens": draw.choice([8, 48, 96]),
+        "temperature": draw.choice([0, 1]),
+        "stream": draw.random() < 0.5,
+        **draw.choice(kinds),
+    }
+
+
+def memory(process: psutil.Process) -> float:
+    """Return how much memory a server and its children have for themselves, in MiB."""
+    family = [process, *process.children(recursive=True)]
+    return sum(float(one.memory_full_info().uss) for one in family) / 2**20
+
+
+async def ask(client: httpx2.AsyncClient, request: Json, stay: float | None) -> str:
+    """Return how a request ended: answered, left, or what was wrong."""
+    with anyio.move_on_after(stay if stay is not None else 600):
+        try:
+            reply = await client.post("chat/completions", json=request)
+        except httpx2.TransportError as fault:
+            return f"lost: {type(fault).__name__}"
+        whole = reply.text.endswith("data: [DONE]\n\n") if request["stream"] else reply.text
+        good = reply.status_code == httpx2.codes.OK and whole and '"error"' not in reply.text
+        return "answered" if good else f"lost: {reply.status_code} {reply.text[:300]}"
+    return "left" if stay is not None else "lost: no reply in 600 s"
+
+
+async def soak(url: str, requests: int, clients: int, seed: int) -> tuple[Counter[str], list[float]]:
+    """Return how the requests ended, and the memory after each twentieth of them."""
+    draw = random.Random(seed)
+    ends: Counter[str] = Counter()
+    sizes: list[float] = []
+    server = next(
+        one.info["pid"]
+        for one in psutil.process_iter(["pid", "cmdline"])
+        if url.rsplit(":", 1)[1].split("/")[0] in (one.info["cmdline"] or [])
+    )
+    async with httpx2.AsyncClient(
+        base_url=url + "/", timeout=600, limits=httpx2.Limits(max_connections=None)
+    ) as client:
+        model = (await client.get("models")).json()["data"][0]["id"]
+
+        async def one(request: Json, stay: float | None) -> None:
+            async with seats:
+                ends[await ask(client, {**request, "model": model}, stay)] += 1
+            done = sum(ends.values())
+            if done % (requests // 20) == 0:
+                sizes.append(memory(psutil.Process(server)))
+                print(f"{done} done, {sizes[-1]:.0f} MiB, {dict(ends)}", flush=True)
+
+        seats = anyio.Semaphore(clients)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(requests):
+                stay = draw.uniform(0, LONGEST_STAY) if draw.random() < LEAVING else None
+                tasks.start_soon(one, wish(draw), stay)
+    return ends, sizes
+
+
+def main() -> None:
+    """Run and judge; exits with 1 where something is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", help="a folder with the model; otherwise the built-in one")
+    parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    command = commands(str(options.model or prepare("smollm2", print)))["Falsework"]
+    with running("Falsework", command) as endpoint:
+        url = endpoint.base_url
+        _wait(url)
+        begun = time.monotonic()
+        ends, sizes = anyio.run(soak, url, options.requests, options.clients, options.seed)
+    warm = sizes[int(len(sizes) * WARM) - 1]
+    growth = sizes[-1] / warm - 1
+    lost = sum(count for end, count in ends.items() if end.startswith("lost"))
+    print(f"{options.requests} requests in {time.monotonic() - begun:.0f} s: {dict(ends)}")
+    print(f"memory {warm:.0f} MiB -> {sizes[-1]:.0f} MiB ({growth:+.1%}), lost {lost}")
+    sys.exit(lost > 0 or growth > 0.1)
+
+
+def _wait(url: str) -> None:
+    while True:
+        try:
+            httpx2.get(url + "/models").raise_for_status()
+        except httpx2.TransportError:
+            time.sleep(1)
+        else:
+            return
+
+
+if __name__ == "__main__":
+    main()

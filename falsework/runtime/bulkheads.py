@@ -1,0 +1,49 @@
+"""How many calls of one tool run at once, and how long others may wait for their turn."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from falsework.runtime.deadlines import Deadline
+from falsework.runtime.faults import Fault
+from falsework.runtime.policies import BulkheadPolicy
+
+
+class Bulkhead:
+    """Keeps one slow tool from taking everything."""
+
+    def __init__(self, policy: BulkheadPolicy) -> None:
+        self._policy = policy
+        self._places = anyio.CapacityLimiter(policy.max_concurrent)
+        self.rejected = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that run."""
+        return self._places.statistics().borrowed_tokens
+
+    @property
+    def queued(self) -> int:
+        """Calls that wait."""
+        return self._places.statistics().tasks_waiting
+
+    @asynccontextmanager
+    async def place(self, deadline: Deadline) -> AsyncGenerator[None]:
+        """Hold a place; raise a Fault `overloaded` where none gets free in time."""
+        owner = object()
+        await self._take(owner, deadline)
+        try:
+            yield
+        finally:
+            self._places.release_on_behalf_of(owner)
+
+    async def _take(self, owner: object, deadline: Deadline) -> None:
+        patience = min(self._policy.queue_timeout, max(0.0, deadline.left()))
+        full = self._places.available_tokens < 1 and self.queued >= self._policy.max_queue
+        if not full:
+            with anyio.move_on_after(patience):
+                await self._places.acquire_on_behalf_of(owner)
+                return
+        self.rejected += 1
+        raise Fault("overloaded", "Too many calls of this tool are running. Try again later.")

@@ -1,0 +1,44 @@
+"""Conditions in the tools file, as JMESPath: `args.amount > \\`100\\``, `result.version == ...`."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import jmespath
+from jmespath.exceptions import JMESPathError
+from pydantic import AfterValidator
+
+
+def _check(expression: str) -> str:
+    try:
+        jmespath.compile(expression)
+    except JMESPathError as fault:
+        raise ValueError(f"isn't a JMESPath expression: {fault}") from fault
+    return expression
+
+
+Condition = Annotated[str, AfterValidator(_check)]
+
+
+def holds(condition: str, **known: Any) -> bool:
+    """Tell whether a condition is true of what is known; what can't be compared isn't."""
+    try:
+        return jmespath.search(condition, known) is True
+    except JMESPathError:
+        return False
+
+
+def filled(template: Any, arguments: Mapping[str, Any]) -> Any:
+    """Return a template with its `{name}` placeholders filled from the arguments.
+
+    A string that is one placeholder becomes the argument itself, whatever its type. Raises KeyError
+    with the name of an argument that isn't there.
+    """
+    if isinstance(template, Mapping):
+        return {key: filled(value, arguments) for key, value in template.items()}
+    if isinstance(template, list):
+        return [filled(each, arguments) for each in template]
+    if not isinstance(template, str):
+        return template
+    if template.startswith("{") and template.endswith("}") and template[1:-1].isidentifier():
+        return arguments[template[1:-1]]
+    return template.format_map(arguments)

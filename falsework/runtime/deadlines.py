@@ -1,0 +1,30 @@
+"""One absolute deadline, from which everything that waits takes its share."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import anyio
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """A moment on the event loop's monotonic clock, in seconds."""
+
+    at: float
+
+    @classmethod
+    def after(cls, seconds: float) -> Self:
+        """Return the deadline so many seconds from now."""
+        return cls(anyio.current_time() + seconds)
+
+    def left(self) -> float:
+        """Return the seconds left; negative once it has passed."""
+        return self.at - anyio.current_time()
+
+    def within(self, seconds: float) -> "Deadline":
+        """Return the earlier of this one and the one so many seconds from now."""
+        return Deadline(min(self.at, anyio.current_time() + seconds))
+
+    def before(self, seconds: float) -> "Deadline":
+        """Return the deadline so many seconds earlier: a reserve is kept."""
+        return Deadline(self.at - seconds)

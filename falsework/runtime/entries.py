@@ -1,0 +1,183 @@
+"""What a tools file holds: tools of four kinds, the MCP servers behind them, and their secrets."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from falsework.runtime.policies import Policy, RequestPolicy, ToolPolicy
+
+NAME = r"^[a-zA-Z0-9_-]{1,64}$"
+Name = Annotated[str, Field(pattern=NAME)]
+NO_PARAMETERS: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {},
+    "additionalProperties": False,
+}
+
+
+class Secret(Policy):
+    """A secret's place: never the secret itself."""
+
+    env: str | None = None
+    file: str | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.env is None) == (self.file is None):
+            raise ValueError("should be either {env: VARIABLE} or {file: PATH}")
+        return self
+
+
+class BearerAuth(Policy):
+    """`Authorization: Bearer …`."""
+
+    type: Literal["bearer"]
+    token: Secret
+
+
+class HeaderAuth(Policy):
+    """A header of the upstream's own."""
+
+    type: Literal["header"]
+    name: str
+    value: Secret
+
+
+class BasicAuth(Policy):
+    """User and password."""
+
+    type: Literal["basic"]
+    user: Secret
+    password: Secret
+
+
+class ClientCredentials(Policy):
+    """OAuth 2, the grant for servers."""
+
+    type: Literal["oauth2_client_credentials"]
+    token_url: str
+    client_id: Secret
+    client_secret: Secret
+    scopes: tuple[str, ...] = ()
+
+
+Auth = Annotated[
+    BearerAuth | HeaderAuth | BasicAuth | ClientCredentials, Field(discriminator="type")
+]
+
+
+def _fixed_host(url: str) -> str:
+    if not re.match(r"https?://[^/{}?#@\s]+([/?#]|$)", url):
+        raise ValueError("should be http:// or https:// with a host that no argument can change")
+    return url
+
+
+Url = Annotated[str, AfterValidator(_fixed_host)]
+
+
+class Http(Policy):
+    """One HTTP request; `{name}` in url, query, headers and body is an argument.
+
+    Arguments that no place names go to the query of GET, HEAD and DELETE, else to a JSON body.
+    """
+
+    url: Url
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] = "GET"
+    query: dict[str, Any] = Field(default_factory=dict)
+    headers: dict[str, str] = Field(default_factory=dict)
+    body: Any = None
+
+
+class OpenApi(Policy):
+    """One operation of an OpenAPI 3 document."""
+
+    document: str = Field(description="A path, from the tools file's folder.")
+    operation: str = Field(description="Its operationId.")
+    base_url: Url | None = Field(None, description="Otherwise the document's first server.")
+
+
+class Mcp(Policy):
+    """One tool of an MCP server."""
+
+    server: Name
+    tool: str | None = Field(None, description="Otherwise the tool's name here.")
+
+
+class Python(Policy):
+    """A function that is trusted; it may be async."""
+
+    callable: str = Field(pattern=r"^[\w.]+:[\w.]+$", description="module:function")
+    run_in: Literal["process", "thread"] | None = Field(
+        None, description="By itself a process, which can be stopped; a thread for pure and read."
+    )
+
+
+class ToolEntry(ToolPolicy):
+    """A tool that the server runs; exactly one of http, openapi, mcp and python."""
+
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = Field(None, description="JSON Schema of the arguments.")
+    result_schema: dict[str, Any] | None = Field(None, description="JSON Schema of the result.")
+    expose: bool = Field(True, description="Offered to the model; otherwise only a fallback.")
+    auth: Auth | None = None
+    http: Http | None = None
+    openapi: OpenApi | None = None
+    mcp: Mcp | None = None
+    python: Python | None = None
+
+    @property
+    def kind(self) -> str:
+        """What kind of tool it is."""
+        return next(kind for kind in KINDS if getattr(self, kind) is not None)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        given = [kind for kind in KINDS if getattr(self, kind) is not None]
+        if len(given) != 1:
+            said = " and ".join(given) or "none of them"
+            raise ValueError(f"should be exactly one of {', '.join(KINDS)}, and is {said}")
+        return self
+
+
+KINDS = ("http", "openapi", "mcp", "python")
+
+
+class ServerEntry(ToolPolicy):
+    """An MCP server, reached over streamable HTTP or started as a command; policies for its tools.
+
+    `tools` are offered under the name `server__tool`, without an entry of their own.
+    """
+
+    url: Url | None = None
+    command: tuple[str, ...] = ()
+    environment: dict[str, Secret] = Field(default_factory=dict)
+    auth: Auth | None = None
+    tools: tuple[str, ...] = ()
+    require_approval: bool = False
+    pin_schemas: bool = True
+
+    @model_validator(mode="after")
+    def _one_transport(self) -> Self:
+        if bool(self.url) == bool(self.command):
+            raise ValueError("should have either url or command")
+        return self
+
+
+class RequestServers(Policy):
+    """MCP servers that requests bring themselves, by server_url: only these hosts."""
+
+    allow_hosts: tuple[str, ...] = ()
+    deny_private: bool = True
+
+
+class ToolsFile(Policy):
+    """The whole file."""
+
+    version: Literal[1] = 1
+    request: RequestPolicy = RequestPolicy()
+    tools: tuple[ToolEntry, ...] = ()
+    servers: dict[Name, ServerEntry] = Field(default_factory=dict)
+    request_servers: RequestServers = RequestServers()

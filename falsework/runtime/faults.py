@@ -1,0 +1,68 @@
+"""What can go wrong with a tool, as the model and the client are told it.
+
+Rule: raw exception text never leaves. Whoever catches a library's exception raises a Fault with a
+sentence of our own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+Kind = Literal[
+    "invalid_arguments",
+    "unknown_tool",
+    "not_allowed",
+    "approval_required",
+    "precondition_failed",
+    "rate_limited",
+    "overloaded",
+    "circuit_open",
+    "timeout",
+    "deadline_exhausted",
+    "unavailable",
+    "upstream_error",
+    "upstream_rejected",
+    "bad_response",
+    "too_large",
+    "blocked_egress",
+    "duplicate",
+    "cancelled",
+    "tool_error",
+    "internal",
+]
+"""The closed list of what an error can be; also the label `error_type`."""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+Effect = Literal["none", "applied", "not_applied", "unknown"]
+"""What became of a write: `unknown` where an attempt was sent and its answer never came."""
+
+BREAKING: frozenset[Kind] = frozenset({"timeout", "unavailable", "upstream_error"})
+"""What speaks against an upstream; everything else says nothing about its health."""
+
+REPEATABLE: frozenset[Kind] = frozenset(
+    {"rate_limited", "overloaded", "circuit_open", "timeout", "unavailable"}
+)
+"""What may be gone if the model tries again later."""
+
+
+@dataclass
+class Fault(Exception):
+    """A call that failed, or one attempt of it.
+
+    `reason` is what `retry_on` speaks of: connect, timeout, reset, crash, or an HTTP status.
+    `sent` tells whether the upstream may have received the attempt. `retry_after` is in seconds.
+    `code` is the upstream's own number: an HTTP status, or JSON-RPC's.
+    """
+
+    kind: Kind
+    message: str
+    reason: str = ""
+    sent: bool = False
+    retry_after: float | None = None
+    code: int | None = None
+    details: tuple[Mapping[str, Any], ...] = field(default_factory=tuple)
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"

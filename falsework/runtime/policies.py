@@ -1,0 +1,168 @@
+"""What a tools file may say of a tool: how long, how often, how many, and what instead.
+
+Every field has a sound default; `defaults:` in the file replaces them for all tools.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from falsework.runtime.conditions import Condition
+from falsework.runtime.faults import Kind
+from falsework.runtime.units import Bytes, Seconds
+
+EffectClass = Literal["pure", "read", "write", "destructive"]
+WRITING: frozenset[str] = frozenset({"write", "destructive"})
+
+
+class Policy(BaseModel):
+    """A part of the tools file: unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class RetryPolicy(Policy):
+    """When to try again."""
+
+    max_attempts: int = Field(3, ge=1, le=5, description="Attempts, the first included.")
+    base: Seconds = Field(0.1, description="Full jitter: random(0, base * 2^n), at most cap.")
+    cap: Seconds = 2.0
+    retry_after_cap: Seconds = Field(5.0, description="The longest Retry-After that is obeyed.")
+    retry_on: tuple[str | int, ...] = ("connect", "timeout", "reset", 429, 502, 503, 504)
+
+
+class RetryBudgetPolicy(Policy):
+    """Retries per upstream: every call earns `ratio`, every retry costs 1."""
+
+    ratio: float = Field(0.2, ge=0, le=1)
+    burst: float = Field(10, ge=0)
+
+
+class BreakerPolicy(Policy):
+    """When to leave an upstream alone."""
+
+    enabled: bool = True
+    window: Seconds = 30.0
+    min_calls: int = Field(10, ge=1)
+    failure_rate: float = Field(0.5, gt=0, le=1)
+    slow_call: Seconds = 2.0
+    slow_rate: float = Field(0.8, gt=0, le=1)
+    open_for: Seconds = 5.0
+    open_max: Seconds = 60.0
+    successes_to_close: int = Field(3, ge=1)
+
+
+class BulkheadPolicy(Policy):
+    """How many calls of a tool at once."""
+
+    max_concurrent: int = Field(16, ge=1)
+    max_queue: int = Field(32, ge=0)
+    queue_timeout: Seconds = 0.25
+
+
+class RatePolicy(Policy):
+    """How many attempts reach an upstream in how long."""
+
+    calls: int = Field(ge=1)
+    per: Seconds = 1.0
+
+
+class HedgePolicy(Policy):
+    """A second copy of a slow read."""
+
+    after: Literal["p95"] | Seconds = "p95"
+    floor: Seconds = 0.2
+
+
+class CachePolicy(Policy):
+    """How long a result may be used again."""
+
+    ttl: Seconds = 0.0
+    stale_if_error: Seconds = 0.0
+
+
+class Fallback(Policy):
+    """What answers instead: another tool, an old result, or a constant."""
+
+    tool: str | None = None
+    stale: bool = False
+    value: Any = None
+    partial: bool = False
+    when: tuple[Kind, ...] = ("unavailable", "timeout", "circuit_open", "overloaded",
+                              "upstream_error", "rate_limited")  # fmt: skip
+
+
+class Idempotency(Policy):
+    """The upstream honours a key: the same key never acts twice."""
+
+    header: str = "Idempotency-Key"
+
+
+class Verify(Policy):
+    """A read that tells what became of a write whose answer never came."""
+
+    tool: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    matches: Condition = Field(description="Of `args` and `result`; true where it was applied.")
+
+
+class Approval(Policy):
+    """Calls that wait for a person."""
+
+    when: Condition | None = Field(None, description="Of `args`; otherwise always.")
+
+
+class Limits(Policy):
+    """How much a tool may answer."""
+
+    max_response_bytes: Bytes = 256 * 2**10
+    max_result_chars: int = Field(8000, ge=16, description="Characters that the model is given.")
+    max_json_depth: int = Field(32, ge=1)
+
+
+class Egress(Policy):
+    """Where a tool may connect to: its own URL's host, and what stands here."""
+
+    allow_hosts: tuple[str, ...] = ()
+    deny_private: bool | None = Field(
+        None, description="Refuse private addresses; by itself unless the URL names one."
+    )
+    require_tls: bool | None = Field(None, description="By itself, unless to a private address.")
+
+
+class ToolPolicy(Policy):
+    """How a tool is called, whatever kind it is."""
+
+    effect: EffectClass | None = Field(None, description="Otherwise what its kind suggests.")
+    deadline: Seconds = Field(8.0, description="All attempts, waits and fallbacks.")
+    attempt_timeout: Seconds = 3.0
+    connect_timeout: Seconds = 0.5
+    retry: RetryPolicy = RetryPolicy()
+    retry_budget: RetryBudgetPolicy = RetryBudgetPolicy()
+    breaker: BreakerPolicy = BreakerPolicy()
+    bulkhead: BulkheadPolicy = BulkheadPolicy()
+    rate_limit: RatePolicy | None = None
+    hedge: HedgePolicy | None = None
+    cache: CachePolicy = CachePolicy()
+    fallback: tuple[Fallback, ...] = ()
+    idempotency: Idempotency | None = None
+    verify: Verify | None = None
+    requires: tuple[str, ...] = ()
+    approval: Approval | None = None
+    limits: Limits = Limits()
+    egress: Egress = Egress()
+    on_cancel: Literal["cancel", "finish"] | None = Field(
+        None, description="When the client leaves; otherwise writes finish."
+    )
+
+
+class RequestPolicy(Policy):
+    """How far one request may go."""
+
+    deadline: Seconds = 60.0
+    max_steps: int = Field(8, ge=1, description="Turns of the model.")
+    max_tool_calls: int = Field(12, ge=0)
+    max_parallel: int = Field(4, ge=1)
+    max_identical_calls: int = Field(2, ge=1)
+    max_failed_steps: int = Field(3, ge=1, description="In a row, before an answer is asked for.")
+    answer_reserve: Seconds = Field(2.5, description="Of the deadline, kept from tools.")

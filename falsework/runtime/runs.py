@@ -1,0 +1,178 @@
+"""The tool calls of one request: in parallel and in order, remembered, and within limits.
+
+A limit doesn't end a request with an error: it ends the calls, and the model is asked for its answer.
+"""
+
+import hashlib
+import hmac
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import anyio
+
+from falsework.runtime import telemetry
+from falsework.runtime.deadlines import Deadline
+from falsework.runtime.faults import Fault
+from falsework.runtime.outcomes import Outcome, canonical
+from falsework.runtime.policies import RequestPolicy
+from falsework.runtime.tools import Asked, Circumstances, ServerTool
+
+Record = Callable[[Outcome], Awaitable[None]]
+
+AGAIN = "The same call was made before; this is its result."
+
+
+class Finish(Protocol):
+    """Runs something to its end, whoever stops waiting for it."""
+
+    async def __call__(self, work: Callable[[], Awaitable[Outcome]]) -> Outcome: ...
+
+
+async def _forget(_: Outcome) -> None:
+    """Record nothing."""
+
+
+@dataclass
+class Run:
+    """The calls of one request.
+
+    `deadline` is the request's; tools may use it up to the reserve for the answer. `record` is told
+    each outcome before the model is. `memory` are outcomes of an earlier try of the same request.
+    """
+
+    id: str
+    tools: Mapping[str, ServerTool]
+    deadline: Deadline
+    policy: RequestPolicy
+    finish: Finish
+    principal: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    record: Record = _forget
+    max_tool_calls: int | None = None
+    memory: dict[tuple[str, str], Outcome] = field(default_factory=dict)
+    executed: list[Outcome] = field(default_factory=list)
+    stopped_by: str = ""
+    steps: int = 0
+    _identical: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _failed_steps: int = 0
+    _started: int = 0
+
+    def may_call(self) -> bool:
+        """Tell whether the next turn of the model may call tools; count the turn."""
+        self.steps += 1
+        if self.steps >= self.policy.max_steps:
+            self._stop("max_steps")
+        if self.deadline.left() <= self.policy.answer_reserve:
+            self._stop("deadline")
+        return not self.stopped_by
+
+    async def call(self, asked: Sequence[Asked], approved: frozenset[str] = frozenset()) -> list[Outcome]:
+        """Run the calls of one turn; return their outcomes in the order of the calls."""
+        ends: list[Outcome | None] = [None] * len(asked)
+        places = anyio.CapacityLimiter(self.policy.max_parallel)
+        first_of: dict[tuple[str, str], anyio.Event] = {}
+
+        async def one(index: int, each: Asked) -> None:
+            mine = self._identity(each)
+            done = first_of.get(mine)
+            if done:
+                await done.wait()  # the same call, twice in one turn: the first answers both
+            else:
+                first_of[mine] = done = anyio.Event()
+            async with places:
+                try:
+                    ends[index] = await self._one(each, each.id in approved)
+                finally:
+                    done.set()
+
+        async with anyio.create_task_group() as tasks:
+            for index, each in enumerate(asked):
+                tasks.start_soon(one, index, each)
+        outcomes = [end for end in ends if end is not None]
+        self.executed += outcomes
+        self._judge(outcomes)
+        return outcomes
+
+    async def _one(self, asked: Asked, approved: bool) -> Outcome:
+        identity = self._identity(asked)
+        self._identical[identity] += 1
+        if self._identical[identity] > self.policy.max_identical_calls:
+            self._stop("identical_calls")
+        known = self.memory.get(identity)
+        if known and known.ok:
+            return replace(known, call_id=asked.id, note=AGAIN, attempts=0, seconds=0.0)
+        refusal = self._refused(asked)
+        if refusal:
+            return Outcome(asked.id, asked.name, asked.arguments, fault=refusal)
+        self._started += 1
+        tool = self.tools[asked.name]
+        under = Circumstances(
+            self.deadline.before(self.policy.answer_reserve),
+            self.principal,
+            self._key(asked),
+            self.headers,
+            approved,
+        )
+
+        async def work() -> Outcome:
+            outcome = await tool.call(asked, under)
+            self.memory[identity] = outcome
+            await self.record(outcome)
+            return outcome
+
+        try:
+            return await (self.finish(work) if tool.finishes else work())
+        except anyio.get_cancelled_exc_class():
+            telemetry.CANCELLED.labels(asked.name).inc()
+            raise
+
+    def _refused(self, asked: Asked) -> Fault | None:
+        tool = self.tools.get(asked.name)
+        if tool is None:
+            return Fault("unknown_tool", f"There is no tool '{asked.name[:64]}'.")
+        most = self.policy.max_tool_calls
+        most = most if self.max_tool_calls is None else min(most, self.max_tool_calls)
+        if self._started >= most:
+            self._stop("max_tool_calls")
+            return Fault("not_allowed", "No more tool calls are allowed in this request.")
+        done = {outcome.tool for outcome in (*self.executed, *self.memory.values()) if outcome.ok}
+        missing = [name for name in tool.entry.requires if name not in done]
+        if missing:
+            message = f"'{missing[0]}' has to succeed first."
+            return Fault("precondition_failed", message, hint=f"Call '{missing[0]}' before.")
+        return None
+
+    def _judge(self, outcomes: Sequence[Outcome]) -> None:
+        failed = bool(outcomes) and not any(outcome.ok for outcome in outcomes)
+        self._failed_steps = self._failed_steps + 1 if failed else 0
+        if self._failed_steps >= self.policy.max_failed_steps:
+            self._stop("failed_steps")
+
+    def _stop(self, by: str) -> None:
+        if not self.stopped_by:
+            self.stopped_by = by
+            telemetry.STOPPED.labels(by).inc()
+
+    def _identity(self, asked: Asked) -> tuple[str, str]:
+        tool = self.tools.get(asked.name)
+        try:
+            return (asked.name, canonical(tool.read(asked.arguments) if tool else {}))
+        except Fault:
+            return (asked.name, asked.arguments)
+
+    def _key(self, asked: Asked) -> str:
+        """Return what makes this call the same call when the whole request is sent again."""
+        name, arguments = self._identity(asked)
+        return hmac.new(self.id.encode(), f"{name}\n{arguments}".encode(), hashlib.sha256).hexdigest()
+
+    def told(self) -> dict[str, Any]:
+        """Return what the client is told beside the reply."""
+        partial = any(not outcome.ok or outcome.degraded for outcome in self.executed)
+        return {
+            "steps": self.steps,
+            "tool_calls": self._started,
+            "partial": partial,
+            "stopped_by": self.stopped_by or None,
+        }

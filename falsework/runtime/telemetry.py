@@ -1,0 +1,108 @@
+"""Every name under which the runtime is seen from outside: metrics, spans, attributes.
+
+The GenAI conventions of OpenTelemetry are still in development, so they are spelled here alone.
+Labels come from closed lists: tools and upstreams of the tools file, kinds of faults.
+"""
+
+from opentelemetry import trace
+from prometheus_client import Counter, Gauge, Histogram
+
+FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+GEN_AI = tuple(0.01 * 2**n for n in range(14))
+COUNTS = tuple(range(17))
+
+REQUEST_SECONDS = Histogram(
+    "falsework_request_duration_seconds", "A request, from its body to its last byte.",
+    ("model", "api", "stream", "outcome"), buckets=FAST,
+)  # fmt: skip
+FIRST_TOKEN_SECONDS = Histogram(
+    "falsework_request_ttft_seconds", "Time to first token.", ("model", "api"), buckets=FAST
+)
+PHASE_SECONDS = Histogram(
+    "falsework_request_time_seconds", "Parts of a request; they sum to the whole.",
+    ("phase",), buckets=FAST,
+)  # fmt: skip
+MODEL_TURNS = Histogram(
+    "falsework_request_model_turns", "Turns of the model in a request.", buckets=COUNTS
+)
+TOOL_CALLS_OF_REQUEST = Histogram(
+    "falsework_request_tool_calls", "Calls that the server ran in a request.", buckets=COUNTS
+)
+DEADLINE_REMAINING = Histogram(
+    "falsework_request_deadline_remaining_seconds", "What was left of the deadline at the end.",
+    buckets=FAST,
+)  # fmt: skip
+STOPPED = Counter(
+    "falsework_request_stopped", "Requests that a limit led to their answer.", ("by",)
+)
+EXECUTE_SECONDS = Histogram(
+    "gen_ai_execute_tool_duration_seconds", "A call of a tool, all attempts together.",
+    ("tool", "tool_type", "error_type"), buckets=GEN_AI,
+)  # fmt: skip
+TOOL_CALLS = Counter(
+    "falsework_tool_calls", "Calls of tools.", ("tool", "kind", "effect", "outcome", "error_type")
+)
+ATTEMPT_SECONDS = Histogram(
+    "falsework_tool_attempt_duration_seconds", "One attempt.", ("tool", "outcome"), buckets=FAST
+)
+RETRIES = Counter("falsework_tool_retries", "Attempts after the first.", ("tool", "reason"))
+RETRIES_DENIED = Counter("falsework_retries_denied", "Retries that no budget was left for.",
+                         ("upstream",))  # fmt: skip
+RETRY_BUDGET = Gauge("falsework_retry_budget_tokens", "Retries that are left.", ("upstream",))
+HEDGES = Counter("falsework_tool_hedges", "Second copies of slow reads.", ("tool", "won"))
+BREAKER_STATE = Gauge(
+    "falsework_breaker_state", "0 closed, 1 half open, 2 open.", ("upstream",)
+)
+BREAKER_TRANSITIONS = Counter(
+    "falsework_breaker_transitions", "Changes of a breaker's state.", ("upstream", "before", "after")
+)
+BREAKER_REJECTIONS = Counter(
+    "falsework_breaker_rejections", "Attempts that a breaker kept away.", ("upstream",)
+)
+BULKHEAD_IN_FLIGHT = Gauge("falsework_bulkhead_in_flight", "Calls that run.", ("tool",))
+BULKHEAD_WAIT = Histogram(
+    "falsework_bulkhead_wait_seconds", "Waiting for a place.", ("tool",), buckets=FAST
+)
+BULKHEAD_REJECTIONS = Counter(
+    "falsework_bulkhead_rejections", "Calls that got no place.", ("tool",)
+)
+FALLBACKS = Counter("falsework_fallbacks", "Calls that something else answered.", ("tool", "to"))
+CACHE = Counter("falsework_cache", "Looks into the result cache.", ("tool", "result"))
+ARGUMENTS = Counter(
+    "falsework_argument_validation", "Arguments of calls, checked.", ("tool", "result")
+)
+REPLAYS = Counter("falsework_idempotent_replays", "Requests answered by a kept response.")
+AMBIGUOUS = Counter(
+    "falsework_ambiguous_writes", "Writes whose answer never came.", ("tool", "resolved")
+)
+DISCONNECTS = Counter("falsework_client_disconnects", "Clients that left early.", ("phase",))
+CANCELLED = Counter("falsework_cancelled_tools", "Calls that were given up.", ("tool",))
+LEAKED_THREADS = Gauge("falsework_leaked_threads", "Abandoned threads that still run.", ("tool",))
+MCP_UP = Gauge("falsework_mcp_server_up", "1 while a server is connected.", ("server",))
+MCP_RESTARTS = Gauge("falsework_mcp_restarts", "Connections that were lost.", ("server",))
+EGRESS_BLOCKED = Counter("falsework_egress_blocked", "Connections refused by the rules.", ("tool",))
+TRUNCATED = Counter("falsework_result_truncated", "Results cut for the model.", ("tool",))
+
+PHASES = ("queue", "prefill", "think", "decode", "tool", "backoff", "queue_tool", "other")
+
+TRACER = trace.get_tracer("falsework")
+
+WORKFLOW = "invoke_workflow"
+CHAT = "chat {model}"
+EXECUTE_TOOL = "execute_tool {name}"
+ATTEMPT = "attempt {number}"
+
+OPERATION = "gen_ai.operation.name"
+TOOL_NAME = "gen_ai.tool.name"
+TOOL_TYPE = "gen_ai.tool.type"
+CALL_ID = "gen_ai.tool.call.id"
+REQUEST_MODEL = "gen_ai.request.model"
+ERROR_TYPE = "error.type"
+ATTEMPT_NUMBER = "falsework.attempt.number"
+BREAKER = "falsework.breaker.state"
+DEADLINE_LEFT = "falsework.deadline_left_ms"
+BACKOFF = "falsework.backoff_ms"
+EXTENSION = "extension"
+"""gen_ai.tool.type of a tool that the server runs."""
+
+BREAKER_NUMBERS = {"closed": 0, "half_open": 1, "open": 2}

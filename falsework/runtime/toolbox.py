@@ -1,0 +1,192 @@
+"""All tools of a tools file, opened: connections, MCP servers, and what outlives a request."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+from anyio.abc import TaskGroup
+
+from falsework.runtime import telemetry
+from falsework.runtime.deadlines import Deadline
+from falsework.runtime.entries import Mcp, ServerEntry, ToolEntry, ToolsFile
+from falsework.runtime.executors.base import Executor
+from falsework.runtime.executors.credentials import credentials, secret
+from falsework.runtime.executors.egress import CheckedTransport, rules
+from falsework.runtime.executors.http import IN_QUERY, HttpExecutor
+from falsework.runtime.executors.mcp import McpExecutor, McpServer, over_http, over_stdio
+from falsework.runtime.executors.openapi import OpenApiExecutor, operation
+from falsework.runtime.executors.python import PythonExecutor
+from falsework.runtime.faults import Fault
+from falsework.runtime.outcomes import Outcome
+from falsework.runtime.policies import EffectClass, ToolPolicy
+from falsework.runtime.runs import Run
+from falsework.runtime.tools import ServerTool
+from falsework.runtime.upstreams import Upstream
+
+DESCRIBE_SECONDS = 10
+FINISH_SECONDS = 30
+"""How long writes that outlive their request may take when the server closes."""
+
+NO_TOOLS = ToolsFile()
+
+
+class Toolbox:
+    """The tools that this server runs; made by `opened`."""
+
+    def __init__(self, file: ToolsFile, folder: Path, stack: AsyncExitStack, tasks: TaskGroup) -> None:
+        self.file = file
+        self.tools: dict[str, ServerTool] = {}
+        self.servers: dict[str, McpServer] = {}
+        self.upstreams: dict[str, Upstream] = {}
+        self._folder = folder
+        self._stack = stack
+        self._tasks = tasks
+
+    def exposed(self) -> Iterator[ServerTool]:
+        """Yield the tools that a request may ask for."""
+        return (tool for tool in self.tools.values() if tool.entry.expose)
+
+    def of_server(self, label: str) -> list[ServerTool]:
+        """Return the tools of an MCP server."""
+        return [tool for tool in self.exposed() if tool.entry.mcp and tool.entry.mcp.server == label]
+
+    def run(self, run_id: str, seconds: float, **more: Any) -> Run:
+        """Return the run of a request that has so many seconds."""
+        policy = self.file.request
+        deadline = Deadline.after(min(seconds, policy.deadline))
+        return Run(run_id, self.tools, deadline, policy, self.finish, **more)
+
+    async def finish(self, work: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        """Run something to its end, whoever stops waiting for it."""
+        ends: list[Outcome] = []
+        over = anyio.Event()
+
+        async def run() -> None:
+            try:
+                ends.append(await work())
+            finally:
+                over.set()
+
+        self._tasks.start_soon(run)
+        await over.wait()
+        if not ends:
+            raise Fault("cancelled", "The server is shutting down.")
+        return ends[0]
+
+    async def add_server(self, name: str, entry: ServerEntry) -> None:
+        """Take an MCP server in, and its listed tools."""
+        environment = {key: secret(place) for key, place in entry.environment.items()}
+        if entry.url:
+            url, auth = entry.url, credentials(entry.auth)
+            allowed = rules(entry.egress, [url])
+
+            def client() -> httpx2.AsyncClient:
+                return httpx2.AsyncClient(
+                    transport=CheckedTransport(allowed), auth=auth,
+                    timeout=httpx2.Timeout(None, connect=entry.connect_timeout),
+                )  # fmt: skip
+
+            connect = over_http(url, client)
+        else:
+            connect = over_stdio(entry.command, environment, str(self._folder))
+        self.servers[name] = server = McpServer(name, connect, pin_schemas=entry.pin_schemas)
+        telemetry.MCP_UP.labels(name).set_function(lambda: float(server.up))
+        telemetry.MCP_RESTARTS.labels(name).set_function(lambda: float(server.restarts))
+        await self._tasks.start(server.run)
+        shared = entry.model_dump(include=set(ToolPolicy.model_fields), exclude_unset=True)
+        for tool in entry.tools:
+            mcp = Mcp(server=name, tool=tool)
+            approval = {"approval": {}} if entry.require_approval else {}
+            self.add_tool(ToolEntry(**{**approval, **shared}, name=f"{name}__{tool}", mcp=mcp))
+
+    def add_tool(self, entry: ToolEntry) -> None:
+        """Take a tool in; raise BadToolsFile."""
+        executor, effect = MAKERS[entry.kind](self, entry)
+        upstream = self.upstreams.get(executor.upstream)
+        if upstream is None:
+            upstream = self.upstreams[executor.upstream] = Upstream(executor.upstream, entry)
+        tool = ServerTool(entry, entry.effect or effect, executor, upstream, self.tools)
+        self.tools[entry.name] = tool
+
+    def _http(self, entry: ToolEntry) -> tuple[Executor, EffectClass]:
+        assert entry.http is not None, "the kind says so"
+        client = self._client(entry, entry.http.url)
+        made = HttpExecutor(entry.http, client, _key_header(entry), entry.limits.max_response_bytes)
+        return made, "read" if entry.http.method in IN_QUERY - {"DELETE"} else "write"
+
+    def _openapi(self, entry: ToolEntry) -> tuple[Executor, EffectClass]:
+        assert entry.openapi is not None, "the kind says so"
+        request, described = operation(entry.openapi, self._folder)
+        client = self._client(entry, request.url)
+        cap = entry.limits.max_response_bytes
+        made = OpenApiExecutor(request, client, _key_header(entry), cap)
+        made.described = described
+        return made, "read" if request.method in IN_QUERY - {"DELETE"} else "write"
+
+    def _mcp(self, entry: ToolEntry) -> tuple[Executor, EffectClass]:
+        assert entry.mcp is not None, "the kind says so"
+        server = self.servers[entry.mcp.server]
+        cap = entry.limits.max_response_bytes
+        return McpExecutor(server, entry.mcp.tool or entry.name, cap), "write"
+
+    def _python(self, entry: ToolEntry) -> tuple[Executor, EffectClass]:
+        assert entry.python is not None, "the kind says so"
+        safe = entry.effect in {"pure", "read"}
+        run_in = entry.python.run_in or ("thread" if safe else "process")
+        made = PythonExecutor(entry.python, run_in, entry.bulkhead.max_concurrent)
+        telemetry.LEAKED_THREADS.labels(entry.name).set_function(lambda: float(made.leaked))
+        return made, "write"
+
+    def _client(self, entry: ToolEntry, url: str) -> httpx2.AsyncClient:
+        urls = [url, *filter(None, [getattr(entry.auth, "token_url", None)])]
+        client = httpx2.AsyncClient(
+            transport=CheckedTransport(rules(entry.egress, urls)),
+            auth=credentials(entry.auth),
+            timeout=httpx2.Timeout(entry.attempt_timeout, connect=entry.connect_timeout),
+        )
+        self._stack.push_async_callback(client.aclose)
+        return client
+
+
+Maker = Callable[[Toolbox, ToolEntry], tuple[Executor, EffectClass]]
+MAKERS: Mapping[str, Maker] = {
+    "http": Toolbox._http,  # noqa: SLF001 - the table of this class's own makers
+    "mcp": Toolbox._mcp,  # noqa: SLF001
+    "openapi": Toolbox._openapi,  # noqa: SLF001
+    "python": Toolbox._python,  # noqa: SLF001
+}
+
+
+def _key_header(entry: ToolEntry) -> str | None:
+    return entry.idempotency.header if entry.idempotency else None
+
+
+async def _described(tool: ServerTool) -> None:
+    """Ask the upstream; where it can't be reached now, the first request asks again."""
+    try:
+        with anyio.move_on_after(DESCRIBE_SECONDS):
+            await tool.describe()
+    except Fault:
+        return
+
+
+@asynccontextmanager
+async def opened(file: ToolsFile = NO_TOOLS, folder: Path = Path()) -> AsyncGenerator[Toolbox]:
+    """Open a file's tools; raise BadToolsFile. Closing waits for writes that still run."""
+    async with AsyncExitStack() as stack, anyio.create_task_group() as servers:
+        async with anyio.create_task_group() as finishing:
+            toolbox = Toolbox(file, folder, stack, servers)
+            for name, server in file.servers.items():
+                await toolbox.add_server(name, server)
+            for entry in file.tools:
+                toolbox.add_tool(entry)
+            async with anyio.create_task_group() as describing:
+                for tool in toolbox.tools.values():
+                    describing.start_soon(_described, tool)
+            toolbox._tasks = finishing  # noqa: SLF001 - servers are started; now come requests
+            yield toolbox
+            finishing.cancel_scope.deadline = anyio.current_time() + FINISH_SECONDS
+        servers.cancel_scope.cancel()
