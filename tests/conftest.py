@@ -37,6 +37,12 @@ class Server:
         return self.log.read_text(errors="replace")
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run asynchronous tests on asyncio, as the server does."""
+    return "asyncio"
+
+
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """Give the folder of the built-in model, prepared if need be."""

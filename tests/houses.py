@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ from falsework.grammars.calls import Call
 from falsework.prompts.conversations import Prompter
 from falsework.prompts.dialects import DIALECTS, thinking
 from falsework.prompts.tokenizers import vocabulary_of
+from falsework.runtime.toolbox import Toolbox
+from falsework.server import completions
 from falsework.server.app import make_app
 from falsework.server.chat import Chat
 from falsework.server.desk import Desk
 from falsework.server.engines.scripted import ScriptedEngine
+from falsework.server.replies import Envelope
 from falsework.server.serving import Server
 from falsework.server.settings import Settings
 from falsework.server.turns import Scaffold
@@ -47,18 +50,21 @@ def scaffold_of(folder: Path, *, thinks: bool = False) -> Scaffold:
 
 def whole(engine: ScriptedEngine, scaffold: Scaffold, **fields: Any) -> Json:
     """Return the reply to a request as one object."""
-    chat = Chat(engine, scaffold, Desk(1), "fp")
-    return asyncio.run(chat.whole(asked(**fields)))
+    question = asked(**fields)
+    told = Chat(engine, scaffold, Desk(1)).told(question)
+    return asyncio.run(completions.whole(told, Envelope(question, "fp")))
 
 
 def chunks(
     engine: ScriptedEngine, scaffold: Scaffold, *, half_calls: bool = False, **fields: Any
 ) -> list[Json]:
     """Return the reply to a request chunk by chunk."""
-    chat = Chat(engine, scaffold, Desk(1), "fp", half_calls)
+    question = asked(stream=True, **fields)
+    steps = Chat(engine, scaffold, Desk(1)).told(question, half_calls=half_calls)
 
     async def told() -> list[Json]:
-        return [chunk async for chunk in chat.streamed(asked(stream=True, **fields))]
+        stream = completions.streamed(steps, Envelope(question, "fp"))
+        return [chunk async for chunk in stream]
 
     return asyncio.run(told())
 
@@ -66,9 +72,15 @@ def chunks(
 class Running:
     """A server that runs in a thread of its own."""
 
-    def __init__(self, engine: ScriptedEngine, scaffold: Scaffold, settings: Settings) -> None:
+    def __init__(
+        self,
+        engine: ScriptedEngine,
+        scaffold: Scaffold,
+        settings: Settings,
+        tools: AbstractAsyncContextManager[Toolbox] | None = None,
+    ) -> None:
         self.engine = engine
-        self.app = make_app(settings, engine, scaffold)
+        self.app = make_app(settings, engine, scaffold, tools)
         self.port = 0
         self.web: uvicorn.Server = Server(self.app, settings, self._listens)
         self._listening = threading.Event()
@@ -96,10 +108,13 @@ class Running:
 
 @contextmanager
 def running(
-    engine: ScriptedEngine, scaffold: Scaffold, settings: Settings = SETTINGS
+    engine: ScriptedEngine,
+    scaffold: Scaffold,
+    settings: Settings = SETTINGS,
+    tools: AbstractAsyncContextManager[Toolbox] | None = None,
 ) -> Iterator[Running]:
     """Run a server on the loopback."""
-    house = Running(engine, scaffold, settings)
+    house = Running(engine, scaffold, settings, tools)
     house.start()
     try:
         yield house

@@ -3,6 +3,8 @@
 import hashlib
 import time
 from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import anyio
@@ -11,13 +13,18 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from falsework import __version__
+from falsework.runtime.toolbox import Toolbox, opened
 from falsework.server.chat import Chat
+from falsework.server.completions import streamed, whole
+from falsework.server.deadlines import seconds_of
 from falsework.server.desk import Desk
 from falsework.server.door import Door, Keys, read, rendered
 from falsework.server.engines.base import Engine, EngineGone
 from falsework.server.questions import ask
 from falsework.server.refusals import NotFound, Refusal, ShuttingDown
-from falsework.server.replies import Json
+from falsework.server.replies import Envelope, Json, new_id
+from falsework.server.rounds import Rounds, Told
+from falsework.server.served import served
 from falsework.server.settings import Settings
 from falsework.server.streams import open_stream, unless_gone
 from falsework.server.turns import Scaffold
@@ -29,15 +36,17 @@ READY_SECONDS = 5
 class House:
     """What the routes share."""
 
+    toolbox: Toolbox
+    """The tools that this server runs; there as long as the application lives."""
+
     def __init__(self, settings: Settings, engine: Engine, scaffold: Scaffold) -> None:
         self.settings = settings
         self.engine = engine
         self.max_model_len = scaffold.max_model_len
         self.desk = Desk(settings.max_concurrent_requests)
         self.created = int(time.time())
-        half_calls = settings.stream_calls == "as_decoded"
-        fingerprint = _fingerprint(settings, scaffold)
-        self.chat = Chat(engine, scaffold, self.desk, fingerprint, half_calls)
+        self.fingerprint = _fingerprint(settings, scaffold)
+        self.chat = Chat(engine, scaffold, self.desk)
 
     async def seated(self) -> AsyncGenerator[None]:
         """Hold a seat until the whole reply is sent."""
@@ -48,10 +57,18 @@ class House:
         """Answer a chat request."""
         wire = parse(await read(request, self.settings.max_body_bytes))
         self.check_model(wire.model)
-        question = ask(wire, self.settings)
+        ours = await served(wire.tools or [], self.toolbox)
+        question = ask(wire, self.settings, ours)
+        envelope = Envelope(question, self.fingerprint)
+        half_calls = question.stream and self.settings.stream_calls == "as_decoded"
+        told: AsyncGenerator[Told] = self.chat.told(question, half_calls=half_calls)
+        if ours.by_position:
+            run = self.toolbox.run(new_id("run_"), seconds_of(request.headers))
+            envelope = replace(envelope, runtime=run.told)
+            told = Rounds(self.chat, run, ours.names).told(question)
         if question.stream:
-            return await open_stream(request, self.chat.streamed(question))
-        return JSONResponse(await unless_gone(request, self.chat.whole(question)))
+            return await open_stream(request, streamed(told, envelope))
+        return JSONResponse(await unless_gone(request, whole(told, envelope)))
 
     def check_model(self, name: str) -> None:
         """Refuse a model that isn't served."""
@@ -114,10 +131,24 @@ async def _refuse_route(request: Request, fault: Exception) -> Response:
     return rendered(refusal)
 
 
-def make_app(settings: Settings, engine: Engine, scaffold: Scaffold) -> FastAPI:
-    """Return the server's application; `app.state.desk` is where it can be closed."""
+def make_app(
+    settings: Settings,
+    engine: Engine,
+    scaffold: Scaffold,
+    tools: AbstractAsyncContextManager[Toolbox] | None = None,
+) -> FastAPI:
+    """Return the server's application; `app.state.desk` is where it can be closed.
+
+    `tools` are open as long as the application lives.
+    """
     house = House(settings, engine, scaffold)
-    app = FastAPI(title="Falsework", version=__version__, openapi_url=None)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        async with tools or opened() as house.toolbox:
+            yield
+
+    app = FastAPI(title="Falsework", version=__version__, openapi_url=None, lifespan=lifespan)
     app.state.desk = house.desk
     app.add_middleware(Door)
     app.add_exception_handler(Refusal, _refuse)

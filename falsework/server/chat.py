@@ -1,4 +1,4 @@
-"""One chat request: a question, its turn, the engine's pieces, a reply streamed or whole."""
+"""One turn of the model: a question, the engine's pieces, the steps of a reply."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -9,7 +9,7 @@ from falsework.server.desk import Desk
 from falsework.server.engines.base import Engine, Piece
 from falsework.server.questions import Question
 from falsework.server.refusals import Broken
-from falsework.server.replies import Chunks, Completion, Envelope, Json, Usage
+from falsework.server.replies import Usage, new_id
 from falsework.server.turns import Scaffold, Turn
 
 
@@ -20,44 +20,24 @@ class Chat:
     engine: Engine
     scaffold: Scaffold
     desk: Desk
-    fingerprint: str
-    half_calls: bool = False
-    """Whether a stream tells calls as they are decoded; a whole reply never holds half a call."""
 
-    async def whole(self, question: Question) -> Json:
-        """Return the reply as one object: the fold of what a stream would tell."""
-        envelope = Envelope(question, self.fingerprint)
-        completion = Completion(envelope)
-        usage = Usage(0, 0)
-        turn = await self.scaffold.prepare(question)
-        async with aclosing(self._told(turn, envelope, half_calls=False)) as told:
-            async for step in told:
-                if isinstance(step, Usage):
-                    usage = step
-                else:
-                    completion.add(step)
-        return completion.whole(usage)
-
-    async def streamed(self, question: Question) -> AsyncGenerator[Json]:
-        """Tell the reply chunk by chunk; closing it frees the engine."""
-        envelope = Envelope(question, self.fingerprint)
-        chunks = Chunks(envelope)
-        turn = await self.scaffold.prepare(question)
-        async with aclosing(self._told(turn, envelope, half_calls=self.half_calls)) as told:
-            async for step in told:
-                for chunk in chunks.usage(step) if isinstance(step, Usage) else chunks.of(step):
-                    yield chunk
-
-    def _told(
-        self, turn: Turn, envelope: Envelope, *, half_calls: bool
+    async def told(
+        self, question: Question, *, half_calls: bool = False
     ) -> AsyncGenerator[Step | Usage]:
-        pieces = self.engine.generate(turn.prompt, turn.sampling, turn.constraint, envelope.id)
-        question = envelope.question
+        """Tell the steps of a reply, then its usage; closing it frees the engine.
+
+        `half_calls` tells calls as they are decoded; otherwise once they are complete.
+        """
+        turn = await self.scaffold.prepare(question)
+        request_id = new_id("turn-")
+        pieces = self.engine.generate(turn.prompt, turn.sampling, turn.constraint, request_id)
         choices = [
             Choice(turn.reader(), question.stop, named=question.named, half_calls=half_calls)
             for _ in range(turn.sampling.n)
         ]
-        return _tell(choices, turn, self.desk.draw(pieces))
+        async with aclosing(_tell(choices, turn, self.desk.draw(pieces))) as steps:
+            async for step in steps:
+                yield step
 
 
 async def _tell(

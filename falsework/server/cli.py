@@ -14,10 +14,14 @@ from pydantic.fields import FieldInfo
 from falsework import __version__
 from falsework.bench.endpoints import Unanswered
 from falsework.prompts.dialects import DIALECTS
+from falsework.runtime.toolsfile import BadToolsFile
 from falsework.server.builtin import UnknownModel, prepare
+from falsework.server.toolscli import commands as tools_commands
 from falsework.server.settings import CONFIG_VARIABLE, BadSetting, Settings, flag, load
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown")
+
+app.add_typer(tools_commands, name="tools", help="Check a tools file, or call one of its tools.")
 
 UNSAID: tuple[Any, ...] = (None, "", ())
 """Defaults that an option's help doesn't name: the sentence says what happens."""
@@ -60,7 +64,7 @@ def serve(config: Path | None = None, **flags: Any) -> None:
         _check_dialect(settings.dialect)
         model_path = prepare(settings.model, typer.echo)
         asyncio.run(run_server(settings, model_path, typer.echo))
-    except (BadSetting, UnknownModel) as fault:
+    except (BadSetting, BadToolsFile, UnknownModel) as fault:
         typer.secho(f"Error: {fault}", err=True, fg=typer.colors.RED)
         raise typer.Exit(2) from fault
     except asyncio.CancelledError as ended:

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from falsework.grammars.calls import Tool
 from falsework.grammars.policy import ToolChoice
 from falsework.server.refusals import BadRequest, BadSchema
+from falsework.server.served import NOTHING_SERVED, Served
 from falsework.server.settings import Settings
 from falsework.server.wire import ToolReference, WireTool, WireToolChoice
 
@@ -24,8 +25,10 @@ NO_ARGUMENTS: Mapping[str, Any] = {
 AllowedMode = Literal["auto", "required"]
 
 
-def offered(tools: Sequence[WireTool], limits: Settings) -> tuple[Tool, ...]:
-    """Return the tools of a request, their names and sizes checked."""
+def offered(
+    tools: Sequence[WireTool], limits: Settings, served: Served = NOTHING_SERVED
+) -> tuple[Tool, ...]:
+    """Return the tools of a request, their names and sizes checked, and those that are served."""
     if len(tools) > limits.max_tools:
         raise BadRequest(
             f"Invalid 'tools': array too long. Expected an array with maximum length "
@@ -33,7 +36,15 @@ def offered(tools: Sequence[WireTool], limits: Settings) -> tuple[Tool, ...]:
             "tools",
             "array_above_max_length",
         )
-    named = tuple(_tool(tool, f"tools[{i}]", limits) for i, tool in enumerate(tools))
+    named = tuple(
+        one
+        for i, tool in enumerate(tools)
+        for one in (
+            served.by_position[i]
+            if i in served.by_position
+            else (_tool(tool, f"tools[{i}]", limits),)
+        )
+    )
     _refuse_duplicates(named)
     return named
 
@@ -42,7 +53,8 @@ def _tool(tool: WireTool, where: str, limits: Settings) -> Tool:
     function = tool.function
     if tool.type != "function":
         raise BadRequest(
-            f"Unsupported tool type: '{tool.type[:100]}'. Only 'function' is supported.",
+            f"Unsupported tool type: '{tool.type[:100]}'. Supported are 'function', and 'mcp' and "
+            "'server_tool' for tools that this server runs.",
             f"{where}.type",
             "invalid_value",
         )
@@ -91,11 +103,12 @@ def check_schema_size(
 
 def _refuse_duplicates(tools: Sequence[Tool]) -> None:
     seen: set[str] = set()
-    for i, tool in enumerate(tools):
+    for tool in tools:
         if tool.name in seen:
+            where = tool.where.removesuffix(".parameters")
             raise BadRequest(
                 f"Invalid 'tools': two tools are named '{tool.name}'. Tool names must be unique.",
-                f"tools[{i}].function.name",
+                f"{where}.name",
                 "invalid_value",
             )
         seen.add(tool.name)

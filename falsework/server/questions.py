@@ -11,6 +11,7 @@ from falsework.server.conversations import conversation
 from falsework.server.engines.base import Sampling
 from falsework.server.offers import check_schema_size, chosen, offered
 from falsework.server.refusals import BadRequest
+from falsework.server.served import NOTHING_SERVED, Served
 from falsework.server.settings import Settings
 from falsework.server.wire import ChatRequest, ResponseFormat
 
@@ -62,10 +63,13 @@ class Question:
         return bool(self.choice.callable_among(self.tools))
 
 
-def ask(request: ChatRequest, limits: Settings) -> Question:
+def ask(request: ChatRequest, limits: Settings, served: Served = NOTHING_SERVED) -> Question:
     """Return the question of a request, or refuse it by the name of the field at fault."""
     _check_lengths(request, limits)
-    tools = offered(request.tools or [], limits)
+    tools = offered(request.tools or [], limits, served)
+    if served.by_position and (request.n or 1) > 1:
+        message = "'n' has to be 1 where the server runs tools: each choice would run them."
+        raise BadRequest(message, "n", "invalid_value")
     parallel = request.parallel_tool_calls is not False
     return Question(
         model=request.model,

@@ -31,6 +31,15 @@ class Usage:
     cached: int = 0
     reasoning: int = 0
 
+    def plus(self, more: "Usage") -> "Usage":
+        """Return what both cost together."""
+        return Usage(
+            self.prompt + more.prompt,
+            self.completion + more.completion,
+            self.cached + more.cached,
+            self.reasoning + more.reasoning,
+        )
+
     def wire(self) -> Json:
         """Return it as clients read it."""
         return {
@@ -55,6 +64,12 @@ class Envelope:
     fingerprint: str
     id: str = field(default_factory=lambda: new_id("chatcmpl-"))
     created: int = field(default_factory=lambda: int(time.time()))
+    runtime: Callable[[], Json] | None = None
+    """What is told of the run, where the server ran tools."""
+
+    def beside(self) -> Json:
+        """Return what the usage tells beside the tokens."""
+        return {"tool_runtime": self.runtime()} if self.runtime else {}
 
     def around(self, kind: str, choices: list[Json]) -> Json:
         """Return an object of that kind that holds the choices."""
@@ -151,11 +166,18 @@ class Chunks:
             chunks.append(self._chunk(step.choice, {}, spoken.taken(), step.finish))
         return chunks
 
+    def executed(self, calls: list[Json]) -> list[Json]:
+        """Return the chunk that tells of calls which the server ran."""
+        begun = [] if self._spoken[0].role else [self._chunk(0, self._role())]
+        self._spoken[0].role = True
+        return [*begun, self._chunk(0, {"executed_tools": calls})]
+
     def usage(self, usage: Usage) -> list[Json]:
         """Return the last chunk, where the client asked for it."""
         if not self._question.include_usage:
             return []
-        return [{**self._envelope.around("chat.completion.chunk", []), "usage": usage.wire()}]
+        told = {**usage.wire(), **self._envelope.beside()}
+        return [{**self._envelope.around("chat.completion.chunk", []), "usage": told}]
 
     def _role(self) -> Json:
         # Some clients take "" before a call for an answer, others need it where text follows.
@@ -191,6 +213,8 @@ class Completion:
     def __init__(self, envelope: Envelope) -> None:
         self._envelope = envelope
         self._steps: list[list[Step]] = [[] for _ in range(envelope.question.sampling.n)]
+        self.executed: list[Json] = []
+        """Calls that the server ran."""
 
     def add(self, step: Step) -> None:
         """Take a step."""
@@ -199,7 +223,10 @@ class Completion:
     def whole(self, usage: Usage) -> Json:
         """Return the object."""
         choices = [self._choice(index, steps) for index, steps in enumerate(self._steps)]
-        whole = {**self._envelope.around("chat.completion", choices), "usage": usage.wire()}
+        if self.executed:
+            choices[0]["message"]["executed_tools"] = self.executed
+        told = {**usage.wire(), **self._envelope.beside()}
+        whole = {**self._envelope.around("chat.completion", choices), "usage": told}
         metadata = self._envelope.question.metadata
         return whole if metadata is None else {**whole, "metadata": dict(metadata)}
 

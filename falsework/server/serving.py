@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
@@ -13,6 +13,8 @@ import uvicorn
 from fastapi import FastAPI
 from sse_starlette.sse import AppStatus
 
+from falsework.runtime.toolbox import opened
+from falsework.runtime.toolsfile import read
 from falsework.server.app import make_app
 from falsework.server.greeting import greeting
 from falsework.server.settings import BadSetting, Settings
@@ -98,15 +100,17 @@ async def serve(settings: Settings, model_path: Path | str, announce: Announce) 
     os.environ.setdefault("VLLM_LOGGING_LEVEL", VLLM_LEVELS[settings.log_level])
     from falsework.server.engines.vllm import start  # noqa: PLC0415 - it takes seconds to import
 
+    tools = (read(Path(settings.tools)), Path(settings.tools).parent) if settings.tools else ()
     with closing(bind(settings)) as port:
         with _interruptible():
             engine, scaffold = await start(settings, model_path)
         try:
-            app = make_app(settings, engine, scaffold)
+            async with opened(*tools) as toolbox:
+                app = make_app(settings, engine, scaffold, nullcontext(toolbox))
 
-            def ready(number: int) -> None:
-                announce(greeting(settings, scaffold.dialect_name, number))
+                def ready(number: int) -> None:
+                    announce(greeting(settings, scaffold.dialect_name, number))
 
-            await Server(app, settings, ready).serve([port])
+                await Server(app, settings, ready).serve([port])
         finally:
             await engine.close()

@@ -109,6 +109,11 @@ class Settings(BaseModel):
         "can leave half a call in the stream.",
         json_schema_extra=ENDPOINT,
     )
+    tools: str = Field(
+        "",
+        description="A tools file: tools that this server runs itself.",
+        json_schema_extra=ENDPOINT,
+    )
     drain_seconds: float = Field(
         30,
         ge=0,

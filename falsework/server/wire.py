@@ -136,10 +136,15 @@ class FunctionDefinition(Wire):
 
 
 class WireTool(Wire):
-    """A tool as a client offers it."""
+    """A tool as a client offers it, or one that the server runs (`mcp`, `server_tool`)."""
 
     type: str
     function: FunctionDefinition | None = None
+    name: str | None = None
+    server_label: str | None = None
+    server_url: str | None = None
+    allowed_tools: list[str] | dict[str, Any] | None = None
+    require_approval: str | dict[str, Any] | None = None
 
 
 class FunctionName(Wire):

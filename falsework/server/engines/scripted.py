@@ -26,8 +26,12 @@ class ScriptedEngine:
     A line is a whole reply: what the prompt has said of it already isn't said again.
     """
 
-    def __init__(self, *lines: Line, cached_tokens: int = 0) -> None:
+    def __init__(
+        self, *lines: Line, cached_tokens: int = 0, turns: Sequence[Line] = ()
+    ) -> None:
+        """`turns` are said one a request, the last one again and again; otherwise `lines`."""
         self.lines = lines
+        self._turns = list(turns)
         self._cached_tokens = cached_tokens
         self.asked: list[tuple[tuple[int, ...], Sampling, Constraint | None]] = []
         self.open = 0
@@ -52,6 +56,8 @@ class ScriptedEngine:
         del request_id
         await self.check()
         self.asked.append((tuple(prompt), sampling, constraint))
+        if self._turns:
+            self.lines = (self._turns[min(len(self.asked), len(self._turns)) - 1],)
         self.open += 1
         try:
             opening = constraint.opening if constraint else ""

@@ -1,0 +1,26 @@
+"""How long a client waits for its reply, as far as it says so."""
+
+import math
+from collections.abc import Mapping
+
+DEADLINE = "x-request-deadline-ms"
+SDK_TIMEOUT = "x-stainless-read-timeout"
+"""Sent by OpenAI's SDKs, in seconds."""
+
+SDK_MARGIN = 1.0
+"""So much earlier we answer, so that the SDK doesn't give up and ask again."""
+
+
+def seconds_of(headers: Mapping[str, str]) -> float:
+    """Return the seconds that a request has; infinity where it doesn't say."""
+    return min(
+        _number(headers.get(DEADLINE)) / 1000, _number(headers.get(SDK_TIMEOUT)) - SDK_MARGIN
+    )
+
+
+def _number(said: str | None) -> float:
+    try:
+        number = float(said or "")
+    except ValueError:
+        return math.inf
+    return number if number > 0 else math.inf

@@ -1,0 +1,124 @@
+"""The tools of a request that this server runs itself: asked for by name, or by MCP server."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from falsework.grammars.calls import Tool
+from falsework.runtime.faults import Fault
+from falsework.runtime.toolbox import Toolbox
+from falsework.runtime.tools import ServerTool
+from falsework.server.refusals import BadRequest, Refusal
+from falsework.server.wire import WireTool
+
+KINDS = frozenset({"mcp", "server_tool"})
+
+
+class Unlisted(Refusal):
+    """An MCP server that doesn't say what it has."""
+
+    status = 424
+    type = "external_connector_error"
+    code = "http_error"
+
+
+@dataclass(frozen=True)
+class Served:
+    """The server's tools of a request, by the position of what asked for them.
+
+    `approval` are those of which the client said that a call needs its approval, `labels` the MCP
+    server of each tool that came from one.
+    """
+
+    by_position: Mapping[int, tuple[Tool, ...]] = field(default_factory=dict)
+    approval: frozenset[str] = frozenset()
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all."""
+        return frozenset(tool.name for tools in self.by_position.values() for tool in tools)
+
+
+NOTHING_SERVED = Served()
+
+
+async def served(tools: Sequence[WireTool], toolbox: Toolbox) -> Served:
+    """Return which of a request's tools the server runs; refuse what it doesn't have."""
+    found: dict[int, tuple[Tool, ...]] = {}
+    approval: set[str] = set()
+    labels: dict[str, str] = {}
+    for position, asked in enumerate(tools):
+        where = f"tools[{position}]"
+        if asked.type not in KINDS:
+            continue
+        meant = _of_server(asked, toolbox, where) if asked.type == "mcp" else [
+            _named(asked, toolbox, where)
+        ]  # fmt: skip
+        found[position] = tuple([await _described(tool, where) for tool in meant])
+        if asked.type == "mcp":
+            labels |= {tool.name: asked.server_label or "" for tool in meant}
+            approval |= {tool.name for tool in meant if _needs_approval(asked, tool)}
+    return Served(found, frozenset(approval), labels)
+
+
+def _named(asked: WireTool, toolbox: Toolbox, where: str) -> ServerTool:
+    tool = toolbox.tools.get(asked.name or "")
+    if tool is None or not tool.entry.expose:
+        known = ", ".join(tool.name for tool in toolbox.exposed()) or "none"
+        message = f"This server has no tool '{(asked.name or '')[:64]}'. It has: {known}."
+        raise BadRequest(message, f"{where}.name", "invalid_value")
+    return tool
+
+
+def _of_server(asked: WireTool, toolbox: Toolbox, where: str) -> list[ServerTool]:
+    label = asked.server_label
+    if label is None:
+        missing = f"{where}.server_label"
+        message = f"Missing required parameter: '{missing}'."
+        raise BadRequest(message, missing, "missing_required_parameter")
+    if label not in toolbox.servers:
+        known = ", ".join(toolbox.servers) or "none"
+        message = f"This server knows no MCP server '{label[:64]}'. It knows: {known}."
+        raise BadRequest(message, f"{where}.server_label", "invalid_value")
+    if asked.server_url is not None:
+        message = "The MCP servers are the operator's: leave 'server_url' out."
+        raise BadRequest(message, f"{where}.server_url", "unsupported_parameter")
+    tools = toolbox.of_server(label)
+    only = _allowed(asked)
+    if only is None:
+        return tools
+    if strangers := only - {_bare(tool) for tool in tools}:
+        message = f"The MCP server '{label}' has no tool '{sorted(strangers)[0][:64]}' here."
+        raise BadRequest(message, f"{where}.allowed_tools", "invalid_value")
+    return [tool for tool in tools if _bare(tool) in only]
+
+
+def _allowed(asked: WireTool) -> set[str] | None:
+    allowed = asked.allowed_tools
+    names = allowed.get("tool_names") if isinstance(allowed, dict) else allowed
+    return None if names is None else set(names)
+
+
+def _bare(tool: ServerTool) -> str:
+    """Return the name by which the MCP server itself knows a tool."""
+    mcp = tool.entry.mcp
+    return (mcp.tool if mcp else None) or tool.name
+
+
+def _needs_approval(asked: WireTool, tool: ServerTool) -> bool:
+    wanted = asked.require_approval
+    if isinstance(wanted, dict):
+        always = (wanted.get("always") or {}).get("tool_names")
+        never = (wanted.get("never") or {}).get("tool_names")
+        return _bare(tool) in (always or ()) or (never is not None and _bare(tool) not in never)
+    return wanted == "always"
+
+
+async def _described(tool: ServerTool, where: str) -> Tool:
+    try:
+        await tool.describe()
+    except Fault as fault:
+        message = f"Error retrieving tool list from MCP server: '{tool.name}'. {fault.message}"
+        raise Unlisted(message, "tools") from fault
+    assert tool.parameters is not None, "a described tool has parameters"
+    return Tool(tool.name, tool.description, tool.parameters, f"{where}.parameters")

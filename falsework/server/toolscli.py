@@ -1,0 +1,119 @@
+"""`falsework tools check FILE` and `falsework tools call NAME ARGUMENTS --tools FILE`."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+import typer
+import yaml
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from falsework.runtime.entries import ToolsFile
+from falsework.runtime.faults import Fault
+from falsework.runtime.outcomes import Outcome
+from falsework.runtime.policies import ToolPolicy
+from falsework.runtime.toolbox import Toolbox, opened
+from falsework.runtime.tools import Asked
+from falsework.runtime.toolsfile import BadToolsFile, read
+
+commands = typer.Typer(no_args_is_help=True)
+
+File = Annotated[Path, typer.Argument(help="The tools file.")]
+Tools = Annotated[Path, typer.Option("--tools", help="The tools file.")]
+
+
+@commands.command()
+def check(file: File) -> None:
+    """Say what is wrong with FILE, or print the policy of each of its tools."""
+    with _complaining():
+        anyio.run(_print_policies, read(file), file.parent)
+
+
+@commands.command()
+def call(
+    name: Annotated[str, typer.Argument(help="The tool.")],
+    arguments: Annotated[str, typer.Argument(help="Its arguments, as JSON.")] = "{}",
+    *,
+    tools: Tools,
+    approve: Annotated[bool, typer.Option(help="Approve the call, where it needs that.")] = False,
+) -> None:
+    """Run one tool by hand, through all its layers, and print what happened."""
+    with _complaining():
+        outcome = anyio.run(_call, read(tools), tools.parent, name, arguments, approve)
+    typer.echo(outcome.text())
+    raise typer.Exit(0 if outcome.ok else 1)
+
+
+class _complaining:
+    """Turns a bad tools file into a sentence and exit status 2."""
+
+    def __enter__(self) -> None:
+        sys.path.insert(0, str(Path.cwd()))  # where the functions of python tools are looked for
+
+    def __exit__(self, _: object, fault: BaseException | None, __: object) -> None:
+        faults = fault.exceptions if isinstance(fault, ExceptionGroup) else (fault,)
+        for each in faults:
+            if isinstance(each, BadToolsFile):
+                typer.secho(f"Error: {each}", err=True, fg=typer.colors.RED)
+                raise typer.Exit(2) from fault
+
+
+async def _print_policies(file: ToolsFile, folder: Path) -> None:
+    async with opened(file, folder) as toolbox:
+        for tool in toolbox.tools.values():
+            typer.secho(f"{tool.name} ({tool.kind}, {tool.upstream.name})", bold=True)
+            policy = tool.entry.model_dump(
+                mode="json", include=set(ToolPolicy.model_fields), exclude_none=True
+            )
+            typer.echo(_indented(yaml.safe_dump(policy, sort_keys=False)))
+    typer.echo(f"{len(toolbox.tools)} tools, and nothing is wrong with them.")
+
+
+def _indented(text: str) -> str:
+    return "".join(f"  {line}\n" for line in text.splitlines())
+
+
+async def _call(
+    file: ToolsFile, folder: Path, name: str, arguments: str, approved: bool
+) -> Outcome:
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    trace.set_tracer_provider(provider)
+    async with opened(file, folder) as toolbox:
+        outcome = await _outcome(toolbox, Asked("call_by_hand", name, arguments), approved)
+    for line in _told(spans.get_finished_spans()):
+        typer.secho(line, err=True, dim=True)
+    return outcome
+
+
+async def _outcome(toolbox: Toolbox, asked: Asked, approved: bool) -> Outcome:
+    if asked.name not in toolbox.tools:
+        known = ", ".join(toolbox.tools) or "none"
+        raise BadToolsFile(f"there is no tool '{asked.name}'. There is: {known}")
+    try:
+        await toolbox.tools[asked.name].describe()
+    except Fault as fault:
+        return Outcome(asked.id, asked.name, asked.arguments, fault=fault)
+    run = toolbox.run("by-hand", toolbox.file.request.deadline)
+    approvals = frozenset({asked.id} if approved else ())
+    (outcome,) = await run.call([asked], approvals)
+    return outcome
+
+
+def _told(spans: tuple[ReadableSpan, ...]) -> Iterator[str]:
+    """Yield a line for each span, in the order of their beginnings."""
+    ordered = sorted(spans, key=lambda span: span.start_time or 0)
+    first = (ordered[0].start_time or 0) if ordered else 0
+    for span in ordered:
+        begun = ((span.start_time or 0) - first) / 1e6
+        took = ((span.end_time or 0) - (span.start_time or 0)) / 1e6
+        said: dict[str, Any] = dict(span.attributes or {})
+        shown = {key.rpartition(".")[2]: value for key, value in said.items()}
+        yield f"{begun:8.1f} ms  {span.name} took {took:.1f} ms {json.dumps(shown)}"

@@ -1,0 +1,342 @@
+"""The fault table: what goes wrong upstream, and what the model is told of it."""
+
+import asyncio
+import email.utils
+import json
+import time
+from typing import Any
+
+import anyio
+import psutil
+import pytest
+from faulty import (
+    Upstream,
+    bomb,
+    breaks_off,
+    call,
+    calls,
+    drips,
+    hangs,
+    http_tool,
+    kind,
+    resets,
+    says,
+    says_bytes,
+    toolbox,
+    upstream,
+)
+
+pytestmark = pytest.mark.anyio
+
+QUICK = {"attempt_timeout": "250ms", "deadline": "2s", "retry": {"base": "1ms"}}
+PATIENT = {"breaker": {"enabled": False}, "retry": {"base": "0ms"}}
+
+
+def write(up: Upstream, **fields: Any) -> dict[str, Any]:
+    return http_tool(up, "change", "/change", method="POST", **fields)
+
+
+async def test_a_slow_read_is_sent_twice_and_the_first_answer_wins() -> None:
+    hedge = {"after": "50ms", "floor": "0ms"}
+    async with upstream(says(1, after=2), says(2)) as up, toolbox(http_tool(up, hedge=hedge)) as box:
+        outcome = await call(box)
+
+        assert outcome.value == 2
+        assert len(up.seen) == 2
+        assert outcome.seconds < 1
+
+
+async def test_a_read_that_hangs_is_tried_again_then_answered_by_the_fallback() -> None:
+    fallback = [{"value": "unknown", "partial": True}]
+    async with upstream(always=hangs) as up:
+        async with toolbox(http_tool(up, fallback=fallback, **QUICK)) as box:
+            outcome = await call(box)
+
+    assert (outcome.value, outcome.degraded, outcome.fallback) == ("unknown", True, "value")
+    assert json.loads(outcome.text())["degraded"] is True
+    assert len(up.seen) == 3
+    assert outcome.seconds < 2.05
+
+
+@pytest.mark.parametrize("behaviour", [hangs, resets, breaks_off, says({}, 500), says({}, 502)])
+async def test_a_write_whose_answer_never_came_is_not_repeated(behaviour: Any) -> None:
+    async with upstream(always=behaviour) as up, toolbox(write(up, **QUICK)) as box:
+        outcome = await call(box, name="change")
+
+    assert len(up.seen) == 1
+    assert outcome.effect == "unknown"
+    error = json.loads(outcome.text())["error"]
+    assert (error["effect"], error["retryable"]) == ("unknown", False)
+    assert error["hint"]
+
+
+@pytest.mark.parametrize(("found", "effect"), [(2, "applied"), (1, "not_applied")])
+async def test_what_became_of_a_write_is_found_out_by_a_read(found: int, effect: str) -> None:
+    verify = {"tool": "look", "arguments": {"id": "{id}"}, "matches": "result.version == args.id"}
+    async with upstream(resets, says({"version": found})) as up:
+        async with toolbox(http_tool(up), write(up, verify=verify)) as box:
+            outcome = await call(box, '{"id": 2}', "change")
+
+    assert (outcome.effect, outcome.ok) == (effect, effect == "applied")
+    assert [seen.method for seen in up.seen] == ["POST", "GET"]
+
+
+async def test_a_connection_that_is_refused_is_tried_again_for_writes_too() -> None:
+    up = Upstream(port=9)
+    async with toolbox(write(up, retry={"base": "1ms"})) as box:
+        outcome = await call(box, name="change")
+
+    assert (kind(outcome), outcome.attempts, outcome.effect) == ("unavailable", 3, "not_applied")
+
+
+async def test_a_write_with_a_key_that_the_upstream_honours_is_repeated_with_the_same_key() -> None:
+    async with upstream(resets, says("done")) as up:
+        async with toolbox(write(up, idempotency={}, retry={"base": "1ms"})) as box:
+            outcome = await call(box, name="change")
+
+    keys = {seen.headers["idempotency-key"] for seen in up.seen}
+    assert (outcome.value, outcome.effect, len(up.seen), len(keys)) == ("done", "applied", 2, 1)
+
+
+async def test_a_retry_after_that_fits_is_waited_for_by_all_callers() -> None:
+    pause = says({}, 429, retry_after_ms="300")
+    async with upstream(pause) as up, toolbox(http_tool(up)) as box:
+        begun = time.monotonic()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call, box, '{"id": 1}')
+            await anyio.sleep(0.05)
+            other = await call(box, '{"id": 2}')
+            waited = time.monotonic() - begun
+
+    assert other.ok
+    assert waited >= 0.3
+    assert box.upstreams[up.url].breaker.state == "closed"
+
+
+async def test_a_retry_after_that_is_too_long_is_told_at_once() -> None:
+    async with upstream(says({}, 429, retry_after="60")) as up, toolbox(http_tool(up)) as box:
+        outcome = await call(box)
+        error = outcome.envelope()["error"]
+
+        assert (error["type"], error["retryable"]) == ("rate_limited", True)
+        assert 59_000 <= error["retry_after_ms"] <= 60_000
+        assert outcome.seconds < 0.1
+
+
+@pytest.mark.parametrize(
+    "said", [email.utils.formatdate(time.time() + 1, usegmt=True), "soon", "-5", "١"]
+)
+async def test_a_retry_after_is_a_date_or_nothing(said: str) -> None:
+    async with upstream(says({}, 429, retry_after=said)) as up, toolbox(http_tool(up)) as box:
+        outcome = await call(box)
+
+    assert outcome.ok
+
+
+async def test_an_upstream_that_only_fails_is_left_alone_from_the_tenth_call_on() -> None:
+    async with upstream(always=says({}, 500)) as up, toolbox(http_tool(up)) as box:
+        first = [kind(await call(box, f'{{"id": {n}}}')) for n in range(10)]
+        reached = len(up.seen)
+        begun = time.monotonic()
+        after = [kind(await call(box, f'{{"id": {n}}}')) for n in range(100)]
+        each = (time.monotonic() - begun) / 100
+
+    assert first == ["upstream_error"] * 10
+    assert after == ["circuit_open"] * 100
+    assert len(up.seen) == reached
+    assert each < 0.005
+
+
+@pytest.mark.parametrize(("share", "success"), [(0.1, 0.995), (0.3, 0.8)])
+async def test_retries_pay_for_faults_without_flooding_the_upstream(
+    share: float, success: float
+) -> None:
+    """Every tenth call, or three of ten, in an order that is the same each time."""
+    bad = [int(n * share) != int((n + 1) * share) for n in range(2000)]
+    script = [says({}, 503) if each else says({}) for each in bad]
+    async with upstream(*script) as up, toolbox(http_tool(up, **PATIENT)) as box:
+        outcomes = [await call(box, f'{{"id": {n}}}') for n in range(500)]
+
+    assert sum(outcome.ok for outcome in outcomes) / 500 >= success
+    assert len(up.seen) <= 1.2 * 500 + 10
+
+
+async def test_in_an_outage_the_upstream_gets_a_fifth_more_than_its_calls_and_the_burst() -> None:
+    async with upstream(always=says({}, 503)) as up, toolbox(http_tool(up, **PATIENT)) as box:
+        for n in range(200):
+            await call(box, f'{{"id": {n}}}')
+
+    assert len(up.seen) <= 1.2 * 200 + 10
+
+
+async def test_an_open_breaker_falls_back_to_a_replica_and_then_to_an_old_result() -> None:
+    fallback = [{"tool": "replica"}, {"stale": True}]
+    cache = {"stale_if_error": "1m"}
+    async with upstream(says("fresh"), always=says({}, 500)) as up:
+        async with upstream(says("copy"), always=says({}, 500)) as other:
+            looked = http_tool(up, fallback=fallback, cache=cache)
+            replica = http_tool(other, "replica", expose=False)
+            async with toolbox(looked, replica) as box:
+                ends = [await call(box) for _ in range(3)]
+
+    assert [end.value for end in ends] == ["fresh", "copy", "fresh"]
+    assert [end.fallback for end in ends] == ["none", "replica", "stale"]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "expected"),
+    [
+        (says_bytes(b"{", content_type="application/json"), "bad_response"),
+        (says_bytes(b"x", content_encoding="gzip"), "bad_response"),
+        (says_bytes(b"x", content_encoding="zstd"), "bad_response"),
+        (says_bytes(b"[" * 40 + b"]" * 40), "bad_response"),
+        (says("no number"), "bad_response"),
+        (says_bytes(b"1" * 300_000), "too_large"),
+        (bomb(50 * 2**20), "too_large"),
+        (says({"why": "gone"}, 404), "upstream_rejected"),
+        (says({}, 302, location="http://169.254.169.254/"), "blocked_egress"),
+    ],
+)
+async def test_an_answer_that_cannot_be_used_is_not_asked_for_again(
+    behaviour: Any, expected: str
+) -> None:
+    schema = {"type": "integer"}
+    async with upstream(always=behaviour) as up:
+        async with toolbox(http_tool(up, result_schema=schema)) as box:
+            outcome = await call(box)
+
+    assert (kind(outcome), len(up.seen)) == (expected, 1)
+
+
+async def test_what_is_wrong_with_an_answer_is_pointed_at() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "integer"}}}}
+    async with upstream(says({"a": [1, "x"]})) as up:
+        async with toolbox(http_tool(up, result_schema=schema)) as box:
+            outcome = await call(box)
+
+    assert outcome.fault is not None
+    assert [detail["pointer"] for detail in outcome.fault.details] == ["/a/1"]
+
+
+async def test_an_answer_that_is_too_large_is_never_held() -> None:
+    process = psutil.Process()
+    async with upstream(always=bomb(200 * 2**20)) as up, toolbox(http_tool(up)) as box:
+        await call(box)
+        before = process.memory_info().rss
+        for n in range(5):
+            assert kind(await call(box, f'{{"id": {n}}}')) == "too_large"
+
+    assert process.memory_info().rss - before < 20 * 2**20
+
+
+async def test_an_answer_that_drips_is_cut_at_the_deadline() -> None:
+    fields = {"deadline": "300ms", "attempt_timeout": "5s"}
+    async with upstream(always=drips) as up, toolbox(http_tool(up, **fields)) as box:
+        outcome = await call(box)
+
+    assert kind(outcome) == "timeout"
+    assert 0.29 < outcome.seconds < 0.36
+
+
+async def test_a_read_whose_answer_breaks_off_is_tried_again() -> None:
+    async with upstream(breaks_off, says("whole")) as up, toolbox(http_tool(up)) as box:
+        outcome = await call(box)
+
+    assert (outcome.value, outcome.attempts) == ("whole", 2)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://nowhere.invalid/", "unavailable"),
+        ("https://localhost.localdomain/", "blocked_egress"),
+        ("https://127.0.0.1.nip.example/", "blocked_egress"),
+    ],
+)
+async def test_names_that_lead_to_private_addresses_are_blocked_before_a_byte_is_sent(
+    url: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def resolve(host: str, port: int, **_: Any) -> list[Any]:
+        if "invalid" in host:
+            raise OSError(host)
+        return [(2, 1, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(anyio, "getaddrinfo", resolve)
+    tool = {**http_tool(Upstream()), "http": {"url": url}, "retry": {"base": "0ms"}}
+    async with toolbox(tool) as box:
+        outcome = await call(box)
+
+    assert kind(outcome) == expected
+
+
+async def test_a_full_bulkhead_rejects_and_leaves_other_tools_alone() -> None:
+    full = {"bulkhead": {"max_concurrent": 1, "queue_timeout": "50ms"}}
+    async with upstream(always=says("slow", after=0.3)) as up, upstream() as other:
+        async with toolbox(http_tool(up, **full), http_tool(other, "quick")) as box:
+            asked = [("look", '{"id": 1}'), ("look", '{"id": 2}'), ("quick", "{}")]
+            ends = await calls(box, asked)
+
+    assert sorted(kind(end) for end in ends[:2]) == ["ok", "overloaded"]
+    assert ends[2].ok
+    assert ends[2].seconds < 0.2
+
+
+async def test_half_of_parallel_calls_may_fail_and_all_are_told_in_order() -> None:
+    async with upstream() as up, upstream(always=says({}, 500)) as bad:
+        async with toolbox(http_tool(up, "good"), http_tool(bad, "bad")) as box:
+            asked = [("good", '{"id": 1}'), ("bad", '{"id": 1}'),
+                     ("bad", '{"id": 2}'), ("good", '{"id": 2}')]  # fmt: skip
+            ends = await calls(box, asked)
+
+    assert [end.call_id for end in ends] == ["call_0", "call_1", "call_2", "call_3"]
+    assert [kind(end) for end in ends] == ["ok", "upstream_error", "upstream_error", "ok"]
+
+
+async def test_reads_of_one_reply_run_at_once() -> None:
+    async with upstream(always=says("late", after=0.5)) as up, toolbox(http_tool(up)) as box:
+        begun = time.monotonic()
+        ends = await calls(box, [("look", f'{{"id": {n}}}') for n in range(4)])
+
+    assert all(end.ok for end in ends)
+    assert time.monotonic() - begun < 0.7
+
+
+async def test_five_thousand_cancelled_calls_leave_no_task_and_no_connection() -> None:
+    async with upstream(always=says("late", after=0.02)) as up:
+        wide = {"bulkhead": {"max_concurrent": 100, "max_queue": 1000}}
+        async with toolbox(http_tool(up, breaker={"enabled": False}, **wide)) as box:
+            tasks_before = len(asyncio.all_tasks())
+
+            async def leave(number: int) -> None:
+                with anyio.move_on_after(number % 23 / 1000):
+                    await call(box, f'{{"id": {number}}}')
+
+            for start in range(0, 5000, 100):
+                async with anyio.create_task_group() as tasks:
+                    for number in range(start, start + 100):
+                        tasks.start_soon(leave, number)
+            after = [await call(box, f'{{"id": {-n}}}') for n in range(10)]
+            await asyncio.sleep(0.1)
+            tasks_after = len(asyncio.all_tasks())
+            servers_own = up.open
+
+    assert all(outcome.ok for outcome in after)
+    assert tasks_after - servers_own <= tasks_before + 1
+    assert box.tools["look"].bulkhead.in_flight == 0
+
+
+async def test_ten_thousand_writes_with_lost_answers_are_never_doubled() -> None:
+    """Every third answer is lost; the model asks again whenever it is told that it may."""
+    lost = [resets if n % 3 == 0 else says("done") for n in range(3000)]
+    async with upstream(*lost) as up:
+        wide = {"bulkhead": {"max_concurrent": 64, "max_queue": 1000}, "breaker": {"enabled": False}}
+        async with toolbox(write(up, retry={"base": "0ms"}, **wide)) as box:
+            for n in range(2000):
+                outcome = await call(box, f'{{"id": {n}}}', "change")
+                if json.loads(outcome.text() if not outcome.ok else '{"error": {}}')["error"].get(
+                    "retryable"
+                ):
+                    await call(box, f'{{"id": {n}}}', "change")
+    ids = [json.loads(seen.body)["id"] for seen in up.seen]
+
+    assert len(ids) == len(set(ids)) == 2000
