@@ -206,5 +206,7 @@ class Attempts:
                 return await self._executor.attempt(arguments, ticket)
         finally:
             effort.sent |= ticket.sent
+        if not ticket.sent:
+            raise Fault("unavailable", "The upstream couldn't be reached in time.", "connect")
         message = f"The tool didn't answer within {self._policy.attempt_timeout:g} s."
-        raise Fault("timeout", message, "timeout", sent=ticket.sent)
+        raise Fault("timeout", message, "timeout", sent=True)

@@ -28,7 +28,8 @@ class RetryPolicy(Policy):
     base: Seconds = Field(0.1, description="Full jitter: random(0, base * 2^n), at most cap.")
     cap: Seconds = 2.0
     retry_after_cap: Seconds = Field(5.0, description="The longest Retry-After that is obeyed.")
-    retry_on: tuple[str | int, ...] = ("connect", "timeout", "reset", 429, 502, 503, 504)
+    retry_on: tuple[str | int, ...] = ("connect", "timeout", "reset", "crash", 429, 502,
+                                      503, 504)  # fmt: skip
 
 
 class RetryBudgetPolicy(Policy):

@@ -24,6 +24,7 @@ from falsework.runtime.outcomes import Outcome
 from falsework.runtime.policies import EffectClass, ToolPolicy
 from falsework.runtime.runs import Run
 from falsework.runtime.tools import ServerTool
+from falsework.runtime.toolsfile import BadToolsFile
 from falsework.runtime.upstreams import Upstream
 
 DESCRIBE_SECONDS = 10
@@ -36,14 +37,33 @@ NO_TOOLS = ToolsFile()
 class Toolbox:
     """The tools that this server runs; made by `opened`."""
 
-    def __init__(self, file: ToolsFile, folder: Path, stack: AsyncExitStack, tasks: TaskGroup) -> None:
+    def __init__(
+        self,
+        file: ToolsFile,
+        folder: Path,
+        stack: AsyncExitStack,
+        servers: TaskGroup,
+        finishing: TaskGroup,
+    ) -> None:
+        """`servers` owns the connections to MCP servers, `finishing` what outlives a request."""
         self.file = file
         self.tools: dict[str, ServerTool] = {}
         self.servers: dict[str, McpServer] = {}
         self.upstreams: dict[str, Upstream] = {}
         self._folder = folder
         self._stack = stack
-        self._tasks = tasks
+        self._servers = servers
+        self._finishing = finishing
+
+    async def fill(self) -> None:
+        """Take in what the file has; raise BadToolsFile."""
+        for name, server in self.file.servers.items():
+            await self.add_server(name, server)
+        for entry in self.file.tools:
+            self.add_tool(entry)
+        async with anyio.create_task_group() as describing:
+            for tool in self.tools.values():
+                describing.start_soon(_described, tool)
 
     def exposed(self) -> Iterator[ServerTool]:
         """Yield the tools that a request may ask for."""
@@ -70,7 +90,7 @@ class Toolbox:
             finally:
                 over.set()
 
-        self._tasks.start_soon(run)
+        self._finishing.start_soon(run)
         await over.wait()
         if not ends:
             raise Fault("cancelled", "The server is shutting down.")
@@ -95,7 +115,7 @@ class Toolbox:
         self.servers[name] = server = McpServer(name, connect, pin_schemas=entry.pin_schemas)
         telemetry.MCP_UP.labels(name).set_function(lambda: float(server.up))
         telemetry.MCP_RESTARTS.labels(name).set_function(lambda: float(server.restarts))
-        await self._tasks.start(server.run)
+        await self._servers.start(server.run)
         shared = entry.model_dump(include=set(ToolPolicy.model_fields), exclude_unset=True)
         for tool in entry.tools:
             mcp = Mcp(server=name, tool=tool)
@@ -176,17 +196,17 @@ async def _described(tool: ServerTool) -> None:
 @asynccontextmanager
 async def opened(file: ToolsFile = NO_TOOLS, folder: Path = Path()) -> AsyncGenerator[Toolbox]:
     """Open a file's tools; raise BadToolsFile. Closing waits for writes that still run."""
+    bad: BadToolsFile | None = None  # raised from here: a task group would wrap it
     async with AsyncExitStack() as stack, anyio.create_task_group() as servers:
         async with anyio.create_task_group() as finishing:
-            toolbox = Toolbox(file, folder, stack, servers)
-            for name, server in file.servers.items():
-                await toolbox.add_server(name, server)
-            for entry in file.tools:
-                toolbox.add_tool(entry)
-            async with anyio.create_task_group() as describing:
-                for tool in toolbox.tools.values():
-                    describing.start_soon(_described, tool)
-            toolbox._tasks = finishing  # noqa: SLF001 - servers are started; now come requests
-            yield toolbox
+            toolbox = Toolbox(file, folder, stack, servers, finishing)
+            try:
+                await toolbox.fill()
+            except BadToolsFile as fault:
+                bad = fault
+            if bad is None:
+                yield toolbox
             finishing.cancel_scope.deadline = anyio.current_time() + FINISH_SECONDS
         servers.cancel_scope.cancel()
+    if bad:
+        raise bad

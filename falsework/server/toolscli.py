@@ -57,11 +57,9 @@ class _complaining:
         sys.path.insert(0, str(Path.cwd()))  # where the functions of python tools are looked for
 
     def __exit__(self, _: object, fault: BaseException | None, __: object) -> None:
-        faults = fault.exceptions if isinstance(fault, ExceptionGroup) else (fault,)
-        for each in faults:
-            if isinstance(each, BadToolsFile):
-                typer.secho(f"Error: {each}", err=True, fg=typer.colors.RED)
-                raise typer.Exit(2) from fault
+        if isinstance(fault, BadToolsFile):
+            typer.secho(f"Error: {fault}", err=True, fg=typer.colors.RED)
+            raise typer.Exit(2) from fault
 
 
 async def _print_policies(file: ToolsFile, folder: Path) -> None:

@@ -65,8 +65,8 @@ class McpServer:
                     await self._lost.wait()
             except (MCPError, httpx2.HTTPError, OSError, ExceptionGroup) as fault:
                 log.warning("MCP server %s: %s", self.name, type(fault).__name__)
-            self._client, self.up = None, False
-            self._ready, self._lost = anyio.Event(), anyio.Event()
+            self._lose()
+            self._lost = anyio.Event()
             self.restarts += 1
             await anyio.sleep(min(RESTART_BASE * 2**failures, RESTART_CAP))
             failures += 1
@@ -90,7 +90,7 @@ class McpServer:
         except MCPError as fault:
             raise self._fault(fault) from fault
         except (httpx2.HTTPError, OSError, anyio.ClosedResourceError, RuntimeError) as fault:
-            self._lost.set()
+            self._lose()
             message = "The connection to the MCP server broke."
             raise Fault("unavailable", message, "crash", sent=ticket.sent) from fault
 
@@ -100,6 +100,13 @@ class McpServer:
         if self._client is None:
             raise Fault("unavailable", "The MCP server can't be reached.", "connect")
         return self._client
+
+    def _lose(self) -> None:
+        """Let nobody use this connection any more, and its owner open another."""
+        if self.up:
+            self._client, self.up = None, False
+            self._ready = anyio.Event()
+        self._lost.set()
 
     async def _list(self, client: Client) -> None:
         found: dict[str, Tool] = {}
@@ -127,7 +134,7 @@ class McpServer:
         if code == REQUEST_TIMEOUT:
             return Fault("timeout", "The MCP server didn't answer in time.", "timeout", sent=True)
         if code == CONNECTION_CLOSED:
-            self._lost.set()
+            self._lose()
             message = "The connection to the MCP server broke."
             return Fault("unavailable", message, "crash", sent=True, code=code)
         message = f"The MCP server refused: {fault.error.message[:500]}"

@@ -1,0 +1,144 @@
+"""Real MCP servers, over both transports: found, called, killed, changed."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+from conftest import free_port
+from faulty import call, calls, kind, toolbox
+
+pytestmark = pytest.mark.anyio
+
+SCRIPT = str(Path(__file__).parent / "mcp_server.py")
+STDIO = {"command": [sys.executable, SCRIPT, "stdio"]}
+TOOLS = ["add", "crash", "refuse", "sleep", "scored"]
+
+
+def served(**fields: Any) -> dict[str, Any]:
+    return {"servers": {"here": {**STDIO, "tools": TOOLS, "effect": "read", **fields}}}
+
+
+@contextmanager
+def over_http(port: int, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [sys.executable, SCRIPT, "http", str(port)],
+        env={**os.environ, **environment},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(200):
+            try:
+                httpx2.get(f"http://127.0.0.1:{port}/")
+            except httpx2.TransportError:
+                time.sleep(0.05)
+            else:
+                break
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def test_a_servers_tools_are_described_by_it_and_called_over_stdio() -> None:
+    async with toolbox(**served()) as box:
+        outcome = await call(box, '{"a": 2, "b": 3}', "here__add")
+        tool = box.tools["here__add"]
+
+    assert outcome.value == {"result": 5}
+    assert tool.description == "Add two numbers."
+    assert tool.parameters is not None
+    assert tool.parameters["required"] == ["a", "b"]
+
+
+async def test_a_servers_tools_are_called_over_http() -> None:
+    port = free_port()
+    entry = {"url": f"http://127.0.0.1:{port}/mcp", "tools": ["add"], "effect": "read"}
+    with over_http(port):
+        async with toolbox(servers={"here": entry}) as box:
+            outcome = await call(box, '{"a": 2, "b": 3}', "here__add")
+
+    assert outcome.value == {"result": 5}
+
+
+async def test_a_tool_that_says_no_is_told_to_the_model_and_not_tried_again() -> None:
+    async with toolbox(**served()) as box:
+        outcome = await call(box, '{"why": "not on Sundays"}', "here__refuse")
+
+    assert (kind(outcome), outcome.attempts) == ("tool_error", 1)
+    assert "not on Sundays" in outcome.text()
+
+
+async def test_a_server_that_dies_in_mid_call_is_started_again_and_others_notice_nothing(
+    tmp_path: Path,
+) -> None:
+    other = {"here": served()["servers"]["here"], "there": {**STDIO, "tools": ["sleep"], "effect": "read"}}
+    asked = [("here__crash", f'{{"marker": "{tmp_path}/crashed"}}'),
+             ("there__sleep", '{"seconds": 0.5}')]  # fmt: skip
+    async with toolbox(servers=other) as box:
+        crashed, slept = await calls(box, asked)
+
+    assert (crashed.value, crashed.attempts > 1) == ({"result": "alive"}, True)
+    assert (slept.value, slept.attempts) == ({"result": "slept"}, 1)
+
+
+async def test_a_write_whose_server_died_is_not_repeated(tmp_path: Path) -> None:
+    async with toolbox(**served(effect="write")) as box:
+        outcome = await call(box, f'{{"marker": "{tmp_path}/crashed"}}', "here__crash")
+        again = await call(box, '{"a": 1, "b": 1}', "here__add")
+
+    assert (outcome.attempts, outcome.effect) == (1, "unknown")
+    assert again.ok
+
+
+async def test_a_server_over_http_that_is_killed_is_reached_again_when_it_is_back() -> None:
+    port = free_port()
+    entry = {"url": f"http://127.0.0.1:{port}/mcp", "tools": ["add"], "effect": "read"}
+    with over_http(port) as process:
+        async with toolbox(servers={"here": entry}) as box:
+            assert (await call(box, '{"a": 1, "b": 1}', "here__add")).ok
+            process.kill()
+            process.wait()
+            lost = await call(box, '{"a": 1, "b": 2}', "here__add")
+            with over_http(port):
+                await anyio.sleep(1)
+                back = await call(box, '{"a": 1, "b": 3}', "here__add")
+
+    assert kind(lost) == "unavailable"
+    assert back.ok
+
+
+async def test_a_schema_that_changed_under_us_is_refused() -> None:
+    port = free_port()
+    entry = {"url": f"http://127.0.0.1:{port}/mcp", "tools": ["scored", "add"], "effect": "read"}
+    with over_http(port) as process:
+        async with toolbox(servers={"here": entry}) as box:
+            assert (await call(box, '{"account": 1}', "here__scored")).ok
+            process.kill()
+            process.wait()
+            await call(box, '{"a": 1, "b": 1}', "here__add")
+            with over_http(port, MCP_SCHEMA="other"):
+                await anyio.sleep(1)
+                changed = await call(box, '{"account": 2}', "here__scored")
+                same = await call(box, '{"a": 1, "b": 2}', "here__add")
+
+    assert kind(changed) == "precondition_failed"
+    assert same.ok
+
+
+async def test_a_call_that_takes_too_long_ends_in_time() -> None:
+    fields = {"attempt_timeout": "200ms", "retry": {"max_attempts": 1}}
+    async with toolbox(**served(**fields)) as box:
+        outcome = await call(box, '{"seconds": 5}', "here__sleep")
+        after = await call(box, '{"a": 1, "b": 1}', "here__add", 20)
+
+    assert kind(outcome) == "timeout"
+    assert outcome.seconds < 0.4
+    assert after.ok or kind(after) == "timeout"  # a server that runs one call at a time

@@ -1,0 +1,197 @@
+"""Tools that the server runs, on chat completions: a scripted model, real tools."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asking import Json, tool
+from faulty import Behaviour, Upstream, http_tool, says, upstream
+from houses import SETTINGS, Running, calls, running, scaffold_of
+from visiting import CHAT, HELLO, client, sent
+
+from falsework.runtime.toolbox import Toolbox, opened
+from falsework.runtime.toolsfile import parse
+from falsework.server.engines.scripted import Line, ScriptedEngine
+from falsework.server.turns import Scaffold
+
+LOOK = {"type": "server_tool", "name": "look"}
+
+
+@pytest.fixture(scope="module")
+def scaffold(smollm2: Path) -> Scaffold:
+    return scaffold_of(smollm2)
+
+
+@contextmanager
+def an_upstream(*script: Behaviour, always: Behaviour | None = None) -> Iterator[Upstream]:
+    """Run an upstream in a thread of its own, beside the server's."""
+    ready, over = threading.Event(), threading.Event()
+    made: list[Upstream] = []
+
+    async def serve() -> None:
+        async with upstream(*script, always=always) as up:
+            made.append(up)
+            ready.set()
+            await asyncio.to_thread(over.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    ready.wait()
+    try:
+        yield made[0]
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextmanager
+def house_of(scaffold: Scaffold, *turns: str, file: Json) -> Iterator[Running]:
+    engine = ScriptedEngine(turns=[Line([turn]) for turn in turns])
+
+    @asynccontextmanager
+    async def tools() -> AsyncIterator[Toolbox]:
+        async with opened(parse(file)) as box:
+            yield box
+
+    with running(engine, scaffold, SETTINGS, tools()) as house:
+        yield house
+
+
+def asked(**fields: Any) -> Json:
+    return {**HELLO, "tools": [LOOK], **fields}
+
+
+def test_the_server_runs_its_tool_and_the_model_answers_from_the_result(scaffold: Scaffold) -> None:
+    with an_upstream(says({"name": "Ada"})) as up:
+        file = {"tools": [http_tool(up)]}
+        with house_of(scaffold, calls(("look", '{"id": 1}')), "It is Ada.", file=file) as house:
+            reply = sent(house, "POST", CHAT, asked()).json
+            prompts = len(house.engine.asked)
+
+    message = reply["choices"][0]["message"]
+    (executed,) = message["executed_tools"]
+    assert (message["content"], reply["choices"][0]["finish_reason"]) == ("It is Ada.", "stop")
+    assert "tool_calls" not in message
+    assert (executed["name"], executed["arguments"]) == ("look", '{"id": 1}')
+    assert (json.loads(executed["output"]), executed["error"]) == ({"name": "Ada"}, None)
+    assert reply["usage"]["tool_runtime"]["tool_calls"] == 1
+    assert (prompts, up.seen[0].path) == (2, "/look?id=1")
+
+
+def test_a_stream_tells_the_same(scaffold: Scaffold) -> None:
+    with an_upstream(says({"name": "Ada"})) as up:
+        file = {"tools": [http_tool(up)]}
+        with house_of(scaffold, calls(("look", "{}")), "It is Ada.", file=file) as house:
+            with client(house) as sdk:
+                stream = sdk.chat.completions.create(**asked(), stream=True)
+                chunks = list(stream)
+
+    deltas = [chunk.choices[0].delta for chunk in chunks if chunk.choices]
+    executed = [delta.executed_tools for delta in deltas if hasattr(delta, "executed_tools")]  # type: ignore[attr-defined]
+    assert "".join(delta.content or "" for delta in deltas) == "It is Ada."
+    assert [call["name"] for (call,) in executed] == ["look"]
+    assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+def test_a_turn_with_the_clients_calls_too_runs_ours_and_returns_theirs(scaffold: Scaffold) -> None:
+    with an_upstream() as up:
+        file = {"tools": [http_tool(up)]}
+        said = calls(("look", '{"id": 1}'), ("f", "{}"))
+        with house_of(scaffold, said, file=file) as house:
+            reply = sent(house, "POST", CHAT, asked(tools=[LOOK, tool("f")])).json
+
+    message = reply["choices"][0]["message"]
+    assert reply["choices"][0]["finish_reason"] == "tool_calls"
+    assert [call["function"]["name"] for call in message["tool_calls"]] == ["f"]
+    assert [call["name"] for call in message["executed_tools"]] == ["look"]
+
+
+def test_a_tool_that_fails_for_good_is_told_to_the_model_and_the_reply_is_200(
+    scaffold: Scaffold,
+) -> None:
+    with an_upstream(always=says({}, 500)) as up:
+        file = {"tools": [http_tool(up)]}
+        with house_of(scaffold, calls(("look", "{}")), "Sorry.", file=file) as house:
+            reply = sent(house, "POST", CHAT, asked())
+
+    (executed,) = reply.json["choices"][0]["message"]["executed_tools"]
+    assert reply.status == 200
+    assert executed["error"]["type"] == "upstream_error"
+    assert reply.json["usage"]["tool_runtime"]["partial"] is True
+
+
+def test_a_hung_tool_ends_with_the_requests_deadline_and_with_an_answer(scaffold: Scaffold) -> None:
+    slow = {"deadline": "30s", "attempt_timeout": "30s"}
+    with an_upstream(always=says({}, after=5)) as up:
+        file = {"tools": [http_tool(up, **slow)], "request": {"answer_reserve": "500ms"}}
+        with house_of(scaffold, calls(("look", "{}")), "No idea.", file=file) as house:
+            begun = time.monotonic()
+            reply = sent(house, "POST", CHAT, asked(), x_request_deadline_ms="1500")
+            took = time.monotonic() - begun
+
+    message = reply.json["choices"][0]["message"]
+    assert (message["content"], message["executed_tools"][0]["error"]["type"]) == ("No idea.", "timeout")
+    assert took < 1.6
+
+
+def test_a_model_that_never_stops_calling_is_asked_for_its_answer(scaffold: Scaffold) -> None:
+    with an_upstream() as up:
+        file = {"tools": [http_tool(up)], "request": {"max_steps": 3}}
+        turns = [calls(("look", '{"id": 1}')), calls(("look", '{"id": 2}')), "Enough."]
+        with house_of(scaffold, *turns, file=file) as house:
+            reply = sent(house, "POST", CHAT, asked()).json
+
+    assert reply["choices"][0]["message"]["content"] == "Enough."
+    assert reply["usage"]["tool_runtime"]["stopped_by"] == "max_steps"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "param"),
+    [
+        ({"type": "server_tool", "name": "other"}, "tools[0].name"),
+        ({"type": "server_tool", "name": "hidden"}, "tools[0].name"),
+        ({"type": "mcp", "server_label": "other"}, "tools[0].server_label"),
+        ({"type": "mcp"}, "tools[0].server_label"),
+        ({"type": "web_search"}, "tools[0].type"),
+    ],
+)
+def test_a_tool_that_the_server_does_not_have_is_refused_by_name(
+    scaffold: Scaffold, wanted: Json, param: str
+) -> None:
+    with an_upstream() as up:
+        file = {"tools": [http_tool(up), http_tool(up, "hidden", expose=False)]}
+        with house_of(scaffold, "Hello", file=file) as house:
+            reply = sent(house, "POST", CHAT, asked(tools=[wanted]))
+
+    assert (reply.status, reply.error["param"]) == (400, param)
+
+
+def test_more_than_one_choice_would_run_tools_twice_and_is_refused(scaffold: Scaffold) -> None:
+    with an_upstream() as up, house_of(scaffold, "x", file={"tools": [http_tool(up)]}) as house:
+        reply = sent(house, "POST", CHAT, asked(n=2))
+
+    assert (reply.status, reply.error["param"]) == (400, "n")
+
+
+def test_an_error_after_a_write_tells_the_client_not_to_ask_again(scaffold: Scaffold) -> None:
+    with an_upstream() as up:
+        file = {"tools": [http_tool(up, method="POST")]}
+        lines = [Line([calls(("look", "{}"))]), Line([], "error")]
+
+        @asynccontextmanager
+        async def tools() -> AsyncIterator[Toolbox]:
+            async with opened(parse(file)) as box:
+                yield box
+
+        with running(ScriptedEngine(turns=lines), scaffold, SETTINGS, tools()) as house:
+            reply = sent(house, "POST", CHAT, asked())
+
+    assert reply.status == 500
+    assert reply.headers["x-should-retry"] == "false"
+    assert len(up.seen) == 1
