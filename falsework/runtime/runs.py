@@ -75,7 +75,7 @@ class Run:
         first_of: dict[tuple[str, str], anyio.Event] = {}
 
         async def one(index: int, each: Asked) -> None:
-            mine = self._identity(each)
+            mine = self.identity(each)
             done = first_of.get(mine)
             if done:
                 await done.wait()  # the same call, twice in one turn: the first answers both
@@ -96,7 +96,7 @@ class Run:
         return outcomes
 
     async def _one(self, asked: Asked, approved: bool) -> Outcome:
-        identity = self._identity(asked)
+        identity = self.identity(asked)
         self._identical[identity] += 1
         if self._identical[identity] > self.policy.max_identical_calls:
             self._stop("identical_calls")
@@ -155,7 +155,8 @@ class Run:
             self.stopped_by = by
             telemetry.STOPPED.labels(by).inc()
 
-    def _identity(self, asked: Asked) -> tuple[str, str]:
+    def identity(self, asked: Asked) -> tuple[str, str]:
+        """Return what equal calls have in common: the tool and the canonical arguments."""
         tool = self.tools.get(asked.name)
         try:
             return (asked.name, canonical(tool.read(asked.arguments) if tool else {}))
@@ -164,7 +165,7 @@ class Run:
 
     def _key(self, asked: Asked) -> str:
         """Return what makes this call the same call when the whole request is sent again."""
-        name, arguments = self._identity(asked)
+        name, arguments = self.identity(asked)
         return hmac.new(self.id.encode(), f"{name}\n{arguments}".encode(), hashlib.sha256).hexdigest()
 
     def told(self) -> dict[str, Any]:

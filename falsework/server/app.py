@@ -1,34 +1,30 @@
-"""The routes, and the one place where settings, engine and scaffold meet."""
+"""The routes, and the one place where settings, engine, scaffold, tools and database meet."""
 
 import hashlib
+import socket
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
 from typing import Any, cast
 
 import anyio
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from falsework import __version__
 from falsework.runtime.toolbox import Toolbox, opened
+from falsework.server.builtin import cache_folder
 from falsework.server.chat import Chat
-from falsework.server.completions import streamed, whole
-from falsework.server.deadlines import seconds_of
 from falsework.server.desk import Desk
-from falsework.server.door import Door, Keys, read, rendered
+from falsework.server.door import Door, Keys, rendered
 from falsework.server.engines.base import Engine, EngineGone
-from falsework.server.questions import ask
+from falsework.server.records import Records
 from falsework.server.refusals import NotFound, Refusal, ShuttingDown
-from falsework.server.replies import Envelope, Json, new_id
-from falsework.server.rounds import Rounds, Told
-from falsework.server.served import served
+from falsework.server.replies import Json
+from falsework.server.routes import Routes
 from falsework.server.settings import Settings
-from falsework.server.streams import open_stream, unless_gone
 from falsework.server.turns import Scaffold
-from falsework.server.wire import parse
 
 READY_SECONDS = 5
 
@@ -36,8 +32,8 @@ READY_SECONDS = 5
 class House:
     """What the routes share."""
 
-    toolbox: Toolbox
-    """The tools that this server runs; there as long as the application lives."""
+    routes: Routes
+    """There as long as the application lives."""
 
     def __init__(self, settings: Settings, engine: Engine, scaffold: Scaffold) -> None:
         self.settings = settings
@@ -48,6 +44,20 @@ class House:
         self.fingerprint = _fingerprint(settings, scaffold)
         self.chat = Chat(engine, scaffold, self.desk)
 
+    @asynccontextmanager
+    async def opened(self, tools: AbstractAsyncContextManager[Toolbox]) -> AsyncGenerator[None]:
+        """Open tools and database for the time of the application's life."""
+        records = await Records.opened(database(self.settings), instance(self.settings))
+        try:
+            async with tools as toolbox, anyio.create_task_group() as tasks:
+                self.routes = Routes(
+                    self.settings, self.chat, toolbox, records, tasks, self.fingerprint
+                )
+                yield
+                tasks.cancel_scope.cancel()
+        finally:
+            await records.close()
+
     async def seated(self) -> AsyncGenerator[None]:
         """Hold a seat until the whole reply is sent."""
         with self.desk.seat():
@@ -55,30 +65,27 @@ class House:
 
     async def complete(self, request: Request) -> Response:
         """Answer a chat request."""
-        wire = parse(await read(request, self.settings.max_body_bytes))
-        self.check_model(wire.model)
-        ours = await served(wire.tools or [], self.toolbox)
-        question = ask(wire, self.settings, ours)
-        envelope = Envelope(question, self.fingerprint)
-        half_calls = question.stream and self.settings.stream_calls == "as_decoded"
-        told: AsyncGenerator[Told] = self.chat.told(question, half_calls=half_calls)
-        if ours.by_position:
-            run = self.toolbox.run(new_id("run_"), seconds_of(request.headers))
-            envelope = replace(envelope, runtime=run.told)
-            told = Rounds(self.chat, run, ours.names).told(question)
-        if question.stream:
-            return await open_stream(request, streamed(told, envelope))
-        return JSONResponse(await unless_gone(request, whole(told, envelope)))
+        return await self.routes.complete(request)
 
-    def check_model(self, name: str) -> None:
-        """Refuse a model that isn't served."""
-        if name != self.settings.model_id:
-            raise NotFound(
-                f"The model '{name[:200]}' does not exist. This server has "
-                f"'{self.settings.model_id}'.",
-                "model",
-                "model_not_found",
-            )
+    async def respond(self, request: Request) -> Response:
+        """Answer a request for a response."""
+        return await self.routes.respond(request)
+
+    async def retrieve(self, request: Request, response_id: str) -> Response:
+        """Return a response, or its events again."""
+        return await self.routes.retrieve(request, response_id)
+
+    async def delete(self, request: Request, response_id: str) -> Json:
+        """Delete a response."""
+        return await self.routes.delete(request, response_id)
+
+    async def cancel(self, request: Request, response_id: str) -> Json:
+        """Stop a response that is made in the background."""
+        return await self.routes.cancel(request, response_id)
+
+    async def input_items(self, request: Request, response_id: str) -> Json:
+        """Return the items that a response was asked with."""
+        return await self.routes.input_items(request, response_id)
 
     async def models(self) -> Json:
         """List the one model."""
@@ -86,7 +93,7 @@ class House:
 
     async def model(self, name: str) -> Json:
         """Describe the one model."""
-        self.check_model(name)
+        self.routes.check_model(name)
         return self._model()
 
     def _model(self) -> Json:
@@ -145,7 +152,7 @@ def make_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        async with tools or opened() as house.toolbox:
+        async with house.opened(tools or opened()):
             yield
 
     app = FastAPI(title="Falsework", version=__version__, openapi_url=None, lifespan=lifespan)
@@ -158,12 +165,28 @@ def make_app(
 
 
 def _add_routes(app: FastAPI, house: House, keys: Any) -> None:
-    app.post("/v1/chat/completions", dependencies=[keys, Depends(house.seated)])(house.complete)
+    seated = [keys, Depends(house.seated)]
+    app.post("/v1/chat/completions", dependencies=seated)(house.complete)
+    app.post("/v1/responses", dependencies=seated)(house.respond)
+    app.get("/v1/responses/{response_id}", dependencies=[keys])(house.retrieve)
+    app.delete("/v1/responses/{response_id}", dependencies=[keys])(house.delete)
+    app.post("/v1/responses/{response_id}/cancel", dependencies=[keys])(house.cancel)
+    app.get("/v1/responses/{response_id}/input_items", dependencies=[keys])(house.input_items)
     app.get("/v1/models", dependencies=[keys])(house.models)
     app.get("/v1/models/{name:path}", dependencies=[keys])(house.model)
     app.get("/health")(health)
     app.get("/ready")(house.ready)
     app.get("/version")(version)
+
+
+def database(settings: Settings) -> str:
+    """Return where responses are kept."""
+    return settings.database or f"sqlite:///{cache_folder() / 'responses.db'}"
+
+
+def instance(settings: Settings) -> str:
+    """Return what tells this server's unfinished work from that of others."""
+    return f"{socket.gethostname()}:{settings.port}"
 
 
 def _fingerprint(settings: Settings, scaffold: Scaffold) -> str:

@@ -56,6 +56,8 @@ class Question:
     named: bool = False
     """tool_choice named one function: its call is the whole reply, so `stop` ends it."""
     metadata: Mapping[str, str] | None = None
+    limit: int = 0
+    """The tokens that all turns of the model may take together; 0 is no limit."""
 
     @property
     def can_call(self) -> bool:
@@ -84,6 +86,7 @@ def ask(request: ChatRequest, limits: Settings, served: Served = NOTHING_SERVED)
         include_usage=_include_usage(request),
         named=request.tool_choice is not None and request.tool_choice.type == "function",
         metadata=request.metadata,
+        limit=_max_tokens(request),
     )
 
 

@@ -1,6 +1,6 @@
 """A request with tools that the server runs: the model's turns, and the calls between them."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
@@ -56,12 +56,15 @@ class _Turn:
 
 @dataclass
 class Rounds:
-    """Plays one request; `served` are the names of the tools that the server runs."""
+    """Plays one request; `served` are the names of the tools that the server runs.
+
+    `waits` tells of a call whether it needs the client's approval first.
+    """
 
     chat: Chat
     run: Run
     served: frozenset[str]
-    approval: frozenset[str] = frozenset()
+    waits: Callable[[Asked], bool] = lambda _: False
     clients_calls: int = 0
 
     async def told(self, question: Question) -> AsyncGenerator[Told]:
@@ -81,7 +84,7 @@ class Rounds:
                 ours = tuple(each for each in calls if each.name in self.served)
                 if not ours:
                     break
-                if waiting := tuple(each for each in ours if self._waits(each)):
+                if waiting := tuple(each for each in ours if self.waits(each)):
                     yield Waiting(waiting)
                     break
                 yield Calling(ours)
@@ -90,12 +93,23 @@ class Rounds:
                 if len(ours) < len(calls):
                     break  # the client's part of a mixed turn is the client's to run
                 question = _after(question, turn, ours, outcomes)
+                if (left := _left(question, usage)) is None:
+                    turn.finish = "length"
+                    break
+                question = left
         except Refusal as refusal:
             if any(outcome.effect in {"applied", "unknown"} for outcome in self.run.executed):
                 refusal.headers = {**refusal.headers, "x-should-retry": "false"}
             raise
-        yield Step(0, (), (), "tool_calls" if self.clients_calls else turn.finish or "length")
+        yield Step(0, (), (), self._finish(turn))
         yield usage
+
+    def _finish(self, turn: _Turn) -> FinishReason:
+        if turn.finish is None:
+            return "length"  # the deadline cut it
+        if turn.finish == "length" or self.clients_calls:
+            return "length" if turn.finish == "length" else "tool_calls"
+        return "stop"
 
     async def _turn(self, question: Question, turn: _Turn) -> AsyncGenerator[Step | Usage]:
         """Tell one turn: all but the calls that the server runs, and its end."""
@@ -142,8 +156,15 @@ class Rounds:
         said = zip(turn.names, turn.arguments, strict=True)
         return [Asked(new_id("call_"), name, arguments) for name, arguments in said]
 
-    def _waits(self, asked: Asked) -> bool:
-        return asked.name in self.approval
+
+def _left(question: Question, usage: Usage) -> Question | None:
+    """Return the question with what is left of its token limit; None where nothing is."""
+    limit = question.limit
+    if not limit:
+        return question
+    left = limit - usage.completion
+    sampling = replace(question.sampling, max_tokens=left)
+    return replace(question, sampling=sampling) if left > 0 else None
 
 
 def _limited(question: Question, *, allowed: bool) -> Question:

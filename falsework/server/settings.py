@@ -114,6 +114,13 @@ class Settings(BaseModel):
         description="A tools file: tools that this server runs itself.",
         json_schema_extra=ENDPOINT,
     )
+    database: str = Field(
+        "",
+        repr=False,
+        description="Where responses are kept: sqlite:///FILE or postgresql://…; otherwise a file "
+        "in the cache folder.",
+        json_schema_extra=ENDPOINT,
+    )
     drain_seconds: float = Field(
         30,
         ge=0,

@@ -116,11 +116,12 @@ async def _events(
 
 
 def _event(chunk: Json) -> ServerSentEvent:
-    return _said(json.dumps(chunk, ensure_ascii=False, separators=(",", ":")))
+    text = json.dumps(chunk, ensure_ascii=False, separators=(",", ":"))
+    return _said(text, chunk.get("type"))
 
 
-def _said(text: str) -> ServerSentEvent:
-    return ServerSentEvent(data=text, sep=LINE_END)
+def _said(text: str, name: str | None = None) -> ServerSentEvent:
+    return ServerSentEvent(data=text, event=name, sep=LINE_END)
 
 
 def error_body(refusal: Refusal) -> Json:

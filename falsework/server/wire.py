@@ -6,7 +6,7 @@ always means absent.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError, from_json
@@ -71,7 +71,8 @@ def _several(stop: object) -> object:
     return [stop] if isinstance(stop, str) else stop
 
 
-def _chosen(choice: object) -> object:
+def chosen_by_word(choice: object) -> object:
+    """Spell a tool_choice of one word as an object."""
     return {"type": choice} if isinstance(choice, str) else choice
 
 
@@ -203,7 +204,7 @@ class ChatRequest(Wire):
     model: str
     messages: list[WireMessage] = Field(min_length=1)
     tools: list[WireTool] | None = None
-    tool_choice: Annotated[WireToolChoice | None, BeforeValidator(_chosen)] = None
+    tool_choice: Annotated[WireToolChoice | None, BeforeValidator(chosen_by_word)] = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     max_tokens: int | None = Field(default=None, ge=1)
@@ -241,10 +242,23 @@ class ChatRequest(Wire):
 
 def parse(body: bytes) -> ChatRequest:
     """Return the request that a body spells."""
-    raw = _object(body)
-    _refuse_what_is_not_honoured(raw)
+    return parse_as(ChatRequest, body, REFUSED)
+
+
+Spelled = TypeVar("Spelled", bound=Wire)
+
+
+def parse_as(
+    kind: type[Spelled], body: bytes | dict[str, Any], refused: Mapping[str, tuple[Any, str]]
+) -> Spelled:
+    """Return the object of that kind which a body spells; refuse it by the name of the field."""
+    raw = _object(body) if isinstance(body, bytes) else body
+    for name, (neutral, instead) in refused.items():
+        if raw.get(name) not in (None, neutral):
+            message = f"'{name}' isn't supported by this server: {instead}."
+            raise BadRequest(message, name, "unsupported_parameter")
     try:
-        return ChatRequest.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as fault:
         raise _refusal(fault.errors(include_url=False)[0]) from fault
 
@@ -257,13 +271,6 @@ def _object(body: bytes) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise BadRequest("The body of the request should be a JSON object.")
     return raw
-
-
-def _refuse_what_is_not_honoured(raw: Mapping[str, Any]) -> None:
-    for name, (neutral, instead) in REFUSED.items():
-        if raw.get(name) not in (None, neutral):
-            message = f"'{name}' isn't supported by this server: {instead}."
-            raise BadRequest(message, name, "unsupported_parameter")
 
 
 def _refusal(fault: ErrorDetails) -> BadRequest:

@@ -1,0 +1,321 @@
+"""Responses: made, kept, taken up again, told to whoever asks for them."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+
+from falsework.runtime.faults import Fault
+from falsework.runtime.outcomes import Outcome
+from falsework.runtime.runs import Run
+from falsework.runtime.toolbox import Toolbox
+from falsework.runtime.tools import Asked
+from falsework.server.chat import Chat
+from falsework.server.choices import Step
+from falsework.server.keyed import Claim
+from falsework.server.records import Records, StoredResponse
+from falsework.server.refusals import BadRequest, NotFound, Refusal
+from falsework.server.replies import Json, Usage, new_id
+from falsework.server.responses.items import Approval, approvals, full_name, listed
+from falsework.server.responses.objects import ResponseObject
+from falsework.server.responses.questions import Wanted, wanted
+from falsework.server.responses.speech import Speech
+from falsework.server.responses.wire import ResponseRequest
+from falsework.server.rounds import Called, Calling, Rounds, Told, Waiting
+from falsework.server.settings import Settings
+from falsework.server.streams import error_body
+
+
+@dataclass
+class Live:
+    """A response that is being made: who asked, what it says so far, and how to stop it."""
+
+    owner: str
+    response: ResponseObject
+    items: list[Json]
+    history: list[Json]
+    speech: Speech
+    run: Run
+    want: Wanted
+    approvals: list[Approval]
+    events: list[Json] = field(default_factory=list)
+    grown: anyio.Event = field(default_factory=anyio.Event)
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    over: bool = False
+
+    def add(self, event: Json) -> Json:
+        """Keep an event for those who come later."""
+        self.events.append(event)
+        self.grown.set()
+        self.grown = anyio.Event()
+        return event
+
+
+class Answers:
+    """Makes and keeps responses."""
+
+    def __init__(self, chat: Chat, settings: Settings, toolbox: Toolbox, records: Records) -> None:
+        self._chat = chat
+        self._settings = settings
+        self._toolbox = toolbox
+        self._records = records
+        self._live: dict[str, Live] = {}
+
+    async def begin(
+        self, request: ResponseRequest, owner: str, claim: Claim, seconds: float
+    ) -> Live:
+        """Return a response that can be made; refuse the request before anything is said."""
+        items = [_with_id(item) for item in request.input or []]
+        before = await self._before(request, owner)
+        history = [*before, *items]
+        want = await wanted(request, history, self._settings, self._toolbox)
+        await self._chat.scaffold.prepare(want.question)  # what can't be said is refused here
+        response = ResponseObject(request)
+        logprobs = want.question.sampling.logprobs is not None
+        speech = Speech(response, want.served.labels, logprobs=logprobs)
+
+        async def record(outcome: Outcome) -> None:
+            identity = run.identity(Asked(outcome.call_id, outcome.tool, outcome.arguments))
+            await self._records.record(run.id, identity[1], outcome)
+
+        run = self._toolbox.run(
+            claim.run_id, seconds, principal=owner, memory=claim.memory, record=record,
+            max_tool_calls=request.max_tool_calls,
+        )  # fmt: skip
+        live = Live(owner, response, items, history, speech, run, want, approvals(history))
+        if request.background:
+            response.status = "queued"
+        await self._keep(live, running=True)
+        self._live[response.id] = live
+        return live
+
+    async def told(self, live: Live) -> AsyncGenerator[Json]:
+        """Make the response, event by event."""
+        response, speech = live.response, live.speech
+        response.status = "in_progress"
+        try:
+            for event in speech.begin():
+                yield live.add(event)
+            async with aclosing(self._spoken(live)) as spoken:
+                async for event in spoken:
+                    yield live.add(event)
+            for event in speech.end():
+                yield live.add(event)
+        except Refusal as refusal:
+            response.status, error = "failed", error_body(refusal)["error"]
+            response.error = {"code": error["code"] or "server_error", "message": error["message"]}
+            live.add(speech.fail(error))
+            raise
+        finally:
+            if response.status == "in_progress":  # its client has left, or it was cancelled
+                response.status = "cancelled"
+            with anyio.CancelScope(shield=True):
+                await self._over(live)
+
+    async def whole(self, live: Live) -> Json:
+        """Make the response and return it."""
+        async with aclosing(self.told(live)) as told:
+            async for _ in told:
+                pass
+        return live.response.body()
+
+    async def in_background(self, live: Live) -> None:
+        """Make the response for nobody yet."""
+        with live.scope:
+            try:
+                await self.whole(live)
+            except Refusal:
+                return  # it stands in the response
+
+    async def retrieve(self, owner: str, response_id: str) -> Json:
+        """Return a response, made or being made."""
+        live = self._live.get(response_id)
+        if live and live.owner == owner:
+            return live.response.body()
+        return (await self._stored(owner, response_id)).body
+
+    async def events(self, owner: str, response_id: str, after: int) -> AsyncGenerator[Json]:
+        """Tell the events of a response from behind number `after` on, to its end."""
+        live = self._live.get(response_id)
+        if not (live and live.owner == owner):
+            for event in (await self._stored(owner, response_id)).events[after + 1 :]:
+                yield event
+            return
+        at = after + 1
+        while True:
+            grown = live.grown
+            while at < len(live.events):
+                yield live.events[at]
+                at += 1
+            if live.over:
+                return
+            await grown.wait()
+
+    async def items(self, owner: str, response_id: str) -> list[Json]:
+        """Return the items that a response was asked with."""
+        return (await self._stored(owner, response_id)).input
+
+    async def delete(self, owner: str, response_id: str) -> Json:
+        """Delete a response."""
+        live = self._live.get(response_id)
+        if live and live.owner == owner:
+            live.scope.cancel()
+        if not await self._records.delete(owner, response_id):
+            raise _not_found(response_id)
+        return {"id": response_id, "object": "response", "deleted": True}
+
+    async def cancel(self, owner: str, response_id: str) -> Json:
+        """Stop a response that is made in the background."""
+        live = self._live.get(response_id)
+        if not (live and live.owner == owner):
+            return (await self._stored(owner, response_id)).body
+        if not live.response.request.background:
+            raise BadRequest("Cannot cancel a synchronous response.", "response_id")
+        live.scope.cancel()
+        while not live.over:
+            await live.grown.wait()
+        return live.response.body()
+
+    async def _spoken(self, live: Live) -> AsyncGenerator[Json]:
+        response, speech, want = live.response, live.speech, live.want
+        for label in dict.fromkeys(want.served.labels.values()):
+            if label not in listed(live.history):
+                for event in speech.lists(label, _listing(label, want)):
+                    yield event
+        async for event in self._approved(live):
+            yield event
+        question = want.question
+        if response.output:
+            again = await wanted(
+                response.request, [*live.history, *response.output], self._settings, self._toolbox
+            )
+            question = again.question
+        names = want.served.names
+        rounds = Rounds(self._chat, live.run, names, lambda asked: self._waits(asked, want))
+        async with aclosing(rounds.told(question)) as steps:
+            async for step in steps:
+                for event in self._speak(step, live):
+                    yield event
+                if isinstance(step, Calling | Called):
+                    await self._keep(live, running=True)
+        if names:
+            response.runtime = live.run.told()
+
+    def _speak(self, step: Told, live: Live) -> list[Json]:
+        speech, response = live.speech, live.response
+        match step:
+            case Usage():
+                response.usage = step
+                return []
+            case Calling():
+                return list(speech.calling(step.calls))
+            case Called():
+                return list(speech.called(step.outcomes))
+            case Waiting():
+                return list(speech.waits(step.calls))
+            case Step():
+                spoken = [told for event in step.events for told in speech.hears(event, step.logprobs)]
+                if step.finish:
+                    cut = step.finish == "length"
+                    response.status = "incomplete" if cut else "completed"
+                    response.incomplete = "max_output_tokens" if cut else ""
+                return spoken
+
+    async def _approved(self, live: Live) -> AsyncGenerator[Json]:
+        """Run the calls that the client has approved; tell the model of those it hasn't."""
+        names = frozenset(self._toolbox.tools)
+        for said in live.approvals:
+            request = said.request
+            asked = Asked(request["id"], full_name(request, names), request["arguments"])
+            for event in live.speech.calling([asked], {asked.id: request["id"]}):
+                yield event
+            if said.approved:
+                outcomes = await live.run.call([asked], frozenset({asked.id}))
+            else:
+                fault = Fault("not_allowed", f"The user did not approve this call. {said.reason}".strip())
+                outcomes = [Outcome(asked.id, asked.name, asked.arguments, fault=fault)]
+            for event in live.speech.called(outcomes):
+                yield event
+            await self._keep(live, running=True)
+
+    def _waits(self, asked: Asked, want: Wanted) -> bool:
+        """Tell whether a call needs the client's approval: by its request, or by the tools file."""
+        if asked.name in want.served.approval:
+            return True
+        tool = self._toolbox.tools[asked.name]
+        try:
+            return tool.waits_for_approval(tool.read(asked.arguments))
+        except Fault:
+            return False  # its arguments are wrong, which the run tells the model
+
+    async def _before(self, request: ResponseRequest, owner: str) -> Sequence[Json]:
+        earlier = request.previous_response_id
+        if earlier is None:
+            return []
+        stored = await self._records.response(owner, earlier)
+        if stored is None:
+            raise BadRequest(
+                f"Previous response with id '{earlier[:100]}' not found.",
+                "previous_response_id",
+                "previous_response_not_found",
+            )
+        return stored.history
+
+    async def _stored(self, owner: str, response_id: str) -> StoredResponse:
+        stored = await self._records.response(owner, response_id)
+        if stored is None:
+            raise _not_found(response_id)
+        return stored
+
+    async def _keep(self, live: Live, *, running: bool) -> None:
+        if live.response.request.store is False:
+            return
+        body = live.response.body()
+        history = [*live.history, *body["output"]]
+        events = [] if running else live.events
+        await self._records.keep(live.owner, body, live.items, history, events, running=running)
+
+    async def _over(self, live: Live) -> None:
+        await self._keep(live, running=False)
+        live.over = True
+        live.grown.set()
+        self._live.pop(live.response.id, None)
+
+
+def _with_id(item: Json) -> Json:
+    return item if item.get("id") else {**item, "id": new_id("item_")}
+
+
+def _listing(label: str, want: Wanted) -> list[Json]:
+    return [
+        {
+            "name": tool.name.removeprefix(f"{label}__"),
+            "description": tool.description,
+            "input_schema": dict(tool.parameters),
+            "annotations": None,
+        }
+        for tool in want.question.tools
+        if want.served.labels.get(tool.name) == label
+    ]
+
+
+def _not_found(response_id: str) -> NotFound:
+    return NotFound(f"Response with id '{response_id[:100]}' not found.", "response_id")
+
+
+def page(items: list[Json], query: Any) -> Json:
+    """Return a page of items, the newest first unless asked otherwise."""
+    ordered = items if query.get("order") == "asc" else items[::-1]
+    ids = [item.get("id") for item in ordered]
+    begin = ids.index(query["after"]) + 1 if query.get("after") in ids else 0
+    limit = min(max(int(query["limit"]), 1), 100) if query.get("limit", "").isdigit() else 20
+    shown = ordered[begin : begin + limit]
+    return {
+        "object": "list",
+        "data": shown,
+        "first_id": shown[0]["id"] if shown else None,
+        "last_id": shown[-1]["id"] if shown else None,
+        "has_more": begin + limit < len(ordered),
+    }

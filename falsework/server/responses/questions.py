@@ -1,0 +1,146 @@
+"""A response's request, turned into the question that a chat request would be."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from falsework.runtime.toolbox import Toolbox
+from falsework.server.questions import Question, ask
+from falsework.server.refusals import BadRequest
+from falsework.server.responses.items import conversation
+from falsework.server.responses.wire import INCLUDABLE, ResponseRequest
+from falsework.server.served import Served, served
+from falsework.server.settings import Settings
+from falsework.server.wire import ChatRequest, parse_as
+
+Json = dict[str, Any]
+
+FORMAT_WHERE = "text.format.schema"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a response is to be made from."""
+
+    question: Question
+    served: Served
+
+
+async def wanted(
+    request: ResponseRequest, items: Sequence[Json], limits: Settings, toolbox: Toolbox
+) -> Wanted:
+    """Return the question; refuse what is wrong by the name of its field."""
+    _check(request)
+    chat = _as_chat(request)
+    ours = await served(chat.tools or [], toolbox)
+    try:
+        question = ask(chat, limits, ours)
+    except BadRequest as refusal:
+        raise _respelled(refusal) from refusal
+    tools = tuple(
+        replace(tool, where=tool.where.replace(".function.", ".")) for tool in question.tools
+    )
+    messages = conversation(items, request.instructions, frozenset(toolbox.tools))
+    return Wanted(
+        replace(question, messages=messages, tools=tools, response_schema_where=FORMAT_WHERE), ours
+    )
+
+
+def _check(request: ResponseRequest) -> None:
+    if request.truncation not in (None, "auto", "disabled"):
+        raise BadRequest(
+            "Invalid value: 'truncation' should be 'auto' or 'disabled'.", "truncation", "invalid_value"
+        )
+    if request.truncation == "auto":
+        message = "'truncation' can't be 'auto' here: send what fits the model."
+        raise BadRequest(message, "truncation", "unsupported_parameter")
+    if strangers := set(request.include or ()) - INCLUDABLE:
+        message = f"Invalid 'include': '{sorted(strangers)[0][:100]}' isn't there to be included."
+        raise BadRequest(message, "include", "invalid_value")
+    if request.background and request.store is False:
+        raise BadRequest("'background' needs 'store'.", "background", "invalid_value")
+    if request.input is None and request.previous_response_id is None:
+        raise BadRequest("Missing required parameter: 'input'.", "input", "missing_required_parameter")
+
+
+def _as_chat(request: ResponseRequest) -> ChatRequest:
+    """Return the chat request that means the same, but for its messages."""
+    logprobs = "message.output_text.logprobs" in (request.include or ())
+    fields: Json = {
+        "model": request.model,
+        "messages": [{"role": "user", "content": "-"}],
+        "tools": [_tool(tool, i) for i, tool in enumerate(request.tools or [])] or None,
+        "tool_choice": _choice(request.tool_choice),
+        "parallel_tool_calls": request.parallel_tool_calls,
+        "max_completion_tokens": request.max_output_tokens,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "seed": request.seed,
+        "logprobs": logprobs or None,
+        "top_logprobs": request.top_logprobs if logprobs else None,
+        "response_format": _format(request),
+        "reasoning_effort": request.reasoning.effort if request.reasoning else None,
+        "stream": request.stream,
+        "metadata": request.metadata,
+    }
+    try:
+        return parse_as(ChatRequest, fields, {})
+    except BadRequest as refusal:
+        raise _respelled(refusal) from refusal
+
+
+def _tool(tool: Json, position: int) -> Json:
+    kind = tool.get("type")
+    if not isinstance(kind, str):
+        missing = f"tools[{position}].type"
+        message = f"Missing required parameter: '{missing}'."
+        raise BadRequest(message, missing, "missing_required_parameter")
+    if kind != "function":
+        return tool
+    inner = {key: tool[key] for key in ("name", "description", "parameters", "strict") if key in tool}
+    return {"type": "function", "function": inner}
+
+
+def _choice(choice: Json | None) -> Json | None:
+    if choice is None:
+        return None
+    match choice.get("type"):
+        case "function":
+            return {"type": "function", "function": {"name": choice.get("name")}}
+        case "mcp":
+            name = f"{choice.get('server_label')}__{choice.get('name')}"
+            return {"type": "function", "function": {"name": name}}
+        case "allowed_tools":
+            tools = [_choice(each) for each in choice.get("tools") or []]
+            return {"type": "allowed_tools",
+                    "allowed_tools": {"mode": choice.get("mode", "auto"), "tools": tools}}  # fmt: skip
+    return choice
+
+
+def _format(request: ResponseRequest) -> Mapping[str, Any] | None:
+    form = request.text.format if request.text else None
+    if form is None:
+        return None
+    if form.type != "json_schema":
+        return {"type": form.type}
+    schema = {"name": form.name, "schema": form.schema_, "strict": form.strict}
+    return {"type": "json_schema", "json_schema": schema}
+
+
+RESPELLED = (
+    (".function.", "."),
+    (".function", ""),
+    ("response_format.json_schema.", "text.format."),
+    ("response_format", "text.format"),
+    ("reasoning_effort", "reasoning.effort"),
+    ("max_completion_tokens", "max_output_tokens"),
+    ("messages", "input"),
+)
+"""The fields of a chat request, and what they are called here."""
+
+
+def _respelled(refusal: BadRequest) -> BadRequest:
+    param, message = refusal.param or "", refusal.message
+    for chat, here in RESPELLED:
+        param, message = param.replace(chat, here), message.replace(chat, here)
+    return type(refusal)(message, param or None, refusal.code)

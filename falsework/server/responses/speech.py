@@ -1,0 +1,218 @@
+"""The events of a response, in OpenAI's order, and the items that they build up."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from falsework.grammars.calls import Arguments, CallBegins, CallEnds, Event, Reasoning, Text
+from falsework.runtime.faults import Fault, Kind
+from falsework.runtime.outcomes import Outcome
+from falsework.runtime.tools import Asked
+from falsework.server.engines.base import TokenLogprob
+from falsework.server.replies import new_id
+from falsework.server.responses.items import OWN_LABEL
+from falsework.server.responses.objects import ResponseObject
+
+Json = dict[str, Any]
+
+HTTP_ERRORS: frozenset[Kind] = frozenset({"unavailable", "upstream_error", "upstream_rejected"})
+
+
+class Speech:
+    """Speaks one response; each method yields events and keeps the items up to date."""
+
+    def __init__(self, response: ResponseObject, labels: Mapping[str, str], *, logprobs: bool) -> None:
+        """`labels` are the MCP servers of the tools that come from one."""
+        self.response = response
+        self._labels = labels
+        self._wants_logprobs = logprobs
+        self._number = 0
+        self._open: Json | None = None
+        self._logprobs: list[Json] = []
+        self._calls: dict[str, int] = {}
+
+    def begin(self) -> Iterator[Json]:
+        """Say that it is there."""
+        yield self._event("response.created", response=self.response.body())
+        yield self._event("response.in_progress", response=self.response.body())
+
+    def end(self) -> Iterator[Json]:
+        """Say how it ended, and everything once more."""
+        yield from self._close()
+        kind = {"completed": "completed", "incomplete": "incomplete"}.get(self.response.status, "failed")
+        yield self._event(f"response.{kind}", response=self.response.body())
+
+    def fail(self, error: Json) -> Json:
+        """Say that it failed: in both shapes that clients look for."""
+        told = {key: error[key] for key in ("code", "message", "param")}
+        return {**self._event("error", **told), "error": error}
+
+    def lists(self, label: str, tools: Sequence[Json]) -> Iterator[Json]:
+        """Say which tools an MCP server has."""
+        item: Json = {"id": new_id("mcpl_"), "type": "mcp_list_tools", "server_label": label,
+                      "tools": [], "error": None}  # fmt: skip
+        at = self._add(item)
+        yield self._event("response.output_item.added", output_index=at, item=dict(item))
+        yield self._told("mcp_list_tools.in_progress", at)
+        item["tools"] = list(tools)
+        yield self._told("mcp_list_tools.completed", at)
+        yield self._event("response.output_item.done", output_index=at, item=dict(item))
+
+    def hears(self, event: Event, logprobs: Sequence[TokenLogprob] = ()) -> Iterator[Json]:
+        """Say what the model said."""
+        self._logprobs += [_logprob(token) for token in logprobs] if self._wants_logprobs else []
+        yield from SPEAKERS[type(event)](self, event)
+
+    def calling(self, calls: Sequence[Asked], approved_by: Mapping[str, str] = {}) -> Iterator[Json]:
+        """Say which calls the server runs."""
+        yield from self._close()
+        for call in calls:
+            item = {
+                **self._named(call, new_id("mcp_")), "type": "mcp_call", "arguments": "",
+                "output": None, "error": None, "status": "in_progress",
+                "approval_request_id": approved_by.get(call.id),
+            }  # fmt: skip
+            at = self._calls[call.id] = self._add(item)
+            yield self._event("response.output_item.added", output_index=at, item=dict(item))
+            yield self._told("mcp_call.in_progress", at)
+            item["arguments"] = call.arguments
+            yield self._told("mcp_call_arguments.delta", at, delta=call.arguments)
+            yield self._told("mcp_call_arguments.done", at, arguments=call.arguments)
+
+    def called(self, outcomes: Sequence[Outcome]) -> Iterator[Json]:
+        """Say what became of them."""
+        for outcome in outcomes:
+            at = self._calls[outcome.call_id]
+            fault = outcome.fault
+            self.response.output[at] |= {
+                "status": "failed" if fault else "completed",
+                "output": None if fault else outcome.text(),
+                "error": _error(fault, outcome) if fault else None,
+            }
+            yield self._told(f"mcp_call.{'failed' if fault else 'completed'}", at)
+            item = dict(self.response.output[at])
+            yield self._event("response.output_item.done", output_index=at, item=item)
+
+    def waits(self, calls: Sequence[Asked]) -> Iterator[Json]:
+        """Say which calls wait for approval."""
+        yield from self._close()
+        for call in calls:
+            item = {**self._named(call, new_id("mcpr_")), "type": "mcp_approval_request",
+                    "arguments": call.arguments}  # fmt: skip
+            at = self._add(item)
+            yield self._event("response.output_item.added", output_index=at, item=item)
+            yield self._event("response.output_item.done", output_index=at, item=item)
+
+    def _named(self, call: Asked, item_id: str) -> Json:
+        label = self._labels.get(call.name, OWN_LABEL)
+        return {"id": item_id, "server_label": label, "name": call.name.removeprefix(f"{label}__")}
+
+    def _text(self, event: Text) -> Iterator[Json]:
+        if not (self._open and self._open["type"] == "message"):
+            yield from self._close()
+            part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+            yield from self._opens(
+                {"id": new_id("msg_"), "type": "message", "role": "assistant",
+                 "status": "in_progress", "content": []}, part,
+            )  # fmt: skip
+        at, part = self._part()
+        part["text"] += event.text
+        logprobs, self._logprobs = self._logprobs, []
+        part["logprobs"] += logprobs
+        yield self._told("output_text.delta", at, content_index=0, delta=event.text, logprobs=logprobs)
+
+    def _reasoning(self, event: Reasoning) -> Iterator[Json]:
+        if not (self._open and self._open["type"] == "reasoning"):
+            yield from self._close()
+            part = {"type": "reasoning_text", "text": ""}
+            yield from self._opens(
+                {"id": new_id("rs_"), "type": "reasoning", "summary": [], "content": [],
+                 "status": "in_progress"}, part,
+            )  # fmt: skip
+        at, part = self._part()
+        part["text"] += event.text
+        yield self._told("reasoning_text.delta", at, content_index=0, delta=event.text)
+
+    def _call_begins(self, event: CallBegins) -> Iterator[Json]:
+        yield from self._close()
+        self._open = {"id": new_id("fc_"), "type": "function_call", "call_id": new_id("call_"),
+                      "name": event.name, "arguments": "", "status": "in_progress"}  # fmt: skip
+        at = self._add(self._open)
+        yield self._event("response.output_item.added", output_index=at, item=dict(self._open))
+
+    def _arguments(self, event: Arguments) -> Iterator[Json]:
+        assert self._open is not None, "arguments follow the beginning of their call"
+        self._open["arguments"] += event.text
+        at = len(self.response.output) - 1
+        yield self._told("function_call_arguments.delta", at, delta=event.text)
+
+    def _call_ends(self, _: CallEnds) -> Iterator[Json]:
+        yield from self._close()
+
+    def _opens(self, item: Json, part: Json) -> Iterator[Json]:
+        self._open = item
+        at = self._add(item)
+        yield self._event("response.output_item.added", output_index=at, item={**item, "content": []})
+        item["content"].append(part)
+        yield self._told("content_part.added", at, content_index=0, part=dict(part))
+
+    def _close(self) -> Iterator[Json]:
+        """End the item that is open."""
+        item, self._open = self._open, None
+        if item is None:
+            return
+        at = len(self.response.output) - 1
+        item["status"] = "completed"
+        if item["type"] == "function_call":
+            told = {"arguments": item["arguments"], "name": item["name"]}
+            yield self._told("function_call_arguments.done", at, **told)
+        else:
+            part = item["content"][0]
+            kind = part["type"]
+            told = {"logprobs": part["logprobs"]} if kind == "output_text" else {}
+            yield self._told(f"{kind}.done", at, content_index=0, text=part["text"], **told)
+            yield self._told("content_part.done", at, content_index=0, part=dict(part))
+        yield self._event("response.output_item.done", output_index=at, item=dict(item))
+
+    def _part(self) -> tuple[int, Json]:
+        assert self._open is not None, "a part is of an open item"
+        part: Json = self._open["content"][0]
+        return len(self.response.output) - 1, part
+
+    def _add(self, item: Json) -> int:
+        self.response.output.append(item)
+        return len(self.response.output) - 1
+
+    def _told(self, kind: str, at: int, **fields: Any) -> Json:
+        item_id = self.response.output[at]["id"]
+        return self._event(f"response.{kind}", item_id=item_id, output_index=at, **fields)
+
+    def _event(self, kind: str, **fields: Any) -> Json:
+        number, self._number = self._number, self._number + 1
+        return {"type": kind, "sequence_number": number, **fields}
+
+
+SPEAKERS: Mapping[type[Event], Callable[[Speech, Any], Iterator[Json]]] = {
+    Arguments: Speech._arguments,  # noqa: SLF001 - the table of this class's own methods
+    CallBegins: Speech._call_begins,  # noqa: SLF001
+    CallEnds: Speech._call_ends,  # noqa: SLF001
+    Reasoning: Speech._reasoning,  # noqa: SLF001
+    Text: Speech._text,  # noqa: SLF001
+}
+
+
+def _error(fault: Fault, outcome: Outcome) -> Json:
+    """Return a fault in the closest of OpenAI's shapes, our own envelope's fields beside it."""
+    own = outcome.envelope()["error"]
+    if fault.kind in HTTP_ERRORS and not (fault.code or 0) < 0:
+        return {**own, "type": "http_error", "code": fault.code or 503, "message": fault.message}
+    if (fault.code or 0) < 0:
+        return {**own, "type": "mcp_protocol_error", "code": fault.code, "message": fault.message}
+    content = [{"type": "text", "text": outcome.text()}]
+    return {**own, "type": "mcp_tool_execution_error", "content": content}
+
+
+def _logprob(token: TokenLogprob) -> Json:
+    def alone(one: TokenLogprob) -> Json:
+        return {"token": one.token, "logprob": one.logprob, "bytes": list(one.bytes)}
+
+    return {**alone(token), "top_logprobs": [alone(one) for one in token.top]}

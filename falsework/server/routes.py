@@ -1,0 +1,194 @@
+"""What the routes of chat completions and responses do with a request, from body to reply."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
+from typing import Any
+
+from anyio.abc import TaskGroup
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response
+
+from falsework.runtime.outcomes import Outcome
+from falsework.runtime.toolbox import Toolbox
+from falsework.runtime.tools import Asked
+from falsework.server import wire
+from falsework.server.chat import Chat
+from falsework.server.completions import streamed, whole
+from falsework.server.deadlines import seconds_of
+from falsework.server.door import read
+from falsework.server.keyed import Claim, Keys
+from falsework.server.questions import Question, ask
+from falsework.server.records import Records
+from falsework.server.refusals import NotFound
+from falsework.server.replies import Envelope, Json
+from falsework.server.responses import wire as responses_wire
+from falsework.server.responses.answers import Answers, page
+from falsework.server.rounds import Rounds, Told
+from falsework.server.served import Served, served
+from falsework.server.settings import Settings
+from falsework.server.streams import open_stream, unless_gone
+
+REPLAYED = {"idempotent-replayed": "true"}
+
+
+class Routes:
+    """The two ways to ask; made once the tools and the database are open."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        chat: Chat,
+        toolbox: Toolbox,
+        records: Records,
+        tasks: TaskGroup,
+        fingerprint: str,
+    ) -> None:
+        """`tasks` is where responses are made that nobody waits for."""
+        self._settings = settings
+        self._chat = chat
+        self._toolbox = toolbox
+        self._records = records
+        self._tasks = tasks
+        self._fingerprint = fingerprint
+        self._keys = Keys(records)
+        self._answers = Answers(chat, settings, toolbox, records)
+
+    async def complete(self, request: Request) -> Response:
+        """Answer a chat request."""
+        body = await read(request, self._settings.max_body_bytes)
+        asked = wire.parse(body)
+        self.check_model(asked.model)
+        ours = await served(asked.tools or [], self._toolbox)
+        question = ask(asked, self._settings, ours)
+        if not ours.by_position and "idempotency-key" not in request.headers:
+            return await self._completed(request, question, ours, None)
+        async with AsyncExitStack() as stack:
+            claimed = self._keys.claim(request.headers, body, owner_of(request))
+            claim = await stack.enter_async_context(claimed)
+            if claim.reply is not None:
+                return await _replayed(request, claim.reply)
+            return await self._completed(request, question, ours, claim, stack)
+
+    async def respond(self, request: Request) -> Response:
+        """Answer a request for a response."""
+        body = await read(request, self._settings.max_body_bytes)
+        asked = responses_wire.parse(body)
+        self.check_model(asked.model)
+        owner = owner_of(request)
+        async with AsyncExitStack() as stack:
+            claim = await stack.enter_async_context(self._keys.claim(request.headers, body, owner))
+            if claim.reply is not None:
+                return await _replayed(request, claim.reply)
+            live = await self._answers.begin(asked, owner, claim, seconds_of(request.headers))
+            if asked.background:
+                self._tasks.start_soon(self._answers.in_background, live)
+                claim.reply = {"json": live.response.body()}
+                if not asked.stream:
+                    return JSONResponse(claim.reply["json"])
+                return await open_stream(request, self._answers.events(owner, live.response.id, -1))
+            if asked.stream:
+                told = _kept(self._answers.told(live), claim, stack.pop_all())
+                return await open_stream(request, told)
+            reply = await unless_gone(request, self._answers.whole(live))
+            claim.reply = {"json": reply}
+            return JSONResponse(reply)
+
+    async def retrieve(self, request: Request, response_id: str) -> Response:
+        """Return a response, or its events again."""
+        owner, query = owner_of(request), request.query_params
+        if query.get("stream") != "true":
+            return JSONResponse(await self._answers.retrieve(owner, response_id))
+        after = query.get("starting_after", "")
+        number = int(after) if after.isdecimal() else -1
+        return await open_stream(request, self._answers.events(owner, response_id, number))
+
+    async def delete(self, request: Request, response_id: str) -> Json:
+        """Delete a response."""
+        return await self._answers.delete(owner_of(request), response_id)
+
+    async def cancel(self, request: Request, response_id: str) -> Json:
+        """Stop a response that is made in the background."""
+        return await self._answers.cancel(owner_of(request), response_id)
+
+    async def input_items(self, request: Request, response_id: str) -> Json:
+        """Return the items that a response was asked with."""
+        items = await self._answers.items(owner_of(request), response_id)
+        return page(items, request.query_params)
+
+    def check_model(self, name: str) -> None:
+        """Refuse a model that isn't served."""
+        if name != self._settings.model_id:
+            raise NotFound(
+                f"The model '{name[:200]}' does not exist. This server has "
+                f"'{self._settings.model_id}'.",
+                "model",
+                "model_not_found",
+            )
+
+    async def _completed(
+        self,
+        request: Request,
+        question: Question,
+        ours: Served,
+        claim: Claim | None,
+        stack: AsyncExitStack | None = None,
+    ) -> Response:
+        envelope = Envelope(question, self._fingerprint)
+        half_calls = question.stream and self._settings.stream_calls == "as_decoded"
+        told: AsyncGenerator[Told] = self._chat.told(question, half_calls=half_calls)
+        if ours.by_position and claim:
+            run = self._toolbox.run(
+                claim.run_id, seconds_of(request.headers), principal=owner_of(request),
+                memory=claim.memory, record=lambda outcome: self._recorded(claim, outcome),
+            )  # fmt: skip
+            envelope = replace(envelope, runtime=run.told)
+            told = Rounds(self._chat, run, ours.names).told(question)
+        if question.stream:
+            chunks = streamed(told, envelope)
+            if claim and stack:
+                chunks = _kept(chunks, claim, stack.pop_all())
+            return await open_stream(request, chunks)
+        reply = await unless_gone(request, whole(told, envelope))
+        if claim:
+            claim.reply = {"json": reply}
+        return JSONResponse(reply)
+
+    async def _recorded(self, claim: Claim, outcome: Outcome) -> None:
+        asked = Asked(outcome.call_id, outcome.tool, outcome.arguments)
+        identity = self._toolbox.run(claim.run_id, 0).identity(asked)
+        await self._records.record(claim.run_id, identity[1], outcome)
+
+
+def owner_of(request: Request) -> str:
+    """Return who asks, without telling the key."""
+    key = request.headers.get("authorization", "")
+    return hashlib.sha256(key.encode()).hexdigest()[:32] if key else ""
+
+
+async def _kept(
+    chunks: AsyncGenerator[Json], claim: Claim, stack: AsyncExitStack
+) -> AsyncGenerator[Json]:
+    """Pass a stream on; once it is complete, it is what the claim's request got."""
+    said: list[Json] = []
+    async with stack, aclosing(chunks):
+        async for chunk in chunks:
+            said.append(chunk)
+            yield chunk
+        claim.reply = {"events": said}
+
+
+async def _replayed(request: Request, reply: Mapping[str, Any]) -> Response:
+    if "json" in reply:
+        return JSONResponse(reply["json"], headers=REPLAYED)
+
+    async def again() -> AsyncGenerator[Json]:
+        for event in reply["events"]:
+            await asyncio.sleep(0)
+            yield event
+
+    response = await open_stream(request, again())
+    response.headers.update(REPLAYED)
+    return response
