@@ -64,7 +64,11 @@ def serving(model: str | Path, log: Path, *settings: str) -> Iterator[Server]:
     port = free_port()
     command = [Path(sys.executable).with_name("falsework"), "serve", model, "--port", str(port)]
     limits = ["--max-concurrent-requests", "16"]
-    environment = os.environ | {"FALSEWORK_API_KEY": f"{KEY},another-key"}
+    database = f"sqlite:///{log.with_suffix('.db')}"
+    environment = os.environ | {
+        "FALSEWORK_API_KEY": f"{KEY},another-key",
+        "FALSEWORK_DATABASE": database,
+    }
     with log.open("wb") as file:
         process = subprocess.Popen(
             [*command, *settings, *limits], stdout=file, stderr=file, env=environment

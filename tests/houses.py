@@ -23,14 +23,14 @@ from falsework.server.chat import Chat
 from falsework.server.desk import Desk
 from falsework.server.engines.scripted import ScriptedEngine
 from falsework.server.replies import Envelope
-from falsework.server.serving import Server
+from falsework.server.serving import Server, bind
 from falsework.server.settings import Settings
 from falsework.server.turns import Scaffold
 
 Json = dict[str, Any]
 
 DIALECT = DIALECTS["scaffold"]
-SETTINGS = Settings(port=0, log_level="error", drain_seconds=1)
+SETTINGS = Settings(port=0, log_level="error", drain_seconds=1, database="sqlite://")
 
 
 def calls(*said: tuple[str, str]) -> str:
@@ -84,7 +84,7 @@ class Running:
         self.port = 0
         self.web: uvicorn.Server = Server(self.app, settings, self._listens)
         self._listening = threading.Event()
-        self._thread = threading.Thread(target=self.web.run)
+        self._thread = threading.Thread(target=self.web.run, args=([bind(settings)],))
 
     @property
     def url(self) -> str:

@@ -8,6 +8,7 @@ import anyio
 import pytest
 from faulty import Json, call, calls, http_tool, kind, run, says, toolbox, upstream
 
+from falsework.runtime.deadlines import Deadline
 from falsework.runtime.outcomes import Outcome
 from falsework.runtime.tools import Asked
 
@@ -130,7 +131,8 @@ async def test_more_calls_than_allowed_are_not_made() -> None:
 async def test_a_call_is_not_begun_when_only_the_answers_reserve_is_left() -> None:
     request = {"answer_reserve": "1s"}
     async with upstream() as up, toolbox(http_tool(up), request=request) as box:
-        chain = run(box, seconds=1.02)
+        chain = run(box)
+        chain.deadline = Deadline.after(1.02)
         (outcome,) = await chain.call([Asked("1", "look", "{}")])
 
         assert kind(outcome) == "deadline_exhausted"
@@ -143,7 +145,8 @@ async def test_a_tool_that_hangs_leaves_the_reserve() -> None:
     slow = {"deadline": "9s", "attempt_timeout": "9s"}
     async with upstream(always=says(1, after=9)) as up:
         async with toolbox(http_tool(up, **slow), request=request) as box:
-            chain = run(box, seconds=1.5)
+            chain = run(box)
+            chain.deadline = Deadline.after(1.5)
             (outcome,) = await chain.call([Asked("1", "look", "{}")])
             left = chain.deadline.left()
 

@@ -1,23 +1,18 @@
 """Tools that the server runs, on chat completions: a scripted model, real tools."""
 
-import asyncio
 import json
-import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from asking import Json, tool
-from faulty import Behaviour, Upstream, http_tool, says, upstream
-from houses import SETTINGS, Running, calls, running, scaffold_of
+from faulty import http_tool, says
+from houses import calls, scaffold_of
+from toolhouses import an_upstream, house_of
 from visiting import CHAT, HELLO, client, sent
 
-from falsework.runtime.toolbox import Toolbox, opened
-from falsework.runtime.toolsfile import parse
-from falsework.server.engines.scripted import Line, ScriptedEngine
+from falsework.server.engines.scripted import Line
 from falsework.server.turns import Scaffold
 
 LOOK = {"type": "server_tool", "name": "look"}
@@ -26,41 +21,6 @@ LOOK = {"type": "server_tool", "name": "look"}
 @pytest.fixture(scope="module")
 def scaffold(smollm2: Path) -> Scaffold:
     return scaffold_of(smollm2)
-
-
-@contextmanager
-def an_upstream(*script: Behaviour, always: Behaviour | None = None) -> Iterator[Upstream]:
-    """Run an upstream in a thread of its own, beside the server's."""
-    ready, over = threading.Event(), threading.Event()
-    made: list[Upstream] = []
-
-    async def serve() -> None:
-        async with upstream(*script, always=always) as up:
-            made.append(up)
-            ready.set()
-            await asyncio.to_thread(over.wait)
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    ready.wait()
-    try:
-        yield made[0]
-    finally:
-        over.set()
-        thread.join()
-
-
-@contextmanager
-def house_of(scaffold: Scaffold, *turns: str, file: Json) -> Iterator[Running]:
-    engine = ScriptedEngine(turns=[Line([turn]) for turn in turns])
-
-    @asynccontextmanager
-    async def tools() -> AsyncIterator[Toolbox]:
-        async with opened(parse(file)) as box:
-            yield box
-
-    with running(engine, scaffold, SETTINGS, tools()) as house:
-        yield house
 
 
 def asked(**fields: Any) -> Json:
@@ -182,14 +142,8 @@ def test_more_than_one_choice_would_run_tools_twice_and_is_refused(scaffold: Sca
 def test_an_error_after_a_write_tells_the_client_not_to_ask_again(scaffold: Scaffold) -> None:
     with an_upstream() as up:
         file = {"tools": [http_tool(up, method="POST")]}
-        lines = [Line([calls(("look", "{}"))]), Line([], "error")]
-
-        @asynccontextmanager
-        async def tools() -> AsyncIterator[Toolbox]:
-            async with opened(parse(file)) as box:
-                yield box
-
-        with running(ScriptedEngine(turns=lines), scaffold, SETTINGS, tools()) as house:
+        lines = [calls(("look", "{}")), Line([], "error")]
+        with house_of(scaffold, *lines, file=file) as house:
             reply = sent(house, "POST", CHAT, asked())
 
     assert reply.status == 500

@@ -35,8 +35,10 @@ class Reply:
         return error
 
 
-def sent(house: Running, method: str, path: str, body: Any = None, **headers: str) -> Reply:
-    connection = HTTPConnection("127.0.0.1", house.port, timeout=10)
+def sent(
+    house: Running, method: str, path: str, body: Any = None, timeout: float = 10, **headers: str
+) -> Reply:
+    connection = HTTPConnection("127.0.0.1", house.port, timeout=timeout)
     raw = json.dumps(body).encode() if isinstance(body, dict) else body
     try:
         connection.request(method, path, raw, {k.replace("_", "-"): v for k, v in headers.items()})

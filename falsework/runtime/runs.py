@@ -21,6 +21,8 @@ from falsework.runtime.tools import Asked, Circumstances, ServerTool
 
 Record = Callable[[Outcome], Awaitable[None]]
 
+QUARTER = 0.25
+
 AGAIN = "The same call was made before; this is its result."
 
 
@@ -55,16 +57,21 @@ class Run:
     executed: list[Outcome] = field(default_factory=list)
     stopped_by: str = ""
     steps: int = 0
+    reserve: float = 0.0
+    """Seconds kept for the answer: the policy's, or a quarter of a short deadline."""
     _identical: Counter[tuple[str, str]] = field(default_factory=Counter)
     _failed_steps: int = 0
     _started: int = 0
+
+    def __post_init__(self) -> None:
+        self.reserve = min(self.policy.answer_reserve, QUARTER * max(0.0, self.deadline.left()))
 
     def may_call(self) -> bool:
         """Tell whether the next turn of the model may call tools; count the turn."""
         self.steps += 1
         if self.steps >= self.policy.max_steps:
             self._stop("max_steps")
-        if self.deadline.left() <= self.policy.answer_reserve:
+        if self.deadline.left() <= self.reserve:
             self._stop("deadline")
         return not self.stopped_by
 
@@ -109,7 +116,7 @@ class Run:
         self._started += 1
         tool = self.tools[asked.name]
         under = Circumstances(
-            self.deadline.before(self.policy.answer_reserve),
+            self.deadline.before(self.reserve),
             self.principal,
             self._key(asked),
             self.headers,

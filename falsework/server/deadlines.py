@@ -8,14 +8,13 @@ SDK_TIMEOUT = "x-stainless-read-timeout"
 """Sent by OpenAI's SDKs, in seconds."""
 
 SDK_MARGIN = 1.0
-"""So much earlier we answer, so that the SDK doesn't give up and ask again."""
+"""So much earlier we answer, at most a tenth, so that the SDK doesn't give up and ask again."""
 
 
 def seconds_of(headers: Mapping[str, str]) -> float:
     """Return the seconds that a request has; infinity where it doesn't say."""
-    return min(
-        _number(headers.get(DEADLINE)) / 1000, _number(headers.get(SDK_TIMEOUT)) - SDK_MARGIN
-    )
+    sdk = _number(headers.get(SDK_TIMEOUT))
+    return min(_number(headers.get(DEADLINE)) / 1000, max(sdk - SDK_MARGIN, 0.9 * sdk))
 
 
 def _number(said: str | None) -> float:

@@ -27,6 +27,7 @@ Connect = Callable[[], AbstractAsyncContextManager[Any]]
 
 RESTART_BASE = 0.1
 RESTART_CAP = 30.0
+LIST_SECONDS = 5.0
 LISTED_FOR = 30.0
 """Seconds after which a listing is asked for again before a call, to see whether schemas changed."""
 
@@ -152,7 +153,7 @@ class McpExecutor:
 
     async def describe(self) -> Described:
         """Return what the server says of the tool; raise a Fault where it isn't there."""
-        tools = await self._server.listed(Deadline.after(10))
+        tools = await self._server.listed(Deadline.after(LIST_SECONDS))
         tool = tools.get(self._tool)
         if tool is None:
             raise Fault("unknown_tool", f"The MCP server has no tool '{self._tool}'.")

@@ -1,0 +1,60 @@
+"""A scripted model in a real server with real tools, and upstreams beside it."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from asking import Json
+from faulty import Behaviour, Upstream, upstream
+from houses import SETTINGS, Running, running
+
+from falsework.runtime.toolbox import Toolbox, opened
+from falsework.runtime.toolsfile import parse
+from falsework.server.engines.scripted import Line, ScriptedEngine
+from falsework.server.settings import Settings
+from falsework.server.turns import Scaffold
+
+
+@contextmanager
+def an_upstream(*script: Behaviour, always: Behaviour | None = None) -> Iterator[Upstream]:
+    """Run an upstream in a thread of its own, beside the server's."""
+    ready, over = threading.Event(), threading.Event()
+    made: list[Upstream] = []
+
+    async def serve() -> None:
+        async with upstream(*script, always=always) as up:
+            made.append(up)
+            ready.set()
+            await asyncio.to_thread(over.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    ready.wait()
+    try:
+        yield made[0]
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextmanager
+def house_of(
+    scaffold: Scaffold,
+    *turns: str | Line,
+    file: Json,
+    settings: Settings = SETTINGS,
+    folder: Path = Path(),
+) -> Iterator[Running]:
+    """Run a server whose model says one turn after the other, and whose tools are the file's."""
+    lines = [Line([turn]) if isinstance(turn, str) else turn for turn in turns]
+    engine = ScriptedEngine(turns=lines)
+
+    @asynccontextmanager
+    async def tools() -> AsyncIterator[Toolbox]:
+        async with opened(parse(file), folder) as box:
+            yield box
+
+    with running(engine, scaffold, settings, tools()) as house:
+        yield house
