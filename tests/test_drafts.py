@@ -122,7 +122,7 @@ def test_a_request_is_answered_alike_from_the_prefix_cache(
     first = [drafting.hear(**fields) for fields in asked]
     again = [drafting.hear(**fields) for fields in asked]
 
-    assert [(a.text, a.steps) for (a,) in first] == [(b.text, b.steps) for (b,) in again]
+    assert [a.text for (a,) in first] == [b.text for (b,) in again]
     assert all(heard.cached > 0 for (heard,) in again)
     assert whole.text == drafting.hear()[0].text
 

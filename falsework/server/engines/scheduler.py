@@ -25,7 +25,7 @@ from falsework.grammars.automata import unpacked
 from falsework.grammars.forced import Encode
 from falsework.grammars.vocabularies import Vocabulary
 from falsework.prompts.tokenizers import end_tokens, vocabulary_of
-from falsework.server.engines.base import CONSTRAINT
+from falsework.server.engines.base import BIASES, CONSTRAINT
 from falsework.server.engines.copies import Copies
 from falsework.server.engines.decoders import Constrainer, Decoder, ThinkBudget
 
@@ -125,7 +125,7 @@ class Scheduler(VllmScheduler):  # type: ignore[misc]
         extra = request.sampling_params.extra_args if request.sampling_params else None
         if extra and CONSTRAINT in extra and request.request_id not in self.requests:
             constrained = StructuredOutputRequest(params=None)
-            constrained.grammar = self._grammar(*extra[CONSTRAINT])
+            constrained.grammar = self._grammar(*extra[CONSTRAINT], copying=BIASES not in extra)
             request.structured_output_request = constrained
             request.status = RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
         super().add_request(request)
@@ -149,7 +149,8 @@ class Scheduler(VllmScheduler):  # type: ignore[misc]
 
     def _copied(self, request: Request) -> list[int]:
         """Return likely text of a reply without constraint."""
-        if not self._copying:
+        biased = BIASES in ((request.sampling_params and request.sampling_params.extra_args) or ())
+        if biased or not self._copying:
             return []
         copies = self._free.get(request.request_id)
         if copies is None:
@@ -159,11 +160,17 @@ class Scheduler(VllmScheduler):  # type: ignore[misc]
         return copies.propose(request.all_token_ids, lambda draft: draft)
 
     def _grammar(
-        self, key: bytes, automaton: bytes, start: int, budget: Sequence[Any] | None
+        self,
+        key: bytes,
+        automaton: bytes,
+        start: int,
+        budget: Sequence[Any] | None,
+        *,
+        copying: bool,
     ) -> Grammar | Future[StructuredOutputGrammar]:
         try:
             think = ThinkBudget(budget[0], budget[1], tuple(budget[2])) if budget else None
-            copies = Copies(self.num_spec_tokens) if self._copying else None
+            copies = Copies(self.num_spec_tokens) if self._copying and copying else None
             return Grammar(Decoder(self._constrainer(key, automaton), think, start), copies)
         except (ValueError, TypeError, IndexError) as fault:
             broken: Future[StructuredOutputGrammar] = Future()
