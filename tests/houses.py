@@ -26,6 +26,7 @@ from falsework.server.replies import Envelope
 from falsework.server.serving import Server, bind
 from falsework.server.settings import Settings
 from falsework.server.turns import Scaffold
+from falsework.server.watching import Watch
 
 Json = dict[str, Any]
 
@@ -51,7 +52,7 @@ def scaffold_of(folder: Path, *, thinks: bool = False) -> Scaffold:
 def whole(engine: ScriptedEngine, scaffold: Scaffold, **fields: Any) -> Json:
     """Return the reply to a request as one object."""
     question = asked(**fields)
-    told = Chat(engine, scaffold, Desk(1)).told(question)
+    told = Chat(engine, scaffold, Desk(1)).told(question, Watch("m", "chat", stream=False))
     return asyncio.run(completions.whole(told, Envelope(question, "fp")))
 
 
@@ -60,7 +61,7 @@ def chunks(
 ) -> list[Json]:
     """Return the reply to a request chunk by chunk."""
     question = asked(stream=True, **fields)
-    steps = Chat(engine, scaffold, Desk(1)).told(question, half_calls=half_calls)
+    steps = Chat(engine, scaffold, Desk(1)).told(question, Watch("m", "chat", stream=True), half_calls=half_calls)
 
     async def told() -> list[Json]:
         stream = completions.streamed(steps, Envelope(question, "fp"))

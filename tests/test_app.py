@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from asking import USER
 from houses import SETTINGS, Running, running, scaffold_of
+from structlog.testing import capture_logs
 from visiting import CHAT, HELLO, client, sent
 
 from falsework.server import app
@@ -136,16 +138,18 @@ NONSENSE = ScriptedEngine(Line(["Hm. ", "<tool_call>\nnonsense"]))
 
 
 def test_what_nobody_expected_is_a_500_that_is_not_retried(
-    scaffold: Scaffold, caplog: pytest.LogCaptureFixture
+    scaffold: Scaffold,
 ) -> None:
     asked = {**HELLO, "tools": [{"type": "function", "function": {"name": "f"}}]}
-    with running(NONSENSE, scaffold) as house:
+    named = [structlog.contextvars.merge_contextvars]
+    with capture_logs(named) as logged, running(NONSENSE, scaffold) as house:
         reply = sent(house, "POST", CHAT, asked)
 
     assert (reply.status, reply.error["type"]) == (500, "server_error")
     assert reply.headers["x-should-retry"] == "false"
     assert "nonsense" not in reply.text
-    assert reply.headers["x-request-id"] in caplog.text
+    (failure,) = [line for line in logged if line["event"] == "request failed"]
+    assert failure["request_id"] == reply.headers["x-request-id"]
 
 
 def test_the_small_routes_say_what_they_are_for(house: Running) -> None:

@@ -115,7 +115,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(
 
 
 def test_a_server_that_ends_lets_running_requests_finish(scaffold: Scaffold) -> None:
-    engine = ScriptedEngine(Line(["x"] * 3000))
+    engine = ScriptedEngine(Line(["x"] * 12000))
     heard: list[str] = []
     with running(engine, scaffold) as house:
         connection = left_open(house, stream=True)

@@ -15,7 +15,7 @@ pytestmark = [
 ]
 
 REQUESTS = 16
-LENGTH = 1024
+LENGTH = 2048
 TWO_REQUESTS_OF_KV_CACHE = 2 * LENGTH * 1024 / 2**30
 """The model of random weights needs 1 KiB a token."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+from opentelemetry import propagate
 from opentelemetry.trace import StatusCode
 
 from falsework.runtime import telemetry
@@ -41,6 +42,7 @@ class Effort:
     headers: dict[str, str] = field(default_factory=dict)
     attempts: int = 0
     backoff: float = 0.0
+    queued: float = 0.0
     sent: bool = False
 
 
@@ -200,7 +202,9 @@ class Attempts:
 
     async def _bounded(self, arguments: Json, effort: Effort) -> Any:
         deadline = effort.deadline.within(self._policy.attempt_timeout)
-        ticket = Ticket(deadline, effort.call_id, effort.key, headers=effort.headers)
+        headers = dict(effort.headers)
+        propagate.inject(headers)  # the upstream's spans belong to this attempt
+        ticket = Ticket(deadline, effort.call_id, effort.key, headers=headers)
         try:
             with anyio.move_on_after(max(0.0, deadline.left())):
                 return await self._executor.attempt(arguments, ticket)

@@ -15,7 +15,8 @@ class Outcome:
     """One call, ended: with a value, or with a fault.
 
     `degraded`: a fallback answered, named by `fallback`. `effect` says what became of a write.
-    `note` is told to the model beside the result. `seconds` is how long it took.
+    `note` is told to the model beside the result. `seconds` is how long it took, `backoff` and
+    `queued` of them between attempts and before the first.
     """
 
     call_id: str
@@ -30,6 +31,8 @@ class Outcome:
     truncated: bool = False
     note: str = ""
     seconds: float = 0.0
+    backoff: float = 0.0
+    queued: float = 0.0
 
     @property
     def ok(self) -> bool:

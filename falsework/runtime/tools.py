@@ -169,6 +169,8 @@ class ServerTool:
             value=value,
             truncated=cut,
             attempts=effort.attempts,
+            backoff=effort.backoff,
+            queued=effort.queued,
             effect="applied" if self.writes else "none",
         )
 
@@ -176,7 +178,8 @@ class ServerTool:
         waited = time.monotonic()
         in_flight = telemetry.BULKHEAD_IN_FLIGHT.labels(self.name)
         async with self.bulkhead.place(effort.deadline):
-            telemetry.BULKHEAD_WAIT.labels(self.name).observe(time.monotonic() - waited)
+            effort.queued = time.monotonic() - waited
+            telemetry.BULKHEAD_WAIT.labels(self.name).observe(effort.queued)
             with in_flight.track_inprogress():
                 value = await self._attempts.run(arguments, effort)
         if _depth(value) > self.entry.limits.max_json_depth:
@@ -208,7 +211,8 @@ class ServerTool:
         """Return what answers when the tool failed: what verification found, a fallback, the fault."""
         effect = self._effect(effort, fault)
         failed = Outcome(asked.id, self.name, asked.arguments, fault=fault, effect=effect,
-                         attempts=effort.attempts)  # fmt: skip
+                         attempts=effort.attempts, backoff=effort.backoff,
+                         queued=effort.queued)  # fmt: skip
         if effect == "unknown":
             failed = await self._verified(failed, arguments, under)
             telemetry.AMBIGUOUS.labels(self.name, failed.effect).inc()

@@ -10,12 +10,14 @@ from typing import Any, cast
 import anyio
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from starlette.exceptions import HTTPException
 
 from falsework import __version__
 from falsework.runtime.toolbox import Toolbox, opened
 from falsework.server.builtin import cache_folder
 from falsework.server.chat import Chat
+from falsework.server.console import page, state
 from falsework.server.desk import Desk
 from falsework.server.door import Door, Keys, rendered
 from falsework.server.engines.base import Engine, EngineGone
@@ -24,6 +26,7 @@ from falsework.server.refusals import NotFound, Refusal, ShuttingDown
 from falsework.server.replies import Json
 from falsework.server.routes import Routes
 from falsework.server.settings import Settings
+from falsework.server.traces import watch_traces
 from falsework.server.turns import Scaffold
 
 READY_SECONDS = 5
@@ -33,7 +36,8 @@ class House:
     """What the routes share."""
 
     routes: Routes
-    """There as long as the application lives."""
+    toolbox: Toolbox
+    """Both are there as long as the application lives."""
 
     def __init__(self, settings: Settings, engine: Engine, scaffold: Scaffold) -> None:
         self.settings = settings
@@ -43,6 +47,7 @@ class House:
         self.created = int(time.time())
         self.fingerprint = _fingerprint(settings, scaffold)
         self.chat = Chat(engine, scaffold, self.desk)
+        self.traces = watch_traces(keep=settings.console)
 
     @asynccontextmanager
     async def opened(self, tools: AbstractAsyncContextManager[Toolbox]) -> AsyncGenerator[None]:
@@ -50,6 +55,7 @@ class House:
         records = await Records.opened(database(self.settings), instance(self.settings))
         try:
             async with tools as toolbox, anyio.create_task_group() as tasks:
+                self.toolbox = toolbox
                 self.routes = Routes(
                     self.settings, self.chat, toolbox, records, tasks, self.fingerprint
                 )
@@ -115,6 +121,17 @@ class House:
         raise EngineGone(f"The engine didn't answer within {READY_SECONDS} seconds.")
 
 
+    async def console_state(self) -> Json:
+        """Return what the console shows."""
+        assert self.traces is not None, "there is a console"
+        return state(self.toolbox, self.traces)
+
+
+async def metrics() -> Response:
+    """Return every metric, the engine's among them, as Prometheus reads them."""
+    return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+
 async def health() -> Json:
     """Say that the process lives."""
     return {"status": "alive"}
@@ -174,6 +191,10 @@ def _add_routes(app: FastAPI, house: House, keys: Any) -> None:
     app.get("/v1/responses/{response_id}/input_items", dependencies=[keys])(house.input_items)
     app.get("/v1/models", dependencies=[keys])(house.models)
     app.get("/v1/models/{name:path}", dependencies=[keys])(house.model)
+    app.get("/metrics", dependencies=[keys])(metrics)
+    if house.settings.console:
+        app.get("/console")(page)
+        app.get("/console/state", dependencies=[keys])(house.console_state)
     app.get("/health")(health)
     app.get("/ready")(house.ready)
     app.get("/version")(version)

@@ -39,6 +39,11 @@ class Choice:
         self.tokens = 0
         self.reasoning_tokens = 0
 
+    @property
+    def thinking(self) -> bool:
+        """Whether the reply is within its think block."""
+        return self._reader.thinking
+
     def hear(self, piece: Piece) -> Step:
         """Return what the piece adds."""
         self._count(piece)

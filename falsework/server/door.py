@@ -1,16 +1,20 @@
 """What happens to every request before and after it is answered: a name, a key, a last resort."""
 
 import hmac
-import logging
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
+import structlog
 from fastapi import Request
+from opentelemetry import propagate
+from opentelemetry.trace import SpanKind
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from falsework.runtime import telemetry
 from falsework.server.refusals import Broken, ClientGone, Refusal, TooLarge, Unauthorized
 from falsework.server.replies import new_id
 from falsework.server.streams import error_body
@@ -18,7 +22,9 @@ from falsework.server.streams import error_body
 REQUEST_ID = "x-request-id"
 GOOD_REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
 
-log = logging.getLogger("falsework")
+log = structlog.get_logger("falsework")
+
+TRACED = frozenset({"/v1/chat/completions", "/v1/responses"})
 
 
 class Door:
@@ -42,15 +48,30 @@ class Door:
                 MutableHeaders(scope=message)[REQUEST_ID] = request_id
             await send(message)
 
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
-            await self._app(scope, receive, send_named)
+            with _span(scope):
+                await self._app(scope, receive, send_named)
         except Exception:
             # The outermost handler of all.
-            log.exception("Request %s failed", request_id)
+            log.exception("request failed")
             if begun:
                 raise
             refusal = Broken("The server failed. The fault is its own, and it is logged.")
             await rendered(refusal)(scope, receive, send_named)
+
+
+def _span(scope: Scope) -> AbstractContextManager[object]:
+    """Return the span of a request that is worth one, within the client's own trace."""
+    if scope["method"] != "POST" or scope["path"] not in TRACED:
+        return nullcontext()
+    return telemetry.TRACER.start_as_current_span(
+        f"POST {scope['path']}",
+        propagate.extract(dict(Headers(scope=scope))),
+        SpanKind.SERVER,
+        record_exception=False,
+    )
 
 
 def _request_id(headers: Mapping[str, str]) -> str:

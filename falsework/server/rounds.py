@@ -1,14 +1,17 @@
 """A request with tools that the server runs: the model's turns, and the calls between them."""
 
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 import anyio
+from opentelemetry.trace import INVALID_SPAN, Span, use_span
 
 from falsework.grammars.calls import Arguments, Call, CallBegins, CallEnds, Event, Reasoning, Text
 from falsework.grammars.policy import ToolChoice
 from falsework.prompts.messages import Message
+from falsework.runtime import telemetry
 from falsework.runtime.outcomes import Outcome
 from falsework.runtime.runs import Run
 from falsework.runtime.tools import Asked
@@ -17,6 +20,7 @@ from falsework.server.choices import FinishReason, Step
 from falsework.server.questions import Question
 from falsework.server.refusals import Refusal
 from falsework.server.replies import Usage, new_id
+from falsework.server.watching import Watch
 
 
 @dataclass(frozen=True)
@@ -63,13 +67,17 @@ class Rounds:
 
     chat: Chat
     run: Run
+    watch: Watch
     served: frozenset[str]
     waits: Callable[[Asked], bool] = lambda _: False
     clients_calls: int = 0
+    workflow: Span = INVALID_SPAN
 
     async def told(self, question: Question) -> AsyncGenerator[Told]:
         """Tell the steps of all turns as one reply; the last step has the finish_reason."""
         usage = Usage(0, 0)
+        self.watch.run = self.run
+        self.workflow = telemetry.TRACER.start_span(telemetry.WORKFLOW)
         try:
             while True:
                 allowed = self.run.may_call()
@@ -88,7 +96,7 @@ class Rounds:
                     yield Waiting(waiting)
                     break
                 yield Calling(ours)
-                outcomes = await self.run.call(ours)
+                outcomes = await self._run(ours)
                 yield Called(tuple(outcomes))
                 if len(ours) < len(calls):
                     break  # the client's part of a mixed turn is the client's to run
@@ -101,8 +109,23 @@ class Rounds:
             if any(outcome.effect in {"applied", "unknown"} for outcome in self.run.executed):
                 refusal.headers = {**refusal.headers, "x-should-retry": "false"}
             raise
+        finally:
+            self.workflow.end()
         yield Step(0, (), (), self._finish(turn))
         yield usage
+
+    async def _run(self, calls: Sequence[Asked]) -> list[Outcome]:
+        """Run the calls of a turn; the longest of them is what the request waited for."""
+        began = time.monotonic()
+        with use_span(self.workflow):
+            outcomes = await self.run.call(calls)
+        seconds = time.monotonic() - began
+        longest = max(outcomes, key=lambda outcome: outcome.seconds)
+        for phase, part in (("backoff", longest.backoff), ("queue_tool", longest.queued)):
+            self.watch.spent(phase, min(part, seconds))
+            seconds -= min(part, seconds)
+        self.watch.spent("tool", seconds)
+        return outcomes
 
     def _finish(self, turn: _Turn) -> FinishReason:
         if turn.finish is None:
@@ -113,7 +136,7 @@ class Rounds:
 
     async def _turn(self, question: Question, turn: _Turn) -> AsyncGenerator[Step | Usage]:
         """Tell one turn: all but the calls that the server runs, and its end."""
-        async with aclosing(self.chat.told(question)) as steps:
+        async with aclosing(self.chat.told(question, self.watch)) as steps:
             while (step := await self._next(steps)) is not None:
                 if isinstance(step, Usage):
                     yield step

@@ -30,6 +30,7 @@ from falsework.server.rounds import Rounds, Told
 from falsework.server.served import Served, served
 from falsework.server.settings import Settings
 from falsework.server.streams import open_stream, unless_gone
+from falsework.server.watching import Watch, watched
 
 REPLAYED = {"idempotent-replayed": "true"}
 
@@ -137,15 +138,17 @@ class Routes:
         stack: AsyncExitStack | None = None,
     ) -> Response:
         envelope = Envelope(question, self._fingerprint)
+        watch = Watch(question.model, "chat", question.stream)
         half_calls = question.stream and self._settings.stream_calls == "as_decoded"
-        told: AsyncGenerator[Told] = self._chat.told(question, half_calls=half_calls)
+        told: AsyncGenerator[Told] = self._chat.told(question, watch, half_calls=half_calls)
         if ours.by_position and claim:
             run = self._toolbox.run(
                 claim.run_id, seconds_of(request.headers), principal=owner_of(request),
                 memory=claim.memory, record=lambda outcome: self._recorded(claim, outcome),
             )  # fmt: skip
             envelope = replace(envelope, runtime=run.told)
-            told = Rounds(self._chat, run, ours.names).told(question)
+            told = Rounds(self._chat, run, watch, ours.names).told(question)
+        told = watched(told, watch)
         if question.stream:
             chunks = streamed(told, envelope)
             if claim and stack:

@@ -17,6 +17,7 @@ from falsework.runtime.toolbox import opened
 from falsework.runtime.toolsfile import read
 from falsework.server.app import make_app
 from falsework.server.greeting import greeting
+from falsework.server.logs import configure
 from falsework.server.settings import BadSetting, Settings
 
 Announce = Callable[[str], None]
@@ -101,6 +102,7 @@ async def serve(settings: Settings, model_path: Path | str, announce: Announce) 
     from falsework.server.engines.vllm import start  # noqa: PLC0415 - it takes seconds to import
 
     tools = (read(Path(settings.tools)), Path(settings.tools).parent) if settings.tools else ()
+    configure(settings.log_level)
     with closing(bind(settings)) as port:
         with _interruptible():
             engine, scaffold = await start(settings, model_path)

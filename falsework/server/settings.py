@@ -121,6 +121,11 @@ class Settings(BaseModel):
         "in the cache folder.",
         json_schema_extra=ENDPOINT,
     )
+    console: bool = Field(
+        default=False,
+        description="Keep the last requests and show them at /console.",
+        json_schema_extra=ENDPOINT,
+    )
     drain_seconds: float = Field(
         30,
         ge=0,

@@ -2,10 +2,10 @@
 
 import asyncio
 import json
-import logging
 from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, TypeVar
 
+import structlog
 from anyio import CancelScope
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 5
 
 Result = TypeVar("Result")
 
-log = logging.getLogger("falsework")
+log = structlog.get_logger("falsework")
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
@@ -110,7 +110,7 @@ async def _events(
         yield _event(error_body(refusal))
     except Exception:
         # The outermost handler of a stream: its status is sent, so only an event can tell.
-        log.exception("A stream failed")
+        log.exception("stream failed")
         yield _event(error_body(Broken("The server failed while it streamed the reply.")))
     yield _said("[DONE]")
 

@@ -2,12 +2,16 @@
 
 import time
 from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import structlog
 
 from falsework.runtime import telemetry
 from falsework.runtime.runs import Run
+from falsework.server.refusals import BadRequest
 
 log = structlog.get_logger("falsework.requests")
 
@@ -59,3 +63,24 @@ class Watch:
             "request", api=self.api, outcome=outcome, turns=self.turns, ms=round(1000 * seconds, 1),
             **told,
         )  # fmt: skip
+
+
+Told = TypeVar("Told")
+
+
+async def watched(told: AsyncGenerator[Told], watch: Watch) -> AsyncGenerator[Told]:
+    """Pass on what is told; at the end, whichever that is, the watch is told of it."""
+    outcome = "left"
+    try:
+        async with aclosing(told):
+            async for each in told:
+                yield each
+        outcome = "ok"
+    except BadRequest:
+        outcome = "refused"
+        raise
+    except Exception:
+        outcome = "error"
+        raise
+    finally:
+        watch.end(outcome)

@@ -6,13 +6,13 @@ opens the connection anew, after a pause that grows.
 
 import hashlib
 import json
-import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import anyio
 import httpx2
+import structlog
 from anyio.abc import TaskStatus
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.stdio import stdio_client
@@ -33,7 +33,7 @@ LISTED_FOR = 30.0
 
 DEADLINE_KEY = "falsework/deadlineMs"
 
-log = logging.getLogger("falsework.tools")
+log = structlog.get_logger("falsework.tools")
 
 
 class McpServer:
@@ -65,7 +65,7 @@ class McpServer:
                     self._ready.set()
                     await self._lost.wait()
             except (MCPError, httpx2.HTTPError, OSError, ExceptionGroup) as fault:
-                log.warning("MCP server %s: %s", self.name, type(fault).__name__)
+                log.warning("connection lost", server=self.name, error=type(fault).__name__)
             self._lose()
             self._lost = anyio.Event()
             self.restarts += 1

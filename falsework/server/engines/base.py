@@ -52,6 +52,14 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True)
+class Timings:
+    """How long a request waited in the engine, and how long its prompt took, in seconds."""
+
+    queue: float
+    prefill: float
+
+
+@dataclass(frozen=True)
 class Piece:
     """What one engine step adds to choice number `choice`."""
 
@@ -62,6 +70,8 @@ class Piece:
     finish: Literal["stop", "length", "error"] | None = None
     cached_tokens: int = 0
     """How many prompt tokens came from the prefix cache (0 until known)."""
+    timings: Timings | None = None
+    """On the last piece, where the engine knows."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from vllm import SamplingParams
 from vllm.logprobs import Logprob
-from vllm.outputs import CompletionOutput
+from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
@@ -25,6 +25,7 @@ from falsework.server.engines.base import (
     EngineGone,
     Piece,
     Sampling,
+    Timings,
     TokenLogprob,
 )
 from falsework.server.engines.configuration import arguments
@@ -94,7 +95,7 @@ class VllmEngine:
         try:
             async for output in stream:
                 for part in output.outputs:
-                    yield self._piece(part, sampling, output.num_cached_tokens or 0)
+                    yield self._piece(part, sampling, output)
         except EngineDeadError as fault:
             raise _gone() from fault
         except EngineGenerateError as fault:
@@ -138,7 +139,7 @@ class VllmEngine:
             extra_args=extra or None,
         )
 
-    def _piece(self, part: CompletionOutput, sampling: Sampling, cached: int) -> Piece:
+    def _piece(self, part: CompletionOutput, sampling: Sampling, output: RequestOutput) -> Piece:
         finish = part.finish_reason
         return Piece(
             choice=part.index,
@@ -146,7 +147,8 @@ class VllmEngine:
             tokens=len(part.token_ids),
             logprobs=tuple(self._logprobs(part, sampling.logprobs or 0)),
             finish=None if finish is None else _FINISHES.get(finish, "error"),
-            cached_tokens=cached,
+            cached_tokens=output.num_cached_tokens or 0,
+            timings=_timings(output) if finish else None,
         )
 
     def _logprobs(self, part: CompletionOutput, count: int) -> Iterable[TokenLogprob]:
@@ -168,6 +170,13 @@ class VllmEngine:
 
 
 _FINISHES: dict[str, Literal["stop", "length"]] = {"stop": "stop", "length": "length"}
+
+
+def _timings(output: RequestOutput) -> Timings | None:
+    stats = output.metrics
+    if stats is None or not stats.first_token_ts:
+        return None
+    return Timings(stats.scheduled_ts - stats.queued_ts, stats.first_token_ts - stats.scheduled_ts)
 
 
 def _gone() -> EngineGone:

@@ -26,6 +26,7 @@ from falsework.server.responses.wire import ResponseRequest
 from falsework.server.rounds import Called, Calling, Rounds, Told, Waiting
 from falsework.server.settings import Settings
 from falsework.server.streams import error_body
+from falsework.server.watching import Watch, watched
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Live:
     history: list[Json]
     speech: Speech
     run: Run
+    watch: Watch
     want: Wanted
     approvals: list[Approval]
     events: list[Json] = field(default_factory=list)
@@ -84,7 +86,10 @@ class Answers:
             claim.run_id, seconds, principal=owner, memory=claim.memory, record=record,
             max_tool_calls=request.max_tool_calls,
         )  # fmt: skip
-        live = Live(owner, response, items, history, speech, run, want, approvals(history))
+        watch = Watch(request.model, "responses", bool(request.stream))
+        live = Live(
+            owner, response, items, history, speech, run, watch, want, approvals(history)
+        )
         if request.background:
             response.status = "queued"
         await self._keep(live, running=True)
@@ -98,7 +103,7 @@ class Answers:
         try:
             for event in speech.begin():
                 yield live.add(event)
-            async with aclosing(self._spoken(live)) as spoken:
+            async with aclosing(watched(self._spoken(live), live.watch)) as spoken:
                 async for event in spoken:
                     yield live.add(event)
             for event in speech.end():
@@ -193,7 +198,9 @@ class Answers:
             )
             question = again.question
         names = want.served.names
-        rounds = Rounds(self._chat, live.run, names, lambda asked: self._waits(asked, want))
+        rounds = Rounds(
+            self._chat, live.run, live.watch, names, lambda asked: self._waits(asked, want)
+        )
         async with aclosing(rounds.told(question)) as steps:
             async for step in steps:
                 for event in self._speak(step, live):
