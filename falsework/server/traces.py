@@ -75,11 +75,13 @@ def watch_traces(environment: Mapping[str, str] = os.environ, *, keep: bool) -> 
     exported = any(environment.get(name) for name in ENDPOINTS)
     if not (keep or exported):
         return None
-    provider = TracerProvider(resource=Resource.create({"service.name": "falsework"}))
+    provider = trace.get_tracer_provider()
+    if not isinstance(provider, TracerProvider):
+        provider = TracerProvider(resource=Resource.create({"service.name": "falsework"}))
+        trace.set_tracer_provider(provider)
     if exported:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     kept = LastTraces() if keep else None
     if kept:
         provider.add_span_processor(kept)
-    trace.set_tracer_provider(provider)
     return kept
