@@ -13,7 +13,9 @@ ARGS ?=
 
 # Where the lock takes torch's +cpu build from; `--find-links DIR` where a wheel lies in a folder.
 LOCK_TORCH ?= --torch-backend cpu
-LOCK = $(VENV)/bin/uv pip compile --quiet --upgrade --universal --no-header \
+# `make lock UPGRADE=` pins what is new and leaves the rest as it is.
+UPGRADE ?= --upgrade
+LOCK = $(VENV)/bin/uv pip compile --quiet $(UPGRADE) --universal --no-header \
 	--annotation-style line pyproject.toml --group checkout
 LOCK_CPU = $(LOCK) --python-version 3.11 $(LOCK_TORCH) --override requirements/left-out.txt \
 	--extra cpu --group builtin

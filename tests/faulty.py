@@ -173,7 +173,9 @@ async def call(
     return outcome
 
 
-async def calls(box: Toolbox, asked: Sequence[tuple[str, str]], seconds: float = 20) -> list[Outcome]:
+async def calls(
+    box: Toolbox, asked: Sequence[tuple[str, str]], seconds: float = 20
+) -> list[Outcome]:
     """Call several tools in one turn."""
     numbered = [Asked(f"call_{i}", name, text) for i, (name, text) in enumerate(asked)]
     return await run(box, seconds).call(numbered)

@@ -61,7 +61,9 @@ def chunks(
 ) -> list[Json]:
     """Return the reply to a request chunk by chunk."""
     question = asked(stream=True, **fields)
-    steps = Chat(engine, scaffold, Desk(1)).told(question, Watch("m", "chat", stream=True), half_calls=half_calls)
+    steps = Chat(engine, scaffold, Desk(1)).told(
+        question, Watch("m", "chat", stream=True), half_calls=half_calls
+    )
 
     async def told() -> list[Json]:
         stream = completions.streamed(steps, Envelope(question, "fp"))

@@ -6,6 +6,7 @@
 import os
 import sys
 import time
+from pathlib import Path
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
@@ -22,10 +23,9 @@ def add(a: int, b: int) -> int:
 @server.tool()
 def crash(marker: str) -> str:
     """End the process, but for the second time."""
-    if os.path.exists(marker):
+    if Path(marker).exists():
         return "alive"
-    with open(marker, "w"):
-        pass
+    Path(marker).touch()
     os._exit(1)
 
 
@@ -47,7 +47,7 @@ if os.environ.get("MCP_SCHEMA") == "other":
     @server.tool()
     def scored(account: int, region: str) -> int:
         """Score an account of a region."""
-        return account
+        return account + len(region)
 
 else:
 

@@ -1,5 +1,6 @@
 """Drafts of likely text: proposed where the same was said before, held back where they missed."""
 
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -62,7 +63,7 @@ def test_after_misses_proposals_become_rare() -> None:
     lengths = proposals(Copies(MOST), [*SAID], misleading)
 
     proposed = [at for at, length in enumerate(lengths) if length]
-    pauses = [b - a for a, b in zip(proposed, proposed[1:], strict=False)]
+    pauses = [b - a for a, b in itertools.pairwise(proposed)]
     assert pauses[:3] == sorted(pauses[:3])
     assert pauses[-1] >= 32
     assert len(proposed) < len(lengths) / 10

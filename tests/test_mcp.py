@@ -79,7 +79,10 @@ async def test_a_tool_that_says_no_is_told_to_the_model_and_not_tried_again() ->
 async def test_a_server_that_dies_in_mid_call_is_started_again_and_others_notice_nothing(
     tmp_path: Path,
 ) -> None:
-    other = {"here": served()["servers"]["here"], "there": {**STDIO, "tools": ["sleep"], "effect": "read"}}
+    other = {
+        "here": served()["servers"]["here"],
+        "there": {**STDIO, "tools": ["sleep"], "effect": "read"},
+    }
     asked = [("here__crash", f'{{"marker": "{tmp_path}/crashed"}}'),
              ("there__sleep", '{"seconds": 0.5}')]  # fmt: skip
     async with toolbox(servers=other) as box:

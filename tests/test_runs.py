@@ -33,7 +33,9 @@ async def test_a_function_is_a_tool_in_a_thread_or_in_a_process(name: str, effec
 
 @pytest.mark.parametrize("effect", ["read", "write"])
 async def test_what_a_function_raises_is_told_only_if_it_was_meant_to_be(effect: str) -> None:
-    async with toolbox(python_tool("refuse", effect=effect), python_tool("fail", effect=effect)) as box:
+    async with toolbox(
+        python_tool("refuse", effect=effect), python_tool("fail", effect=effect)
+    ) as box:
         meant = await call(box, '{"why": "not today"}', "refuse")
         other = await call(box, "{}", "fail")
 
@@ -91,7 +93,9 @@ async def test_the_same_call_again_is_answered_from_memory_with_a_note() -> None
     async with upstream() as up, toolbox(http_tool(up)) as box:
         chain = run(box)
         first = await chain.call([Asked("1", "look", '{"id": 1}')])
-        again = await chain.call([Asked("2", "look", '{ "id":1 }'), Asked("3", "look", '{"id": 1}')])
+        again = await chain.call(
+            [Asked("2", "look", '{ "id":1 }'), Asked("3", "look", '{"id": 1}')]
+        )
 
     assert len(up.seen) == 1
     assert [one.ok for one in [*first, *again]] == [True] * 3

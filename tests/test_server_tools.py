@@ -96,7 +96,10 @@ def test_a_hung_tool_ends_with_the_requests_deadline_and_with_an_answer(scaffold
             took = time.monotonic() - begun
 
     message = reply.json["choices"][0]["message"]
-    assert (message["content"], message["executed_tools"][0]["error"]["type"]) == ("No idea.", "timeout")
+    assert (message["content"], message["executed_tools"][0]["error"]["type"]) == (
+        "No idea.",
+        "timeout",
+    )
     assert took < 1.6
 
 

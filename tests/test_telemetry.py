@@ -98,7 +98,9 @@ def exported() -> set[str]:
 
 def test_every_query_of_the_dashboard_names_a_metric_that_exists() -> None:
     dashboard = json.loads(DASHBOARD.read_text())
-    queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    queries = [
+        target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])
+    ]
     ours = {name for query in queries for name in re.findall(r"\b(?:falsework|gen_ai)_\w+", query)}
 
     assert len(queries) > 10
@@ -138,6 +140,9 @@ def test_the_console_has_a_waterfall_of_each_request(scaffold: Scaffold) -> None
         "POST /v1/chat/completions", "invoke_workflow", "chat smollm2", "execute_tool look",
         "attempt 1", "attempt 2", "chat smollm2",
     ]  # fmt: skip
-    assert [span["failed"] for span in waterfall["spans"] if "attempt" in span["name"]] == [True, False]
+    assert [span["failed"] for span in waterfall["spans"] if "attempt" in span["name"]] == [
+        True,
+        False,
+    ]
     assert state["upstreams"][0]["state"] == "closed"
     assert "ab" * 16 in up.seen[0].headers["traceparent"]

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty import http_tool, toolbox, upstream
 from faulty import call as call_tool
+from faulty import http_tool, toolbox, upstream
 from typer.testing import CliRunner
 
 from falsework.runtime.toolsfile import BadToolsFile, parse, read
@@ -39,7 +39,10 @@ def test_five_lines_are_a_whole_file(tmp_path: Path) -> None:
     ("file", "said"),
     [
         ({"tolls": []}, "tolls: no such key. The nearest is 'tools'."),
-        ({"tools": [{**TOOL, "dedline": 1}]}, "tools.0.dedline: no such key. The nearest is 'deadline'."),
+        (
+            {"tools": [{**TOOL, "dedline": 1}]},
+            "tools.0.dedline: no such key. The nearest is 'deadline'.",
+        ),
         (
             {"tools": [{**TOOL, "retry": {"max_atempts": 1}}]},
             "tools.0.retry.max_atempts: no such key. The nearest is 'max_attempts'.",
@@ -48,15 +51,24 @@ def test_five_lines_are_a_whole_file(tmp_path: Path) -> None:
             {"defaults": {"breaker": {"min_call": "1s"}}},
             "defaults.breaker.min_call: no such key. The nearest is 'min_calls'.",
         ),
-        ({"tools": [{**TOOL, "deadline": "8 parsecs"}]}, "should be a number and one of ms, s, m, h"),
+        (
+            {"tools": [{**TOOL, "deadline": "8 parsecs"}]},
+            "should be a number and one of ms, s, m, h",
+        ),
         ({"tools": [{"name": "t"}]}, "should be exactly one of http, openapi, mcp, python"),
         ({"tools": [{**TOOL, "python": {"callable": "a:b"}}]}, "and is http and python"),
-        ({"tools": [{**TOOL, "http": {"url": "http://{host}/"}}]}, "a host that no argument can change"),
+        (
+            {"tools": [{**TOOL, "http": {"url": "http://{host}/"}}]},
+            "a host that no argument can change",
+        ),
         ({"tools": [TOOL, TOOL]}, "two tools are named 't'"),
         ({"tools": [{**TOOL, "requires": ["u"]}]}, "tools.t.requires: there is no tool 'u'."),
         ({"tools": [{**TOOL, "fallback": [{"tool": "u"}]}]}, "there is no tool 'u'"),
         ({"tools": [MCP]}, "tools.m.mcp.server: there is no server 's'."),
-        ({"tools": [{**TOOL, "parameters": {"type": "objekt"}}]}, "tools.t.parameters: isn't a JSON"),
+        (
+            {"tools": [{**TOOL, "parameters": {"type": "objekt"}}]},
+            "tools.t.parameters: isn't a JSON",
+        ),
         ({"tools": [{**TOOL, "approval": {"when": "a >"}}]}, "isn't a JMESPath expression"),
         ({"servers": {"s": {}}}, "should have either url or command"),
         (
@@ -103,7 +115,12 @@ def test_parameters_may_be_those_of_another_tool() -> None:
     reference = {"$ref": "#/tools/t/parameters"}
 
     _, second = parse(
-        {"tools": [{**TOOL, "parameters": parameters}, {**TOOL, "name": "u", "parameters": reference}]}
+        {
+            "tools": [
+                {**TOOL, "parameters": parameters},
+                {**TOOL, "name": "u", "parameters": reference},
+            ]
+        }
     ).tools
 
     assert second.parameters == parameters
@@ -126,8 +143,10 @@ def test_check_prints_the_policies_that_hold(tmp_path: Path) -> None:
         ("tools: [{name: t, http: {ulr: x}}]", "The nearest is 'url'"),
         ('tools: [{name: t, python: {callable: "nowhere:f"}}]', "there is no nowhere:f"),
         (
-            'tools: [{name: t, http: {url: "http://x.example/"}, '
-            "auth: {type: bearer, token: {env: NOT_THERE}}}]",
+            (
+                'tools: [{name: t, http: {url: "http://x.example/"}, '
+                "auth: {type: bearer, token: {env: NOT_THERE}}}]"
+            ),
             "the environment has no NOT_THERE",
         ),
     ],
@@ -140,11 +159,15 @@ def test_check_says_what_is_wrong_and_exits_with_2(tmp_path: Path, text: str, sa
 
 
 def test_a_tool_is_called_by_hand_with_a_trace(tmp_path: Path) -> None:
-    text = 'tools: [{name: double, python: {callable: "some_tools:double"}, effect: pure, ' \
-           'parameters: {type: object}}]'  # fmt: skip
+    text = (
+        'tools: [{name: double, python: {callable: "some_tools:double"}, effect: pure, '
+        "parameters: {type: object}}]"
+    )
     file = write(tmp_path, text)
 
-    done = CliRunner().invoke(app, ["tools", "call", "double", '{"number": 4}', "--tools", str(file)])
+    done = CliRunner().invoke(
+        app, ["tools", "call", "double", '{"number": 4}', "--tools", str(file)]
+    )
 
     assert done.exit_code == 0, done.output
     assert "8" in done.stdout
@@ -155,13 +178,17 @@ DOCUMENT = {
     "openapi": "3.1.0",
     "paths": {
         "/customers/{id}": {
-            "parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "integer"}}],
+            "parameters": [
+                {"name": "id", "in": "path", "required": True, "schema": {"type": "integer"}}
+            ],
             "patch": {
                 "operationId": "updateCustomer",
                 "summary": "Update a customer.",
                 "parameters": [{"name": "dry", "in": "query", "schema": {"type": "boolean"}}],
                 "requestBody": {
-                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Fields"}}}
+                    "content": {
+                        "application/json": {"schema": {"$ref": "#/components/schemas/Fields"}}
+                    }
                 },
             },
         }
@@ -189,15 +216,21 @@ async def test_an_operation_of_an_openapi_document_is_a_tool(tmp_path: Path) -> 
             tool = box.tools["update"]
 
     (seen,) = up.seen
-    assert (outcome.ok, tool.entry.effect, tool.description) == (True, "write", "Update a customer.")
+    assert (outcome.ok, tool.entry.effect, tool.description) == (
+        True,
+        "write",
+        "Update a customer.",
+    )
     assert (seen.method, seen.path) == ("PATCH", "/customers/7?dry=true")
     assert json.loads(seen.body) == {"stage": "won"}
 
 
 def test_an_operation_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
     (tmp_path / "crm.json").write_text(json.dumps(DOCUMENT))
-    text = "tools: [{name: t, openapi: {document: crm.json, operation: update, " \
-           'base_url: "http://x.example"}}]'  # fmt: skip
+    text = (
+        "tools: [{name: t, openapi: {document: crm.json, operation: update, "
+        'base_url: "http://x.example"}}]'
+    )
 
     done = CliRunner().invoke(app, ["tools", "check", str(write(tmp_path, text))])
 

@@ -1,7 +1,7 @@
 """All attempts of one call: when to try again, when to send a second copy, when to stop.
 
-Rules: a write whose attempt may have arrived is never repeated, unless the upstream honours a key or
-said itself that it did nothing. No retry without budget, none that can't end before the deadline.
+Rules: a write whose attempt may have arrived is never repeated, unless the upstream honours a key
+or said itself that it did nothing. No retry without budget, and none that the deadline cuts.
 """
 
 import random
@@ -88,7 +88,7 @@ class Attempts:
         repeatable = not self._writes or effort.key is not None
         if not (repeatable or not fault.sent or fault.reason in SAID_NO):
             return None
-        pause = self._draw() * min(retry.cap, retry.base * 2 ** (effort.attempts - 1))
+        pause: float = self._draw() * min(retry.cap, retry.base * 2 ** (effort.attempts - 1))
         asked = fault.retry_after or 0.0
         pause = max(pause, asked)
         if asked > retry.retry_after_cap or pause + LEAST_SECONDS > effort.deadline.left():

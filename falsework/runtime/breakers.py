@@ -6,7 +6,8 @@ closed ──(enough failures or slow calls in the window)──▶ open ──(
                                                            └────────(a probe fails)───────┘
 
 Rules: half open, one probe at a time is let through. A permit that was given before the state last
-changed says nothing any more. Whoever is cancelled, refused or wrong says nothing about the upstream.
+changed says nothing any more. Whoever is cancelled, refused or wrong says nothing about the
+upstream.
 """
 
 import random

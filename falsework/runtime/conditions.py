@@ -1,4 +1,4 @@
-"""Conditions in the tools file, as JMESPath: `args.amount > \\`100\\``, `result.version == ...`."""
+"""Conditions and templates in the tools file: JMESPath, and `{argument}`."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any

@@ -95,14 +95,14 @@ class OpenApi(Policy):
 
     document: str = Field(description="A path, from the tools file's folder.")
     operation: str = Field(description="Its operationId.")
-    base_url: Url | None = Field(None, description="Otherwise the document's first server.")
+    base_url: Url | None = Field(default=None, description="Otherwise the document's first server.")
 
 
 class Mcp(Policy):
     """One tool of an MCP server."""
 
     server: Name
-    tool: str | None = Field(None, description="Otherwise the tool's name here.")
+    tool: str | None = Field(default=None, description="Otherwise the tool's name here.")
 
 
 class Python(Policy):
@@ -110,18 +110,22 @@ class Python(Policy):
 
     callable: str = Field(pattern=r"^[\w.]+:[\w.]+$", description="module:function")
     run_in: Literal["process", "thread"] | None = Field(
-        None, description="By itself a process, which can be stopped; a thread for pure and read."
+        default=None,
+        description="By itself a process, which can be stopped, or a thread for reads.",
     )
 
 
 class ToolEntry(ToolPolicy):
-    """A tool that the server runs; exactly one of http, openapi, mcp and python."""
+    """A tool that the server runs; exactly one of http, openapi, mcp and python.
+
+    `parameters` and `result_schema` are JSON Schemas.
+    """
 
     name: Name
     description: str | None = None
-    parameters: dict[str, Any] | None = Field(None, description="JSON Schema of the arguments.")
-    result_schema: dict[str, Any] | None = Field(None, description="JSON Schema of the result.")
-    expose: bool = Field(True, description="Offered to the model; otherwise only a fallback.")
+    parameters: dict[str, Any] | None = Field(default=None, description="The arguments.")
+    result_schema: dict[str, Any] | None = Field(default=None, description="The result.")
+    expose: bool = Field(default=True, description="Offered to the model.")
     auth: Auth | None = None
     http: Http | None = None
     openapi: OpenApi | None = None

@@ -24,10 +24,10 @@ class Policy(BaseModel):
 class RetryPolicy(Policy):
     """When to try again."""
 
-    max_attempts: int = Field(3, ge=1, le=5, description="Attempts, the first included.")
-    base: Seconds = Field(0.1, description="Full jitter: random(0, base * 2^n), at most cap.")
+    max_attempts: int = Field(default=3, ge=1, le=5, description="Attempts, the first included.")
+    base: Seconds = Field(default=0.1, description="Pauses: random(0, base * 2^n).")
     cap: Seconds = 2.0
-    retry_after_cap: Seconds = Field(5.0, description="The longest Retry-After that is obeyed.")
+    retry_after_cap: Seconds = Field(default=5.0, description="The longest that is obeyed.")
     retry_on: tuple[str | int, ...] = ("connect", "timeout", "reset", "crash", 429, 502,
                                       503, 504)  # fmt: skip
 
@@ -35,8 +35,8 @@ class RetryPolicy(Policy):
 class RetryBudgetPolicy(Policy):
     """Retries per upstream: every call earns `ratio`, every retry costs 1."""
 
-    ratio: float = Field(0.2, ge=0, le=1)
-    burst: float = Field(10, ge=0)
+    ratio: float = Field(default=0.2, ge=0, le=1)
+    burst: float = Field(default=10, ge=0)
 
 
 class BreakerPolicy(Policy):
@@ -44,20 +44,20 @@ class BreakerPolicy(Policy):
 
     enabled: bool = True
     window: Seconds = 30.0
-    min_calls: int = Field(10, ge=1)
-    failure_rate: float = Field(0.5, gt=0, le=1)
+    min_calls: int = Field(default=10, ge=1)
+    failure_rate: float = Field(default=0.5, gt=0, le=1)
     slow_call: Seconds = 2.0
-    slow_rate: float = Field(0.8, gt=0, le=1)
+    slow_rate: float = Field(default=0.8, gt=0, le=1)
     open_for: Seconds = 5.0
     open_max: Seconds = 60.0
-    successes_to_close: int = Field(3, ge=1)
+    successes_to_close: int = Field(default=3, ge=1)
 
 
 class BulkheadPolicy(Policy):
     """How many calls of a tool at once."""
 
-    max_concurrent: int = Field(16, ge=1)
-    max_queue: int = Field(32, ge=0)
+    max_concurrent: int = Field(default=16, ge=1)
+    max_queue: int = Field(default=32, ge=0)
     queue_timeout: Seconds = 0.25
 
 
@@ -110,15 +110,15 @@ class Verify(Policy):
 class Approval(Policy):
     """Calls that wait for a person."""
 
-    when: Condition | None = Field(None, description="Of `args`; otherwise always.")
+    when: Condition | None = Field(default=None, description="Of `args`; otherwise always.")
 
 
 class Limits(Policy):
     """How much a tool may answer."""
 
     max_response_bytes: Bytes = 256 * 2**10
-    max_result_chars: int = Field(8000, ge=16, description="Characters that the model is given.")
-    max_json_depth: int = Field(32, ge=1)
+    max_result_chars: int = Field(default=8000, ge=16, description="For the model.")
+    max_json_depth: int = Field(default=32, ge=1)
 
 
 class Egress(Policy):
@@ -126,16 +126,16 @@ class Egress(Policy):
 
     allow_hosts: tuple[str, ...] = ()
     deny_private: bool | None = Field(
-        None, description="Refuse private addresses; by itself unless the URL names one."
+        default=None, description="Refuse private addresses; by itself unless the URL names one."
     )
-    require_tls: bool | None = Field(None, description="By itself, unless to a private address.")
+    require_tls: bool | None = Field(default=None, description="By itself in public.")
 
 
 class ToolPolicy(Policy):
     """How a tool is called, whatever kind it is."""
 
-    effect: EffectClass | None = Field(None, description="Otherwise what its kind suggests.")
-    deadline: Seconds = Field(8.0, description="All attempts, waits and fallbacks.")
+    effect: EffectClass | None = Field(default=None, description="Otherwise as its kind.")
+    deadline: Seconds = Field(default=8.0, description="All attempts, waits and fallbacks.")
     attempt_timeout: Seconds = 3.0
     connect_timeout: Seconds = 0.5
     retry: RetryPolicy = RetryPolicy()
@@ -153,7 +153,7 @@ class ToolPolicy(Policy):
     limits: Limits = Limits()
     egress: Egress = Egress()
     on_cancel: Literal["cancel", "finish"] | None = Field(
-        None, description="When the client leaves; otherwise writes finish."
+        default=None, description="When the client leaves; otherwise writes finish."
     )
 
 
@@ -161,9 +161,9 @@ class RequestPolicy(Policy):
     """How far one request may go."""
 
     deadline: Seconds = 60.0
-    max_steps: int = Field(8, ge=1, description="Turns of the model.")
-    max_tool_calls: int = Field(12, ge=0)
-    max_parallel: int = Field(4, ge=1)
-    max_identical_calls: int = Field(2, ge=1)
-    max_failed_steps: int = Field(3, ge=1, description="In a row, before an answer is asked for.")
-    answer_reserve: Seconds = Field(2.5, description="Of the deadline, kept from tools.")
+    max_steps: int = Field(default=8, ge=1, description="Turns of the model.")
+    max_tool_calls: int = Field(default=12, ge=0)
+    max_parallel: int = Field(default=4, ge=1)
+    max_identical_calls: int = Field(default=2, ge=1)
+    max_failed_steps: int = Field(default=3, ge=1, description="In a row.")
+    answer_reserve: Seconds = Field(default=2.5, description="Of the deadline, kept from tools.")

@@ -1,6 +1,7 @@
 """The tool calls of one request: in parallel and in order, remembered, and within limits.
 
-A limit doesn't end a request with an error: it ends the calls, and the model is asked for its answer.
+A limit doesn't end a request with an error: it ends the calls, and the model is asked for its
+answer.
 """
 
 import hashlib
@@ -29,7 +30,9 @@ AGAIN = "The same call was made before; this is its result."
 class Finish(Protocol):
     """Runs something to its end, whoever stops waiting for it."""
 
-    async def __call__(self, work: Callable[[], Awaitable[Outcome]]) -> Outcome: ...
+    async def __call__(self, work: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        """Return what it ended with."""
+        ...
 
 
 async def _forget(_: Outcome) -> None:
@@ -75,7 +78,9 @@ class Run:
             self._stop("deadline")
         return not self.stopped_by
 
-    async def call(self, asked: Sequence[Asked], approved: frozenset[str] = frozenset()) -> list[Outcome]:
+    async def call(
+        self, asked: Sequence[Asked], approved: frozenset[str] = frozenset()
+    ) -> list[Outcome]:
         """Run the calls of one turn; return their outcomes in the order of the calls."""
         ends: list[Outcome | None] = [None] * len(asked)
         places = anyio.CapacityLimiter(self.policy.max_parallel)
@@ -173,7 +178,9 @@ class Run:
     def _key(self, asked: Asked) -> str:
         """Return what makes this call the same call when the whole request is sent again."""
         name, arguments = self.identity(asked)
-        return hmac.new(self.id.encode(), f"{name}\n{arguments}".encode(), hashlib.sha256).hexdigest()
+        return hmac.new(
+            self.id.encode(), f"{name}\n{arguments}".encode(), hashlib.sha256
+        ).hexdigest()
 
     def told(self) -> dict[str, Any]:
         """Return what the client is told beside the reply."""

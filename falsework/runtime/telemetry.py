@@ -50,11 +50,11 @@ RETRIES_DENIED = Counter("falsework_retries_denied", "Retries that no budget was
                          ("upstream",))  # fmt: skip
 RETRY_BUDGET = Gauge("falsework_retry_budget_tokens", "Retries that are left.", ("upstream",))
 HEDGES = Counter("falsework_tool_hedges", "Second copies of slow reads.", ("tool", "won"))
-BREAKER_STATE = Gauge(
-    "falsework_breaker_state", "0 closed, 1 half open, 2 open.", ("upstream",)
-)
+BREAKER_STATE = Gauge("falsework_breaker_state", "0 closed, 1 half open, 2 open.", ("upstream",))
 BREAKER_TRANSITIONS = Counter(
-    "falsework_breaker_transitions", "Changes of a breaker's state.", ("upstream", "before", "after")
+    "falsework_breaker_transitions",
+    "Changes of a breaker's state.",
+    ("upstream", "before", "after"),
 )
 BREAKER_REJECTIONS = Counter(
     "falsework_breaker_rejections", "Attempts that a breaker kept away.", ("upstream",)

@@ -71,7 +71,9 @@ class Toolbox:
 
     def of_server(self, label: str) -> list[ServerTool]:
         """Return the tools of an MCP server."""
-        return [tool for tool in self.exposed() if tool.entry.mcp and tool.entry.mcp.server == label]
+        return [
+            tool for tool in self.exposed() if tool.entry.mcp and tool.entry.mcp.server == label
+        ]
 
     def run(self, run_id: str, seconds: float, **more: Any) -> Run:
         """Return the run of a request that has so many seconds."""
@@ -119,7 +121,7 @@ class Toolbox:
         shared = entry.model_dump(include=set(ToolPolicy.model_fields), exclude_unset=True)
         for tool in entry.tools:
             mcp = Mcp(server=name, tool=tool)
-            approval = {"approval": {}} if entry.require_approval else {}
+            approval: dict[str, Any] = {"approval": {}} if entry.require_approval else {}
             self.add_tool(ToolEntry(**{**approval, **shared}, name=f"{name}__{tool}", mcp=mcp))
 
     def add_tool(self, entry: ToolEntry) -> None:

@@ -16,6 +16,7 @@ from falsework.runtime import telemetry
 from falsework.runtime.attempts import SAID_NO, Attempts, Effort
 from falsework.runtime.bulkheads import Bulkhead
 from falsework.runtime.caches import ResultCache
+from falsework.runtime.checks import depth, details
 from falsework.runtime.conditions import filled, holds
 from falsework.runtime.deadlines import Deadline
 from falsework.runtime.entries import NO_PARAMETERS, ToolEntry
@@ -26,8 +27,6 @@ from falsework.runtime.policies import WRITING, EffectClass, Fallback
 from falsework.runtime.upstreams import Upstream
 
 Json = dict[str, Any]
-
-MOST_DETAILS = 8
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class ServerTool:
             read = json.loads(arguments or "{}")
         except ValueError as fault:
             raise Fault("invalid_arguments", "The arguments aren't valid JSON.") from fault
-        if wrong := _details(self._check_arguments, read):
+        if wrong := details(self._check_arguments, read):
             message = "The arguments don't satisfy the tool's schema."
             raise Fault("invalid_arguments", message, details=wrong)
         checked: Json = read
@@ -118,6 +117,10 @@ class ServerTool:
         if approval is None:
             return False
         return approval.when is None or holds(approval.when, args=arguments)
+
+    def _check_approval(self, arguments: Json, under: Circumstances) -> None:
+        if self.waits_for_approval(arguments) and not under.approved:
+            raise Fault("approval_required", "A person has to approve this call first.")
 
     async def call(self, asked: Asked, under: Circumstances) -> Outcome:
         """Run a call through all layers; whatever happens to it is told by its outcome."""
@@ -148,8 +151,7 @@ class ServerTool:
         try:
             arguments = self.read(asked.arguments)
             telemetry.ARGUMENTS.labels(self.name, "valid").inc()
-            if self.waits_for_approval(arguments) and not under.approved:
-                raise Fault("approval_required", "A person has to approve this call first.")
+            self._check_approval(arguments, under)
         except Fault as fault:
             if fault.kind == "invalid_arguments":
                 telemetry.ARGUMENTS.labels(self.name, "failed").inc()
@@ -182,9 +184,9 @@ class ServerTool:
             telemetry.BULKHEAD_WAIT.labels(self.name).observe(effort.queued)
             with in_flight.track_inprogress():
                 value = await self._attempts.run(arguments, effort)
-        if _depth(value) > self.entry.limits.max_json_depth:
+        if depth(value) > self.entry.limits.max_json_depth:
             raise Fault("bad_response", "The tool's answer is nested too deeply.", sent=True)
-        if wrong := _details(self._check_result, value):
+        if wrong := details(self._check_result, value):
             message = "The tool's answer doesn't satisfy its schema."
             raise Fault("bad_response", message, sent=True, details=wrong)
         return value
@@ -208,7 +210,7 @@ class ServerTool:
     async def _instead(
         self, asked: Asked, arguments: Json, under: Circumstances, effort: Effort, fault: Fault
     ) -> Outcome:
-        """Return what answers when the tool failed: what verification found, a fallback, the fault."""
+        """Return what answers when the tool failed: verification, a fallback, the fault itself."""
         effect = self._effect(effort, fault)
         failed = Outcome(asked.id, self.name, asked.arguments, fault=fault, effect=effect,
                          attempts=effort.attempts, backoff=effort.backoff,
@@ -233,9 +235,7 @@ class ServerTool:
             return "unknown"
         return "not_applied"
 
-    async def _verified(
-        self, failed: Outcome, arguments: Json, under: Circumstances
-    ) -> Outcome:
+    async def _verified(self, failed: Outcome, arguments: Json, under: Circumstances) -> Outcome:
         """Find out by a read what became of a write."""
         verify = self.entry.verify
         if failed.fault is not None:
@@ -249,8 +249,8 @@ class ServerTool:
         if not read.ok:
             return failed
         if holds(verify.matches, args=arguments, result=read.value):
-            return replace(failed, fault=None, value=read.value, effect="applied",
-                           note="The answer was lost, but a check shows that it was done.")  # fmt: skip
+            note = "The answer was lost, but a check shows that it was done."
+            return replace(failed, fault=None, value=read.value, effect="applied", note=note)
         return replace(failed, effect="not_applied")
 
     async def _fallen_back(
@@ -284,27 +284,3 @@ class ServerTool:
             telemetry.BULKHEAD_REJECTIONS.labels(self.name).inc()
         if error == "blocked_egress":
             telemetry.EGRESS_BLOCKED.labels(self.name).inc()
-
-
-def _details(validator: Any, value: Any) -> tuple[Json, ...]:
-    """Return a pointer and a sentence for each fault."""
-    if validator is None or validator.is_valid(value):
-        return ()
-    errors = list(validator.iter_errors(value))[:MOST_DETAILS]
-    return tuple(
-        {"pointer": "".join(f"/{step}" for step in error.instance_path),
-         "message": error.message[:200]}
-        for error in errors
-    )  # fmt: skip
-
-
-def _depth(value: Any) -> int:
-    deepest, level = 0, [value]
-    while level := [
-        inner
-        for each in level
-        if isinstance(each, dict | list)
-        for inner in (each.values() if isinstance(each, dict) else each)
-    ]:
-        deepest += 1
-    return deepest + 1

@@ -1,4 +1,4 @@
-"""Reading a tools file: what is wrong is named by its place, and a wrong key by the nearest right one."""
+"""Reading a tools file: a fault is named by its place, a wrong key by the nearest right one."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ class BadToolsFile(ValueError):
 class _Loader(yaml.SafeLoader):
     """YAML without repeated keys, of which the last would win in silence."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Json:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if not isinstance(key, str):
@@ -30,7 +30,7 @@ class _Loader(yaml.SafeLoader):
         repeated = {key for key in keys if keys.count(key) > 1}
         if repeated:
             raise BadToolsFile(f"line {node.start_mark.line + 1}: '{repeated.pop()}' comes twice")
-        return dict(super().construct_mapping(node, deep))
+        return super().construct_mapping(node, deep)
 
 
 def read(path: Path) -> ToolsFile:
@@ -57,7 +57,7 @@ def parse(written: Json) -> ToolsFile:
 
 
 def _with_defaults(written: Json) -> Json:
-    """Return the file with `defaults` under every tool and server, and shared parameters in place."""
+    """Return the file with `defaults` under all tools and servers, shared parameters in place."""
     written = dict(written)
     defaults = written.pop("defaults", None) or {}
     try:
@@ -154,6 +154,6 @@ def _bad_schema(schema: Mapping[str, Any] | None, where: str) -> Iterator[str]:
     if schema is None:
         return
     try:
-        jsonschema_rs.validator_for(schema)
+        jsonschema_rs.validator_for(dict(schema))
     except ValueError as fault:
         yield f"{where}: isn't a JSON Schema: {str(fault).splitlines()[0]}."

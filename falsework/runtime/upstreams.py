@@ -1,4 +1,4 @@
-"""What fails together is judged together: the breaker, the retry budget and the gate of an origin."""
+"""What fails together is judged together: an origin's breaker, its retry budget, its gate."""
 
 import time
 from collections.abc import Callable

@@ -120,7 +120,6 @@ class House:
             return {"status": "ready"}
         raise EngineGone(f"The engine didn't answer within {READY_SECONDS} seconds.")
 
-
     async def console_state(self) -> Json:
         """Return what the console shows."""
         assert self.traces is not None, "there is a console"

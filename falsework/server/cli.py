@@ -16,8 +16,8 @@ from falsework.bench.endpoints import Unanswered
 from falsework.prompts.dialects import DIALECTS
 from falsework.runtime.toolsfile import BadToolsFile
 from falsework.server.builtin import UnknownModel, prepare
-from falsework.server.toolscli import commands as tools_commands
 from falsework.server.settings import CONFIG_VARIABLE, BadSetting, Settings, flag, load
+from falsework.server.toolscli import commands as tools_commands
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown")
 

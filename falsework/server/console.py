@@ -1,4 +1,4 @@
-"""GET /console: the last requests as waterfalls, breakers and latencies, without any other system."""
+"""GET /console: the last requests as waterfalls, breakers, latencies; no other system needed."""
 
 from importlib import resources
 from typing import Any

@@ -16,7 +16,7 @@ import cachetools
 from falsework.runtime import telemetry
 from falsework.runtime.outcomes import Outcome
 from falsework.server.records import Records
-from falsework.server.refusals import BadRequest
+from falsework.server.refusals import BadRequest, StillRunning
 from falsework.server.replies import Json, new_id
 
 HEADER = "idempotency-key"
@@ -52,7 +52,9 @@ class Keys:
         )
 
     @asynccontextmanager
-    async def claim(self, headers: Mapping[str, str], body: bytes, owner: str) -> AsyncGenerator[Claim]:
+    async def claim(
+        self, headers: Mapping[str, str], body: bytes, owner: str
+    ) -> AsyncGenerator[Claim]:
         """Claim a request while it is done; its reply is kept at the end, if there is one."""
         digest = hashlib.sha256(body).hexdigest()
         key = self._key(headers, owner, digest)
@@ -86,18 +88,18 @@ class Keys:
 
     async def _claimed(self, owner: str, key: str, digest: str) -> Claim:
         run_id = new_id("run_")
-        with anyio.move_on_after(PATIENCE_SECONDS):
-            while True:
-                earlier = await self._records.begin(owner, key, digest, run_id)
-                if earlier is None:
-                    return Claim(run_id)
-                if not earlier.same_body:
-                    message = "This Idempotency-Key was used for another request."
-                    raise BadRequest(message, HEADER, "idempotency_key_reused")
-                if not earlier.running:
-                    break
-                await anyio.sleep(POLL_SECONDS)  # the first try is still being done
-        if earlier.reply is not None:
-            return Claim(earlier.run_id, reply=earlier.reply, replayed=True)
-        await self._records.take_up(owner, key)
-        return Claim(earlier.run_id, await self._records.outcomes(earlier.run_id))
+        patience = anyio.current_time() + PATIENCE_SECONDS
+        while anyio.current_time() < patience:
+            earlier = await self._records.begin(owner, key, digest, run_id)
+            if earlier is None:
+                return Claim(run_id)
+            if not earlier.same_body:
+                message = "This Idempotency-Key was used for another request."
+                raise BadRequest(message, HEADER, "idempotency_key_reused")
+            if earlier.reply is not None:
+                return Claim(earlier.run_id, reply=earlier.reply, replayed=True)
+            if not earlier.running:
+                await self._records.take_up(owner, key)
+                return Claim(earlier.run_id, await self._records.outcomes(earlier.run_id))
+            await anyio.sleep(POLL_SECONDS)  # the first try is still being done
+        raise StillRunning("The same request is still being done. Ask again later.", HEADER)

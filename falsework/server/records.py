@@ -1,4 +1,4 @@
-"""What outlives a request, in SQLite or PostgreSQL: responses, keyed requests, calls that were made."""
+"""What outlives a request, in SQLite or PostgreSQL: responses, keyed requests, calls made."""
 
 import json
 import time
@@ -107,7 +107,9 @@ class Records:
                 await connection.run_sync(_tables.create_all)
         except (SQLAlchemyError, OSError) as fault:
             await engine.dispose()
-            message = f"database: {address.render_as_string()} can't be used: {type(fault).__name__}"
+            message = (
+                f"database: {address.render_as_string()} can't be used: {type(fault).__name__}"
+            )
             raise BadSetting(message) from fault
         await made._tidy()
         return made
@@ -116,7 +118,7 @@ class Records:
         """Close the connections."""
         await self._engine.dispose()
 
-    async def keep(
+    async def keep(  # noqa: PLR0913 - a row has that many columns
         self, owner: str, body: Json, asked: Sequence[Json], history: Sequence[Json],
         events: Sequence[Json] = (), *, running: bool,
     ) -> None:  # fmt: skip

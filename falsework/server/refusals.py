@@ -6,6 +6,7 @@ Refusal
 │   └── ContextOverflow        the prompt doesn't fit the model
 ├── Unauthorized (401)
 ├── NotFound (404)
+├── StillRunning (409)         the same request is being done
 ├── TooLarge (413)
 ├── TooMany (429)
 ├── ClientGone (499)           nobody is there to read the reply
@@ -61,6 +62,14 @@ class NotFound(Refusal):
 
     status = 404
     type = "invalid_request_error"
+
+
+class StillRunning(Refusal):
+    """The same request, by its key, is being done."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "still_running"
 
 
 class TooLarge(Refusal):

@@ -209,5 +209,9 @@ def _after(
         Message("tool", outcome.text(), call_id=each.id, name=each.name)
         for each, outcome in zip(calls, outcomes, strict=True)
     )
-    choice = replace(question.choice, mode="auto") if question.choice.mode != "none" else question.choice
-    return replace(question, messages=(*question.messages, said, *results), choice=choice, named=False)
+    choice = (
+        replace(question.choice, mode="auto") if question.choice.mode != "none" else question.choice
+    )
+    return replace(
+        question, messages=(*question.messages, said, *results), choice=choice, named=False
+    )

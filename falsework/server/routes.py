@@ -25,7 +25,8 @@ from falsework.server.records import Records
 from falsework.server.refusals import NotFound
 from falsework.server.replies import Envelope, Json
 from falsework.server.responses import wire as responses_wire
-from falsework.server.responses.answers import Answers, page
+from falsework.server.responses.answers import Answers
+from falsework.server.responses.lives import page
 from falsework.server.rounds import Rounds, Told
 from falsework.server.served import Served, served
 from falsework.server.settings import Settings
@@ -38,7 +39,7 @@ REPLAYED = {"idempotent-replayed": "true"}
 class Routes:
     """The two ways to ask; made once the tools and the database are open."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - here the parts meet
         self,
         settings: Settings,
         chat: Chat,

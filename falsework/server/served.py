@@ -88,7 +88,7 @@ def _of_server(asked: WireTool, toolbox: Toolbox, where: str) -> list[ServerTool
     if only is None:
         return tools
     if strangers := only - {_bare(tool) for tool in tools}:
-        message = f"The MCP server '{label}' has no tool '{sorted(strangers)[0][:64]}' here."
+        message = f"The MCP server '{label}' has no tool '{min(strangers)[:64]}' here."
         raise BadRequest(message, f"{where}.allowed_tools", "invalid_value")
     return [tool for tool in tools if _bare(tool) in only]
 

@@ -31,7 +31,7 @@ Tools = Annotated[Path, typer.Option("--tools", help="The tools file.")]
 @commands.command()
 def check(file: File) -> None:
     """Say what is wrong with FILE, or print the policy of each of its tools."""
-    with _complaining():
+    with _Complaints():
         anyio.run(_print_policies, read(file), file.parent)
 
 
@@ -44,13 +44,13 @@ def call(
     approve: Annotated[bool, typer.Option(help="Approve the call, where it needs that.")] = False,
 ) -> None:
     """Run one tool by hand, through all its layers, and print what happened."""
-    with _complaining():
+    with _Complaints():
         outcome = anyio.run(_call, read(tools), tools.parent, name, arguments, approve)
     typer.echo(outcome.text())
     raise typer.Exit(0 if outcome.ok else 1)
 
 
-class _complaining:
+class _Complaints:
     """Turns a bad tools file into a sentence and exit status 2."""
 
     def __enter__(self) -> None:

@@ -54,7 +54,9 @@ class Watch:
         telemetry.MODEL_TURNS.observe(self.turns)
         if outcome == "left":
             telemetry.DISCONNECTS.labels("stream" if self.stream else "whole").inc()
-        told = {phase: round(1000 * self.phases[phase], 1) for phase in telemetry.PHASES}
+        told: dict[str, object] = {
+            phase: round(1000 * self.phases[phase], 1) for phase in telemetry.PHASES
+        }
         if self.run:
             telemetry.TOOL_CALLS_OF_REQUEST.observe(len(self.run.executed))
             telemetry.DEADLINE_REMAINING.observe(max(0.0, self.run.deadline.left()))

@@ -23,7 +23,9 @@ def secret(place: Place) -> str:
     if place.env is not None:
         value = os.environ.get(place.env, "")
         if not value:
-            raise BadToolsFile(f"the environment has no {place.env}, where a tool's secret should be")
+            raise BadToolsFile(
+                f"the environment has no {place.env}, where a tool's secret should be"
+            )
         return value
     assert place.file is not None, "a secret has a place"
     try:

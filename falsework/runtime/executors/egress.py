@@ -88,11 +88,11 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
 
     async def _resolved(self, host: str, port: int) -> str:
         try:
-            found: list[Any] = list(
-                await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            )
+            found: list[Any] = list(await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except OSError as fault:
-            raise Fault("unavailable", "The upstream's name can't be resolved.", "connect") from fault
+            raise Fault(
+                "unavailable", "The upstream's name can't be resolved.", "connect"
+            ) from fault
         addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
         if self._rules.deny_private and not all(map(is_public, addresses)):
             raise _blocked("This tool may not connect to private addresses.")

@@ -116,7 +116,9 @@ async def _read(response: httpx2.Response, cap: int) -> bytes:
     """Return the body; raise a Fault as soon as it is larger than the cap, decompressed."""
     encoding = response.headers.get("content-encoding", "identity")
     if encoding not in {"identity", "gzip", "deflate"}:
-        raise Fault("bad_response", "The upstream's answer is encoded in a way that wasn't asked for.")
+        raise Fault(
+            "bad_response", "The upstream's answer is encoded in a way that wasn't asked for."
+        )
     unpacked = zlib.decompressobj(wbits=47) if encoding != "identity" else None
     body = bytearray()
     async for raw in response.aiter_raw():

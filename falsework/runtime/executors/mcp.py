@@ -29,7 +29,7 @@ RESTART_BASE = 0.1
 RESTART_CAP = 30.0
 LIST_SECONDS = 5.0
 LISTED_FOR = 30.0
-"""Seconds after which a listing is asked for again before a call, to see whether schemas changed."""
+"""Seconds after which a call asks for the listing again, to see whether schemas changed."""
 
 DEADLINE_KEY = "falsework/deadlineMs"
 

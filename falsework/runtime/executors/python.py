@@ -72,9 +72,7 @@ class PythonExecutor:
                 loop.call_soon_threadsafe(ended)
 
         try:
-            return await anyio.to_thread.run_sync(
-                run, abandon_on_cancel=True, limiter=self._places
-            )
+            return await anyio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=self._places)
         except anyio.get_cancelled_exc_class():
             over = True
             self.leaked += 1

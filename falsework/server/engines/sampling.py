@@ -1,8 +1,9 @@
 """Sampling beside drafts: what vLLM 0.32 leaves out there.
 
 min_p and logit_bias are refused beside drafts, since vLLM's verification of drafts doesn't look at
-them. We need them only where no draft stands (drafted tokens are forced, whatever their logits, and
-requests with a bias get no likely drafts), so vLLM's own processors do, told where the fields stand.
+them. We need them only where no draft stands (drafted tokens are forced, whatever their logits,
+and requests with a bias get no likely drafts), so vLLM's own processors do, told where the fields
+stand.
 """
 
 from dataclasses import replace

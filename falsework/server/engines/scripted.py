@@ -26,9 +26,7 @@ class ScriptedEngine:
     A line is a whole reply: what the prompt has said of it already isn't said again.
     """
 
-    def __init__(
-        self, *lines: Line, cached_tokens: int = 0, turns: Sequence[Line] = ()
-    ) -> None:
+    def __init__(self, *lines: Line, cached_tokens: int = 0, turns: Sequence[Line] = ()) -> None:
         """`turns` are said one a request, the last one again and again; otherwise `lines`."""
         self.lines = lines
         self._turns = list(turns)

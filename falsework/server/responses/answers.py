@@ -2,14 +2,11 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import Any
 
 import anyio
 
 from falsework.runtime.faults import Fault
 from falsework.runtime.outcomes import Outcome
-from falsework.runtime.runs import Run
 from falsework.runtime.toolbox import Toolbox
 from falsework.runtime.tools import Asked
 from falsework.server.chat import Chat
@@ -17,8 +14,9 @@ from falsework.server.choices import Step
 from falsework.server.keyed import Claim
 from falsework.server.records import Records, StoredResponse
 from falsework.server.refusals import BadRequest, NotFound, Refusal
-from falsework.server.replies import Json, Usage, new_id
-from falsework.server.responses.items import Approval, approvals, full_name, listed
+from falsework.server.replies import Json, Usage
+from falsework.server.responses.items import approvals, full_name, listed
+from falsework.server.responses.lives import Live, listing, with_id
 from falsework.server.responses.objects import ResponseObject
 from falsework.server.responses.questions import Wanted, wanted
 from falsework.server.responses.speech import Speech
@@ -27,32 +25,6 @@ from falsework.server.rounds import Called, Calling, Rounds, Told, Waiting
 from falsework.server.settings import Settings
 from falsework.server.streams import error_body
 from falsework.server.watching import Watch, watched
-
-
-@dataclass
-class Live:
-    """A response that is being made: who asked, what it says so far, and how to stop it."""
-
-    owner: str
-    response: ResponseObject
-    items: list[Json]
-    history: list[Json]
-    speech: Speech
-    run: Run
-    watch: Watch
-    want: Wanted
-    approvals: list[Approval]
-    events: list[Json] = field(default_factory=list)
-    grown: anyio.Event = field(default_factory=anyio.Event)
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    over: bool = False
-
-    def add(self, event: Json) -> Json:
-        """Keep an event for those who come later."""
-        self.events.append(event)
-        self.grown.set()
-        self.grown = anyio.Event()
-        return event
 
 
 class Answers:
@@ -69,7 +41,7 @@ class Answers:
         self, request: ResponseRequest, owner: str, claim: Claim, seconds: float
     ) -> Live:
         """Return a response that can be made; refuse the request before anything is said."""
-        items = [_with_id(item) for item in request.input or []]
+        items = [with_id(item) for item in request.input or []]
         before = await self._before(request, owner)
         history = [*before, *items]
         want = await wanted(request, history, self._settings, self._toolbox)
@@ -87,9 +59,7 @@ class Answers:
             max_tool_calls=request.max_tool_calls,
         )  # fmt: skip
         watch = Watch(request.model, "responses", bool(request.stream))
-        live = Live(
-            owner, response, items, history, speech, run, watch, want, approvals(history)
-        )
+        live = Live(owner, response, items, history, speech, run, watch, want, approvals(history))
         if request.background:
             response.status = "queued"
         await self._keep(live, running=True)
@@ -187,7 +157,7 @@ class Answers:
         response, speech, want = live.response, live.speech, live.want
         for label in dict.fromkeys(want.served.labels.values()):
             if label not in listed(live.history):
-                for event in speech.lists(label, _listing(label, want)):
+                for event in speech.lists(label, listing(label, want)):
                     yield event
         async for event in self._approved(live):
             yield event
@@ -223,7 +193,9 @@ class Answers:
             case Waiting():
                 return list(speech.waits(step.calls))
             case Step():
-                spoken = [told for event in step.events for told in speech.hears(event, step.logprobs)]
+                spoken = [
+                    told for event in step.events for told in speech.hears(event, step.logprobs)
+                ]
                 if step.finish:
                     cut = step.finish == "length"
                     response.status = "incomplete" if cut else "completed"
@@ -241,7 +213,9 @@ class Answers:
             if said.approved:
                 outcomes = await live.run.call([asked], frozenset({asked.id}))
             else:
-                fault = Fault("not_allowed", f"The user did not approve this call. {said.reason}".strip())
+                fault = Fault(
+                    "not_allowed", f"The user did not approve this call. {said.reason}".strip()
+                )
                 outcomes = [Outcome(asked.id, asked.name, asked.arguments, fault=fault)]
             for event in live.speech.called(outcomes):
                 yield event
@@ -291,38 +265,5 @@ class Answers:
         self._live.pop(live.response.id, None)
 
 
-def _with_id(item: Json) -> Json:
-    return item if item.get("id") else {**item, "id": new_id("item_")}
-
-
-def _listing(label: str, want: Wanted) -> list[Json]:
-    return [
-        {
-            "name": tool.name.removeprefix(f"{label}__"),
-            "description": tool.description,
-            "input_schema": dict(tool.parameters),
-            "annotations": None,
-        }
-        for tool in want.question.tools
-        if want.served.labels.get(tool.name) == label
-    ]
-
-
 def _not_found(response_id: str) -> NotFound:
     return NotFound(f"Response with id '{response_id[:100]}' not found.", "response_id")
-
-
-def page(items: list[Json], query: Any) -> Json:
-    """Return a page of items, the newest first unless asked otherwise."""
-    ordered = items if query.get("order") == "asc" else items[::-1]
-    ids = [item.get("id") for item in ordered]
-    begin = ids.index(query["after"]) + 1 if query.get("after") in ids else 0
-    limit = min(max(int(query["limit"]), 1), 100) if query.get("limit", "").isdigit() else 20
-    shown = ordered[begin : begin + limit]
-    return {
-        "object": "list",
-        "data": shown,
-        "first_id": shown[0]["id"] if shown else None,
-        "last_id": shown[-1]["id"] if shown else None,
-        "has_more": begin + limit < len(ordered),
-    }

@@ -119,7 +119,9 @@ def _function_output(item: Json, said: _Conversation, where: str) -> None:
     if call_id not in said.call_ids:
         message = f"No tool call found for function call output with call_id {call_id[:100]}."
         raise BadRequest(message, f"{where}.call_id")
-    said.results[call_id] = Message("tool", _text(item.get("output"), f"{where}.output"), call_id=call_id)
+    said.results[call_id] = Message(
+        "tool", _text(item.get("output"), f"{where}.output"), call_id=call_id
+    )
 
 
 def _mcp_call(item: Json, said: _Conversation, where: str) -> None:

@@ -49,18 +49,22 @@ async def wanted(
 def _check(request: ResponseRequest) -> None:
     if request.truncation not in (None, "auto", "disabled"):
         raise BadRequest(
-            "Invalid value: 'truncation' should be 'auto' or 'disabled'.", "truncation", "invalid_value"
+            "Invalid value: 'truncation' should be 'auto' or 'disabled'.",
+            "truncation",
+            "invalid_value",
         )
     if request.truncation == "auto":
         message = "'truncation' can't be 'auto' here: send what fits the model."
         raise BadRequest(message, "truncation", "unsupported_parameter")
     if strangers := set(request.include or ()) - INCLUDABLE:
-        message = f"Invalid 'include': '{sorted(strangers)[0][:100]}' isn't there to be included."
+        message = f"Invalid 'include': '{min(strangers)[:100]}' isn't there to be included."
         raise BadRequest(message, "include", "invalid_value")
     if request.background and request.store is False:
         raise BadRequest("'background' needs 'store'.", "background", "invalid_value")
     if request.input is None and request.previous_response_id is None:
-        raise BadRequest("Missing required parameter: 'input'.", "input", "missing_required_parameter")
+        raise BadRequest(
+            "Missing required parameter: 'input'.", "input", "missing_required_parameter"
+        )
 
 
 def _as_chat(request: ResponseRequest) -> ChatRequest:
@@ -97,7 +101,9 @@ def _tool(tool: Json, position: int) -> Json:
         raise BadRequest(message, missing, "missing_required_parameter")
     if kind != "function":
         return tool
-    inner = {key: tool[key] for key in ("name", "description", "parameters", "strict") if key in tool}
+    inner = {
+        key: tool[key] for key in ("name", "description", "parameters", "strict") if key in tool
+    }
     return {"type": "function", "function": inner}
 
 
@@ -112,8 +118,8 @@ def _choice(choice: Json | None) -> Json | None:
             return {"type": "function", "function": {"name": name}}
         case "allowed_tools":
             tools = [_choice(each) for each in choice.get("tools") or []]
-            return {"type": "allowed_tools",
-                    "allowed_tools": {"mode": choice.get("mode", "auto"), "tools": tools}}  # fmt: skip
+            allowed = {"mode": choice.get("mode", "auto"), "tools": tools}
+            return {"type": "allowed_tools", "allowed_tools": allowed}
     return choice
 
 

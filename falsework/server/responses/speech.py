@@ -20,7 +20,9 @@ HTTP_ERRORS: frozenset[Kind] = frozenset({"unavailable", "upstream_error", "upst
 class Speech:
     """Speaks one response; each method yields events and keeps the items up to date."""
 
-    def __init__(self, response: ResponseObject, labels: Mapping[str, str], *, logprobs: bool) -> None:
+    def __init__(
+        self, response: ResponseObject, labels: Mapping[str, str], *, logprobs: bool
+    ) -> None:
         """`labels` are the MCP servers of the tools that come from one."""
         self.response = response
         self._labels = labels
@@ -38,7 +40,9 @@ class Speech:
     def end(self) -> Iterator[Json]:
         """Say how it ended, and everything once more."""
         yield from self._close()
-        kind = {"completed": "completed", "incomplete": "incomplete"}.get(self.response.status, "failed")
+        kind = {"completed": "completed", "incomplete": "incomplete"}.get(
+            self.response.status, "failed"
+        )
         yield self._event(f"response.{kind}", response=self.response.body())
 
     def fail(self, error: Json) -> Json:
@@ -62,7 +66,9 @@ class Speech:
         self._logprobs += [_logprob(token) for token in logprobs] if self._wants_logprobs else []
         yield from SPEAKERS[type(event)](self, event)
 
-    def calling(self, calls: Sequence[Asked], approved_by: Mapping[str, str] = {}) -> Iterator[Json]:
+    def calling(
+        self, calls: Sequence[Asked], approved_by: Mapping[str, str] = {}
+    ) -> Iterator[Json]:
         """Say which calls the server runs."""
         yield from self._close()
         for call in calls:
@@ -109,7 +115,7 @@ class Speech:
     def _text(self, event: Text) -> Iterator[Json]:
         if not (self._open and self._open["type"] == "message"):
             yield from self._close()
-            part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+            part: Json = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
             yield from self._opens(
                 {"id": new_id("msg_"), "type": "message", "role": "assistant",
                  "status": "in_progress", "content": []}, part,
@@ -118,7 +124,9 @@ class Speech:
         part["text"] += event.text
         logprobs, self._logprobs = self._logprobs, []
         part["logprobs"] += logprobs
-        yield self._told("output_text.delta", at, content_index=0, delta=event.text, logprobs=logprobs)
+        yield self._told(
+            "output_text.delta", at, content_index=0, delta=event.text, logprobs=logprobs
+        )
 
     def _reasoning(self, event: Reasoning) -> Iterator[Json]:
         if not (self._open and self._open["type"] == "reasoning"):
@@ -151,7 +159,9 @@ class Speech:
     def _opens(self, item: Json, part: Json) -> Iterator[Json]:
         self._open = item
         at = self._add(item)
-        yield self._event("response.output_item.added", output_index=at, item={**item, "content": []})
+        yield self._event(
+            "response.output_item.added", output_index=at, item={**item, "content": []}
+        )
         item["content"].append(part)
         yield self._told("content_part.added", at, content_index=0, part=dict(part))
 

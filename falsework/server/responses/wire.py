@@ -24,7 +24,9 @@ INCLUDABLE = frozenset({"message.output_text.logprobs", "reasoning.encrypted_con
 
 
 def _items(given: object) -> object:
-    return [{"type": "message", "role": "user", "content": given}] if isinstance(given, str) else given
+    return (
+        [{"type": "message", "role": "user", "content": given}] if isinstance(given, str) else given
+    )
 
 
 class TextFormat(Wire):

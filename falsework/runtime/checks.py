@@ -1,0 +1,32 @@
+"""What is wrong with a JSON value: against its schema, and in its depth."""
+
+from typing import Any
+
+Json = dict[str, Any]
+
+MOST_DETAILS = 8
+
+
+def details(validator: Any, value: Any) -> tuple[Json, ...]:
+    """Return a pointer and a sentence for each fault."""
+    if validator is None or validator.is_valid(value):
+        return ()
+    errors = list(validator.iter_errors(value))[:MOST_DETAILS]
+    return tuple(
+        {"pointer": "".join(f"/{step}" for step in error.instance_path),
+         "message": error.message[:200]}
+        for error in errors
+    )  # fmt: skip
+
+
+def depth(value: Any) -> int:
+    """Return how deeply a JSON value is nested; 1 where it isn't."""
+    deepest, level = 0, [value]
+    while level := [
+        inner
+        for each in level
+        if isinstance(each, dict | list)
+        for inner in (each.values() if isinstance(each, dict) else each)
+    ]:
+        deepest += 1
+    return deepest + 1

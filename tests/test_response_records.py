@@ -1,0 +1,153 @@
+"""Responses that are kept, taken up again, and never done twice."""
+
+import time
+from pathlib import Path
+
+import openai
+import pytest
+from faulty import http_tool, says
+from houses import SETTINGS, calls, eventually, scaffold_of
+from responding import ADD, FILE, SUMS, made, responding
+from toolhouses import an_upstream, house_of
+from visiting import client, sent
+
+from falsework.server.engines.scripted import Line
+from falsework.server.turns import Scaffold
+
+
+@pytest.fixture(scope="module")
+def scaffold(smollm2: Path) -> Scaffold:
+    return scaffold_of(smollm2)
+
+
+def test_a_response_is_kept_until_it_is_deleted(scaffold: Scaffold) -> None:
+    with responding(scaffold, "Hello!") as house, client(house) as sdk:
+        reply = made(house)
+        again = sdk.responses.retrieve(reply.id)
+        items = sdk.responses.input_items.list(reply.id)
+        sdk.responses.delete(reply.id)
+        with pytest.raises(openai.NotFoundError):
+            sdk.responses.retrieve(reply.id)
+
+    assert again.output_text == "Hello!"
+    assert [item.role for item in items] == ["user"]  # type: ignore[union-attr]
+
+
+def test_nobody_reads_the_response_of_another_key(scaffold: Scaffold) -> None:
+    settings = SETTINGS.model_copy(update={"api_key": ("one", "two")})
+    with house_of(scaffold, "Hello!", file={}, settings=settings) as house:
+        with client(house, "one") as sdk:
+            reply = sdk.responses.create(model="smollm2", input="?")
+        with client(house, "two") as sdk, pytest.raises(openai.NotFoundError):
+            sdk.responses.retrieve(reply.id)
+
+
+def test_a_response_survives_a_restart(scaffold: Scaffold, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"database": f"sqlite:///{tmp_path}/kept.db"})
+    with house_of(scaffold, "Hello!", file={}, settings=settings) as house:
+        reply = made(house)
+    with house_of(scaffold, "x", file={}, settings=settings) as house, client(house) as sdk:
+        again = sdk.responses.retrieve(reply.id)
+
+    assert again.output_text == "Hello!"
+
+
+def test_a_response_in_the_background_is_there_when_it_is_done(scaffold: Scaffold) -> None:
+    with responding(scaffold, ADD, "Five.", file=FILE) as house, client(house) as sdk:
+        begun = made(house, tools=[SUMS], background=True)
+
+        def done() -> bool:
+            return sdk.responses.retrieve(begun.id).status == "completed"
+
+        assert begun.status == "queued"
+        assert eventually(done)
+        assert sdk.responses.retrieve(begun.id).output_text == "Five."
+        with sdk.responses.retrieve(begun.id, stream=True, starting_after=3) as again:
+            numbers = [event.sequence_number for event in again]
+    assert numbers == list(range(4, 4 + len(numbers)))
+
+
+def test_a_response_in_the_background_is_cancelled(scaffold: Scaffold) -> None:
+    with responding(scaffold, Line(["Hel"], "hang")) as house, client(house) as sdk:
+        begun = made(house, background=True)
+        assert eventually(lambda: house.engine.open == 1)
+        ended = sdk.responses.cancel(begun.id)
+        kept = sdk.responses.retrieve(begun.id)
+
+        assert (ended.status, kept.status, kept.output_text) == ("cancelled", "cancelled", "Hel")
+        assert eventually(lambda: house.engine.open == 0)
+
+
+def test_what_was_done_when_the_process_was_killed_is_there_after_a_restart(
+    scaffold: Scaffold, tmp_path: Path
+) -> None:
+    """The first server is left in the middle of a response; the second one finds its database."""
+    settings = SETTINGS.model_copy(update={"database": f"sqlite:///{tmp_path}/kept.db"})
+    with an_upstream(always=says("written")) as up:
+        file = {"tools": [http_tool(up, "save", method="POST")]}
+        tool = {"type": "server_tool", "name": "save"}
+        said = calls(("save", '{"id": 1}'))
+        key = {"Idempotency-Key": "k-1"}
+        with house_of(scaffold, said, Line([], "hang"), file=file, settings=settings) as first:
+            begun = sent(first, "POST", "/v1/responses",
+                         {"model": "smollm2", "input": "?", "tools": [tool], "background": True},
+                         **key).json  # fmt: skip
+            assert eventually(lambda: len(first.engine.asked) == 2)
+            with house_of(scaffold, said, "Saved.", file=file, settings=settings) as second:
+                found = sent(second, "GET", f"/v1/responses/{begun['id']}").json
+        calls_made = [item for item in found["output"] if item["type"] == "mcp_call"]
+
+    assert (found["status"], found["error"]["code"]) == ("failed", "server_error")
+    assert [call["output"] for call in calls_made] == ["written"]
+    assert len(up.seen) == 1
+
+
+def test_a_request_with_a_key_is_done_once_and_its_reply_given_again(scaffold: Scaffold) -> None:
+    with an_upstream() as up:
+        file = {"tools": [http_tool(up, "save", method="POST")]}
+        tool = {"type": "server_tool", "name": "save"}
+        body = {"model": "smollm2", "input": "?", "tools": [tool]}
+        with house_of(scaffold, calls(("save", "{}")), "Saved.", file=file) as house:
+            first = sent(house, "POST", "/v1/responses", body, idempotency_key="k")
+            again = sent(house, "POST", "/v1/responses", body, idempotency_key="k")
+            other = sent(
+                house, "POST", "/v1/responses", {**body, "input": "!"}, idempotency_key="k"
+            )
+
+    assert (again.json, again.headers["idempotent-replayed"]) == (first.json, "true")
+    assert (other.status, other.error["code"]) == (400, "idempotency_key_reused")
+    assert len(up.seen) == 1
+
+
+def test_an_sdk_that_asks_again_after_our_error_does_not_write_twice(scaffold: Scaffold) -> None:
+    """Whatever the SDK makes of the status: the second try finds what the first one did."""
+    with an_upstream() as up:
+        file = {"tools": [http_tool(up, "save", method="POST")]}
+        tool = {"type": "server_tool", "name": "save"}
+        body = {"model": "smollm2", "messages": [{"role": "user", "content": "?"}], "tools": [tool]}
+        said = calls(("save", '{"id": 1}'))
+        turns = [said, Line([], "error"), said, "Saved."]
+        with house_of(scaffold, *turns, file=file) as house:
+            failed = sent(house, "POST", "/v1/chat/completions", body, x_stainless_retry_count="0")
+            again = sent(house, "POST", "/v1/chat/completions", body, x_stainless_retry_count="1")
+            fresh = sent(house, "POST", "/v1/chat/completions", body, x_stainless_retry_count="0")
+
+    assert (failed.status, again.status, fresh.status) == (500, 200, 200)
+    assert again.json["choices"][0]["message"]["content"] == "Saved."
+    assert len(up.seen) == 1, "the fresh request only said 'Saved.'"
+
+
+def test_when_a_client_leaves_during_a_write_the_same_key_finds_it_done(scaffold: Scaffold) -> None:
+    with an_upstream(says("written", after=0.6)) as up:
+        file = {"tools": [http_tool(up, "save", method="POST")]}
+        tool = {"type": "server_tool", "name": "save"}
+        body = {"model": "smollm2", "input": "?", "tools": [tool]}
+        said = calls(("save", '{"id": 1}'))
+        with house_of(scaffold, said, said, "Saved.", file=file) as house:
+            with pytest.raises(TimeoutError):
+                sent(house, "POST", "/v1/responses", body, timeout=0.3, idempotency_key="k")
+            time.sleep(0.7)
+            again = sent(house, "POST", "/v1/responses", body, idempotency_key="k")
+
+    assert again.json["output"][-1]["content"][0]["text"] == "Saved."
+    assert len(up.seen) == 1

@@ -1,0 +1,96 @@
+"""Tools that the server runs, on /v1/responses: listed, approved, told of."""
+
+from pathlib import Path
+
+import openai
+import pytest
+from houses import calls, scaffold_of
+from responding import ADD, FILE, SUMS, events_of, made, responding
+from visiting import sent
+
+from falsework.server.turns import Scaffold
+
+
+@pytest.fixture(scope="module")
+def scaffold(smollm2: Path) -> Scaffold:
+    return scaffold_of(smollm2)
+
+
+def test_an_mcp_tool_is_listed_run_and_told_of_in_openais_order(scaffold: Scaffold) -> None:
+    with responding(scaffold, ADD, "Five.", file=FILE) as house:
+        events = events_of(house, tools=[SUMS])
+
+    kinds = [event.type.removeprefix("response.") for event in events]
+    assert kinds[:12] == [
+        "created", "in_progress", "output_item.added", "mcp_list_tools.in_progress",
+        "mcp_list_tools.completed", "output_item.done", "output_item.added",
+        "mcp_call.in_progress", "mcp_call_arguments.delta", "mcp_call_arguments.done",
+        "mcp_call.completed", "output_item.done",
+    ]  # fmt: skip
+    listing, call, message = events[-1].response.output
+    assert (listing.type, [tool.name for tool in listing.tools]) == ("mcp_list_tools", ["add"])
+    assert (call.name, call.server_label, call.status) == ("add", "sums", "completed")
+    assert (call.output, call.error) == ('{"result":5}', None)
+    assert message.content[0].text == "Five."
+
+
+def test_an_mcp_call_that_fails_is_told_and_the_model_goes_on(scaffold: Scaffold) -> None:
+    file = {"servers": {"sums": {**FILE["servers"]["sums"], "tools": ["refuse"]}}}
+    said = calls(("sums__refuse", '{"why": "closed"}'))
+    body = {"model": "smollm2", "input": "?", "tools": [SUMS]}
+    with responding(scaffold, said, "It is closed.", file=file) as house:
+        reply = sent(house, "POST", "/v1/responses", body).json
+
+    _, call, message = reply["output"]
+    assert (call["status"], call["output"]) == ("failed", None)
+    assert call["error"]["type"] == "mcp_tool_execution_error"
+    assert message["content"][0]["text"] == "It is closed."
+
+
+@pytest.mark.parametrize("approve", [True, False])
+def test_a_call_waits_for_approval_and_is_run_or_not(scaffold: Scaffold, *, approve: bool) -> None:
+    tools = [{**SUMS, "require_approval": "always"}]
+    with responding(scaffold, ADD, "So be it.", file=FILE) as house:
+        first = made(house, tools=tools)
+        request = first.output[-1]
+        answer = {
+            "type": "mcp_approval_response",
+            "approval_request_id": request.id,
+            "approve": approve,
+        }
+        second = made(house, tools=tools, previous_response_id=first.id, input=[answer])
+
+    assert (request.type, request.name, first.status) == (
+        "mcp_approval_request",
+        "add",
+        "completed",
+    )
+    call = next(item for item in second.output if item.type == "mcp_call")
+    assert call.approval_request_id == request.id
+    assert (call.status == "completed") == approve
+    assert second.output_text == "So be it."
+
+
+def test_max_tool_calls_is_kept(scaffold: Scaffold) -> None:
+    again = calls(("sums__add", '{"a": 1, "b": 1}'))
+    with responding(scaffold, ADD, again, "Enough.", file=FILE) as house:
+        reply = made(house, tools=[SUMS], max_tool_calls=1)
+
+    ran = [item.status for item in reply.output if item.type == "mcp_call"]
+    assert ran == ["completed", "failed"]
+    assert reply.output_text == "Enough."
+
+
+def test_a_server_that_does_not_answer_is_424(scaffold: Scaffold) -> None:
+    file = {"servers": {"sums": {"url": "http://127.0.0.1:9/mcp", "tools": ["add"]}}}
+    import falsework.runtime.toolbox as boxes  # noqa: PLC0415
+
+    patience, boxes.DESCRIBE_SECONDS = boxes.DESCRIBE_SECONDS, 1
+    try:
+        with responding(scaffold, "x", file=file) as house:
+            with pytest.raises(openai.APIStatusError) as caught:
+                made(house, tools=[SUMS])
+    finally:
+        boxes.DESCRIBE_SECONDS = patience
+
+    assert (caught.value.status_code, caught.value.type) == (424, "external_connector_error")
