@@ -72,8 +72,8 @@ def test_a_call_waits_for_approval_and_is_run_or_not(scaffold: Scaffold, *, appr
 
 
 def test_max_tool_calls_is_kept(scaffold: Scaffold) -> None:
-    again = calls(("sums__add", '{"a": 1, "b": 1}'))
-    with responding(scaffold, ADD, again, "Enough.", file=FILE) as house:
+    again = calls(*[("sums__add", f'{{"a": {n}, "b": 1}}') for n in range(2)])
+    with responding(scaffold, again, "Enough.", file=FILE) as house:
         reply = made(house, tools=[SUMS], max_tool_calls=1)
 
     ran = [item.status for item in reply.output if item.type == "mcp_call"]

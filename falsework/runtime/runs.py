@@ -44,7 +44,8 @@ class Run:
     """The calls of one request.
 
     `deadline` is the request's; tools may use it up to the reserve for the answer. `record` is told
-    each outcome before the model is. `memory` are outcomes of an earlier try of the same request.
+    each outcome before the model is. `memory` are outcomes of an earlier try of the same request,
+    `done_before` the tools that succeeded earlier in the conversation.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Run:
     record: Record = _forget
     max_tool_calls: int | None = None
     memory: dict[tuple[str, str], Outcome] = field(default_factory=dict)
+    done_before: frozenset[str] = frozenset()
     executed: list[Outcome] = field(default_factory=list)
     stopped_by: str = ""
     steps: int = 0
@@ -74,6 +76,8 @@ class Run:
         self.steps += 1
         if self.steps >= self.policy.max_steps:
             self._stop("max_steps")
+        if self._started and self._started >= self._most_calls():
+            self._stop("max_tool_calls")
         if self.deadline.left() <= self.reserve:
             self._stop("deadline")
         return not self.stopped_by
@@ -144,17 +148,19 @@ class Run:
         tool = self.tools.get(asked.name)
         if tool is None:
             return Fault("unknown_tool", f"There is no tool '{asked.name[:64]}'.")
-        most = self.policy.max_tool_calls
-        most = most if self.max_tool_calls is None else min(most, self.max_tool_calls)
-        if self._started >= most:
+        if self._started >= self._most_calls():
             self._stop("max_tool_calls")
             return Fault("not_allowed", "No more tool calls are allowed in this request.")
         done = {outcome.tool for outcome in (*self.executed, *self.memory.values()) if outcome.ok}
-        missing = [name for name in tool.entry.requires if name not in done]
+        missing = [name for name in tool.entry.requires if name not in done | self.done_before]
         if missing:
             message = f"'{missing[0]}' has to succeed first."
             return Fault("precondition_failed", message, hint=f"Call '{missing[0]}' before.")
         return None
+
+    def _most_calls(self) -> int:
+        most = self.policy.max_tool_calls
+        return most if self.max_tool_calls is None else min(most, self.max_tool_calls)
 
     def _judge(self, outcomes: Sequence[Outcome]) -> None:
         failed = bool(outcomes) and not any(outcome.ok for outcome in outcomes)

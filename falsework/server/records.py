@@ -96,11 +96,11 @@ class Records:
         address = sql.make_url(url)
         if address.drivername not in DRIVERS:
             raise BadSetting("database: should begin with sqlite:// or postgresql://")
-        if address.drivername == "sqlite" and address.database:
-            Path(address.database).parent.mkdir(parents=True, exist_ok=True)
         engine = create_async_engine(address.set(drivername=DRIVERS[address.drivername]))
         made = cls(engine, instance)
         try:
+            if address.drivername == "sqlite" and address.database:
+                Path(address.database).parent.mkdir(parents=True, exist_ok=True)
             async with engine.begin() as connection:
                 if engine.dialect.name == "sqlite":
                     await connection.execute(sql.text("PRAGMA journal_mode=WAL"))

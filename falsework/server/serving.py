@@ -15,9 +15,10 @@ from sse_starlette.sse import AppStatus
 
 from falsework.runtime.toolbox import opened
 from falsework.runtime.toolsfile import read
-from falsework.server.app import make_app
+from falsework.server.app import database, instance, make_app
 from falsework.server.greeting import greeting
 from falsework.server.logs import configure
+from falsework.server.records import Records
 from falsework.server.settings import BadSetting, Settings
 
 Announce = Callable[[str], None]
@@ -103,6 +104,7 @@ async def serve(settings: Settings, model_path: Path | str, announce: Announce) 
 
     tools = (read(Path(settings.tools)), Path(settings.tools).parent) if settings.tools else ()
     configure(settings.log_level)
+    await (await Records.opened(database(settings), instance(settings))).close()
     with closing(bind(settings)) as port:
         with _interruptible():
             engine, scaffold = await start(settings, model_path)

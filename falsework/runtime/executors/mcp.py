@@ -6,6 +6,7 @@ opens the connection anew, after a pause that grows.
 
 import hashlib
 import json
+import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -188,9 +189,15 @@ def over_http(url: str, client: Callable[[], httpx2.AsyncClient]) -> Connect:
 
 
 def over_stdio(command: tuple[str, ...], environment: Mapping[str, str], folder: str) -> Connect:
-    """Return how to start a server and talk to it over its input and output."""
+    """Return how to start a server and talk to it over its input and output.
+
+    `python` is the interpreter that this server runs on.
+    """
     program, *arguments = command
     parameters = StdioServerParameters(
-        command=program, args=arguments, env=dict(environment), cwd=folder
+        command=sys.executable if program == "python" else program,
+        args=arguments,
+        env=dict(environment),
+        cwd=folder,
     )
     return lambda: stdio_client(parameters)

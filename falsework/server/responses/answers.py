@@ -15,7 +15,7 @@ from falsework.server.keyed import Claim
 from falsework.server.records import Records, StoredResponse
 from falsework.server.refusals import BadRequest, NotFound, Refusal
 from falsework.server.replies import Json, Usage
-from falsework.server.responses.items import approvals, full_name, listed
+from falsework.server.responses.items import approvals, full_name, listed, succeeded
 from falsework.server.responses.lives import Live, listing, with_id
 from falsework.server.responses.objects import ResponseObject
 from falsework.server.responses.questions import Wanted, wanted
@@ -57,6 +57,7 @@ class Answers:
         run = self._toolbox.run(
             claim.run_id, seconds, principal=owner, memory=claim.memory, record=record,
             max_tool_calls=request.max_tool_calls,
+            done_before=succeeded(before, frozenset(self._toolbox.tools)),
         )  # fmt: skip
         watch = Watch(request.model, "responses", bool(request.stream))
         live = Live(owner, response, items, history, speech, run, watch, want, approvals(history))

@@ -199,6 +199,15 @@ def approvals(items: Sequence[Json]) -> list[Approval]:
     return said
 
 
+def succeeded(items: Iterable[Json], tools: frozenset[str]) -> frozenset[str]:
+    """Return the server's tools that have succeeded in a conversation."""
+    return frozenset(
+        full_name(item, tools)
+        for item in items
+        if item.get("type") == "mcp_call" and item.get("name") and item.get("error") is None
+    )
+
+
 def listed(items: Iterable[Json]) -> frozenset[str]:
     """Return the MCP servers whose tools the conversation lists already."""
     return frozenset(

@@ -1,0 +1,45 @@
+"""A real PostgreSQL of the tests' own: Debian's package, its data in a folder that is thrown away."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from conftest import free_port
+
+DEBIAN = "/usr/lib/postgresql"
+
+
+def programs() -> Path | None:
+    """Return the folder of PostgreSQL's programs, the newest of them."""
+    found = sorted(Path(DEBIAN).glob("*/bin/pg_ctl"), key=lambda path: float(path.parts[-3]))
+    return found[-1].parent if found else None
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[str]:
+    """Run a server; it listens on the loopback alone."""
+    bin_folder = programs()
+    assert bin_folder is not None, "PostgreSQL isn't installed"
+    data, port = folder / "data", free_port()
+    folder.chmod(0o777)
+    as_user: Sequence[str] = ()
+    if os.geteuid() == 0:  # it refuses to run as root
+        as_user = ("runuser", "-u", "postgres", "--")
+        for each in (folder, *folder.parents):
+            if each.stat().st_uid == 0 and str(each).startswith("/tmp/"):
+                each.chmod(each.stat().st_mode | 0o755)
+
+    def run(*command: str | Path) -> None:
+        subprocess.run([*as_user, *map(str, command)], check=True, capture_output=True, cwd="/")
+
+    run(bin_folder / "initdb", "-D", data, "-U", "tests", "--auth=trust", "-N")
+    options = f"-p {port} -h 127.0.0.1 -k {data} -F"
+    run(bin_folder / "pg_ctl", "-D", data, "-w", "-l", data / "log", "-o", options, "start")
+    try:
+        yield f"postgresql://tests@127.0.0.1:{port}/postgres"
+    finally:
+        run(bin_folder / "pg_ctl", "-D", data, "-m", "immediate", "stop")
+        shutil.rmtree(data, ignore_errors=True)

@@ -1,0 +1,153 @@
+"""What is kept in the database, in SQLite and in a real PostgreSQL alike."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+from asking import Json
+from databases import postgresql, programs
+from faulty import http_tool
+from houses import SETTINGS, calls, scaffold_of
+from toolhouses import an_upstream, house_of
+from visiting import client, sent
+
+from falsework.runtime.faults import Fault
+from falsework.runtime.outcomes import Outcome
+from falsework.server.records import Records
+from falsework.server.settings import BadSetting
+from falsework.server.turns import Scaffold
+
+pytestmark = pytest.mark.anyio
+
+BODY: Json = {"id": "resp_1", "status": "in_progress", "output": [{"status": "in_progress"}]}
+DONE = Outcome("call_1", "save", '{"id":1}', value={"a": "ü"}, effect="applied", attempts=2)
+
+
+@pytest.fixture(scope="session")
+def postgresql_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if programs() is None:
+        pytest.skip("PostgreSQL isn't installed here: on Debian, the package postgresql")
+    with postgresql(tmp_path_factory.mktemp("postgresql")) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/kept.db"
+    kept: str = request.getfixturevalue("postgresql_url")
+    return kept
+
+
+@pytest.fixture
+async def records(url: str, request: pytest.FixtureRequest) -> AsyncIterator[Records]:
+    made = await Records.opened(url, request.node.name)
+    yield made
+    await made.close()
+
+
+async def test_a_response_is_found_by_its_owner_alone(records: Records) -> None:
+    await records.keep("one", BODY, [{"a": 1}], [{"a": 1}, {"b": 2}], running=False)
+
+    kept = await records.response("one", "resp_1")
+    other = await records.response("two", "resp_1")
+
+    assert kept is not None
+    assert (kept.body, kept.input, kept.history) == (BODY, [{"a": 1}], [{"a": 1}, {"b": 2}])
+    assert other is None
+    assert not await records.delete("two", "resp_1")
+    assert await records.delete("one", "resp_1")
+
+
+async def test_a_key_is_claimed_by_one_of_many(records: Records) -> None:
+    won: list[bool] = []
+
+    async def claim(number: int) -> None:
+        earlier = await records.begin("one", "claimed", "hash", f"run_{number}")
+        won.append(earlier is None)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(20):
+            tasks.start_soon(claim, number)
+
+    assert sum(won) == 1
+
+
+async def test_what_became_of_a_key_is_told_to_who_comes_again(records: Records) -> None:
+    assert await records.begin("one", "key", "hash", "run_1") is None
+    running = await records.begin("one", "key", "hash", "run_2")
+    await records.end("one", "key", {"json": {}})
+    done = await records.begin("one", "key", "other", "run_3")
+
+    assert running is not None
+    assert done is not None
+    assert (running.run_id, running.running, running.reply) == ("run_1", True, None)
+    assert (done.running, done.reply, done.same_body) == (False, {"json": {}}, False)
+
+
+async def test_the_calls_of_a_run_are_remembered(records: Records) -> None:
+    fault = Fault("timeout", "Too late.")
+    failed = Outcome("call_2", "look", "{}", fault=fault, effect="none", attempts=3)
+    await records.record("run_1", '{"id":1}', DONE)
+    await records.record("run_1", "{}", failed)
+
+    known = await records.outcomes("run_1")
+
+    assert known == {("save", '{"id":1}'): DONE, ("look", "{}"): failed}
+    assert await records.outcomes("run_2") == {}
+
+
+async def test_what_a_process_left_open_is_ended_by_the_next_of_its_kind_alone(url: str) -> None:
+    first = await Records.opened(url, "here")
+    await first.keep("one", {**BODY, "id": "resp_open"}, [], [], running=True)
+    await first.begin("one", "open", "hash", "run_1")
+    other = await Records.opened(url, "there")
+    untouched = await other.response("one", "resp_open")
+    second = await Records.opened(url, "here")
+    ended = await second.response("one", "resp_open")
+    key = await second.begin("one", "open", "hash", "run_2")
+    for each in (first, other, second):
+        await each.close()
+
+    assert untouched is not None
+    assert ended is not None
+    assert key is not None
+    assert (untouched.body["status"], untouched.running) == ("in_progress", True)
+    assert (ended.body["status"], ended.running) == ("failed", False)
+    assert ended.body["output"] == [{"status": "incomplete"}]
+    assert (key.running, key.run_id) == (False, "run_1")
+
+
+@pytest.mark.parametrize(
+    "bad", ["mysql://x/y", "postgresql://nobody@127.0.0.1:9/none", "sqlite:////proc/none/x.db"]
+)
+async def test_a_database_that_cannot_be_used_is_named_without_its_password(bad: str) -> None:
+    with pytest.raises(BadSetting) as caught:
+        await Records.opened(bad, "here")
+
+    assert str(caught.value).startswith("database: ")
+
+
+@pytest.fixture(scope="module")
+def scaffold(smollm2: Path) -> Scaffold:
+    return scaffold_of(smollm2)
+
+
+def test_a_server_on_postgresql_keeps_responses_and_keys_over_a_restart(
+    scaffold: Scaffold, postgresql_url: str
+) -> None:
+    settings = SETTINGS.model_copy(update={"database": postgresql_url})
+    body = {"model": "smollm2", "input": "?", "tools": [{"type": "server_tool", "name": "save"}]}
+    said = calls(("save", '{"id": 1}'))
+    with an_upstream() as up:
+        file = {"tools": [http_tool(up, "save", method="POST")]}
+        with house_of(scaffold, said, "Saved.", file=file, settings=settings) as house:
+            first = sent(house, "POST", "/v1/responses", body, idempotency_key="restart").json
+        with house_of(scaffold, "x", file=file, settings=settings) as house, client(house) as sdk:
+            again = sent(house, "POST", "/v1/responses", body, idempotency_key="restart").json
+            kept = sent(house, "GET", f"/v1/responses/{first['id']}").json
+            del sdk
+
+    assert again == kept == first
+    assert len(up.seen) == 1
