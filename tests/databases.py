@@ -1,4 +1,4 @@
-"""A real PostgreSQL of the tests' own: Debian's package, its data in a folder that is thrown away."""
+"""A real PostgreSQL of the tests' own: Debian's package, its data in a folder of theirs."""
 
 import os
 import shutil

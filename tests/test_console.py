@@ -31,7 +31,9 @@ def seen(url: str, folder: Path) -> str:
     if browser is None:
         pytest.skip("there is no browser here: on Debian, the package chromium")
     options = [*QUIET, f"--user-data-dir={folder}", "--virtual-time-budget=5000", "--dump-dom"]
-    done = subprocess.run([browser, *options, url], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [browser, *options, url], capture_output=True, text=True, timeout=120, check=True
+    )
     return done.stdout
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mcp.server import MCPServer
 
-DATABASE = Path(os.environ.get("CRM_DATABASE", "/tmp/falsework-crm.db"))  # noqa: S108 - a demo
+DATABASE = Path(os.environ.get("CRM_DATABASE", "/tmp/falsework-crm.db"))
 CUSTOMERS = [("ada@example.com", "Ada", "lead"), ("bob@example.com", "Bob", "qualified")]
 
 server = MCPServer("customers")
