@@ -26,7 +26,7 @@ from falsework.server.replies import Envelope
 from falsework.server.serving import Server, bind
 from falsework.server.settings import Settings
 from falsework.server.turns import Scaffold
-from falsework.server.watching import Watch
+from falsework.server.watching.watches import Watch
 
 Json = dict[str, Any]
 

@@ -149,6 +149,16 @@ def test_each_of_n_choices_goes_its_own_way(drafting: Drafting) -> None:
     assert all(json.loads(one.text) for one in heard)
 
 
+def test_several_greedy_choices_are_the_greedy_one_each_time(
+    drafting: Drafting,
+) -> None:
+    (alone,) = drafting.hear(temperature=0)
+
+    together = drafting.hear(temperature=0, n=3)
+
+    assert [one.text for one in together] == [alone.text] * 3
+
+
 @pytest.mark.parametrize("limit", range(1, 24))
 def test_a_token_limit_inside_a_draft_is_kept(drafting: Drafting, whole: Heard, limit: int) -> None:
     opening = drafting.loop.run(drafting.bare.turn(ABOUT_A_PERSON)).opening.tokens

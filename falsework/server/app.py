@@ -17,7 +17,6 @@ from falsework import __version__
 from falsework.runtime.toolbox import Toolbox, opened
 from falsework.server.builtin import cache_folder
 from falsework.server.chat import Chat
-from falsework.server.console import page, state
 from falsework.server.desk import Desk
 from falsework.server.door import Door, Keys, rendered
 from falsework.server.engines.base import Engine, EngineGone
@@ -26,8 +25,9 @@ from falsework.server.refusals import NotFound, Refusal, ShuttingDown
 from falsework.server.replies import Json
 from falsework.server.routes import Routes
 from falsework.server.settings import Settings
-from falsework.server.traces import watch_traces
 from falsework.server.turns import Scaffold
+from falsework.server.watching.console import page, state
+from falsework.server.watching.traces import watch_traces
 
 READY_SECONDS = 5
 

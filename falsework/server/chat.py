@@ -15,7 +15,7 @@ from falsework.server.questions import Question
 from falsework.server.refusals import Broken
 from falsework.server.replies import Usage, new_id
 from falsework.server.turns import Scaffold, Turn
-from falsework.server.watching import Watch
+from falsework.server.watching.watches import Watch
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from falsework.server.choices import FinishReason, Step
 from falsework.server.questions import Question
 from falsework.server.refusals import Refusal
 from falsework.server.replies import Usage, new_id
-from falsework.server.watching import Watch
+from falsework.server.watching.watches import Watch
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from falsework.server.rounds import Rounds, Told
 from falsework.server.served import Served, served
 from falsework.server.settings import Settings
 from falsework.server.streams import open_stream, unless_gone
-from falsework.server.watching import Watch, watched
+from falsework.server.watching.watches import Watch, watched
 
 REPLAYED = {"idempotent-replayed": "true"}
 

@@ -17,9 +17,9 @@ from falsework.runtime.toolbox import opened
 from falsework.runtime.toolsfile import read
 from falsework.server.app import database, instance, make_app
 from falsework.server.greeting import greeting
-from falsework.server.logs import configure
 from falsework.server.records import Records
 from falsework.server.settings import BadSetting, Settings
+from falsework.server.watching.logs import configure
 
 Announce = Callable[[str], None]
 

@@ -89,9 +89,11 @@ class VllmEngine:
         request_id: str,
     ) -> AsyncIterator[Piece]:
         """Decode; when the caller stops listening, vLLM aborts the request."""
-        stream = self._llm.generate(
-            {"prompt_token_ids": list(prompt)}, self._parameters(sampling, constraint), request_id
-        )
+        try:
+            parameters = self._parameters(sampling, constraint)
+        except ValueError as fault:
+            raise BadRequest(str(fault)) from fault
+        stream = self._llm.generate({"prompt_token_ids": list(prompt)}, parameters, request_id)
         try:
             async for output in stream:
                 for part in output.outputs:
@@ -122,12 +124,14 @@ class VllmEngine:
         if sampling.min_p or sampling.logit_bias:
             biases = {str(token): bias for token, bias in (sampling.logit_bias or {}).items()}
             extra[BIASES] = {"min_p": sampling.min_p, "logit_bias": biases}
+        # vLLM refuses several greedy choices; the best token alone is the same thing.
+        several_greedy = sampling.n > 1 and sampling.temperature == 0
         return SamplingParams(
             n=sampling.n,
             max_tokens=sampling.max_tokens,
-            temperature=sampling.temperature,
+            temperature=1 if several_greedy else sampling.temperature,
             top_p=sampling.top_p,
-            top_k=sampling.top_k,
+            top_k=1 if several_greedy else sampling.top_k,
             seed=sampling.seed,
             frequency_penalty=sampling.frequency_penalty,
             presence_penalty=sampling.presence_penalty,

@@ -24,7 +24,7 @@ from falsework.server.responses.wire import ResponseRequest
 from falsework.server.rounds import Called, Calling, Rounds, Told, Waiting
 from falsework.server.settings import Settings
 from falsework.server.streams import error_body
-from falsework.server.watching import Watch, watched
+from falsework.server.watching.watches import Watch, watched
 
 
 class Answers:

@@ -11,7 +11,7 @@ from falsework.server.responses.items import Approval
 from falsework.server.responses.objects import ResponseObject
 from falsework.server.responses.questions import Wanted
 from falsework.server.responses.speech import Speech
-from falsework.server.watching import Watch
+from falsework.server.watching.watches import Watch
 
 
 @dataclass

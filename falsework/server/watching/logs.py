@@ -4,6 +4,10 @@ import logging
 import sys
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
+
+# Values of variables would tell what was asked, and with which key.
+_WITHOUT_VALUES = ExceptionDictTransformer(show_locals=False)
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -16,7 +20,7 @@ def configure(level: str) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.dict_tracebacks if not person else _as_it_is,
+            _as_it_is if person else structlog.processors.ExceptionRenderer(_WITHOUT_VALUES),
             structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
             if person
             else structlog.processors.JSONRenderer(),

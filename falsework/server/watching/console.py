@@ -7,11 +7,11 @@ from fastapi.responses import HTMLResponse
 from prometheus_client import REGISTRY
 
 from falsework.runtime.toolbox import Toolbox
-from falsework.server.traces import LastTraces
+from falsework.server.watching.traces import LastTraces
 
 Json = dict[str, Any]
 
-PAGE = resources.files("falsework.server").joinpath("console.html").read_text("utf-8")
+PAGE = resources.files("falsework.server.watching").joinpath("console.html").read_text("utf-8")
 
 
 async def page() -> HTMLResponse:
