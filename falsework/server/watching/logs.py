@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from typing import TextIO
 
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
@@ -12,9 +13,9 @@ _WITHOUT_VALUES = ExceptionDictTransformer(show_locals=False)
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
-def configure(level: str) -> None:
-    """Log to standard error, with the request id of whoever is being served."""
-    person = sys.stderr.isatty()
+def configure(level: str, stream: TextIO = sys.stderr) -> None:
+    """Log to a stream, with the request id of whoever is being served."""
+    person = stream.isatty()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -26,7 +27,7 @@ def configure(level: str) -> None:
             else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stream),
     )
     # Addresses of upstreams may hold secrets, and httpx2 logs each of them.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
