@@ -24,7 +24,7 @@ WORDS = ("city", "unit", "amount", "email", "status", "region", "limit", "title"
 def tool(draw: random.Random) -> Json:
     """Return a tool with two parameters and a name that nobody had before."""
     kinds: list[Json] = [
-        {"type": "string", "maxLength": draw.randrange(8, 99)},
+        {"type": "string", "maxLength": draw.randrange(8, 33)},
         {"enum": [draw.randrange(1000) for _ in range(2)]},
     ]
     names = draw.sample(WORDS, 2)
