@@ -149,6 +149,21 @@ def test_each_of_n_choices_goes_its_own_way(drafting: Drafting) -> None:
     assert all(json.loads(one.text) for one in heard)
 
 
+@pytest.mark.parametrize(
+    "fields", [{"top_k": 5}, {"top_p": 0.5}, {"top_k": 3, "top_p": 0.9}, {"top_k": 2, "n": 2}]
+)
+def test_truncated_sampling_without_any_draft_leaves_the_engine_alive(
+    drafting: Drafting, whole: Heard, fields: Json
+) -> None:
+    """vLLM verifies drafts in every step, those too in which there are none."""
+    text = {"messages": [{"role": "user", "content": "Tell me."}], "max_tokens": 12, **fields}
+
+    free = drafting.loop.run(drafting.bare.hear(text))
+
+    assert all(one.tokens > 0 for one in free)
+    assert drafting.hear()[0].text == whole.text
+
+
 def test_several_greedy_choices_are_the_greedy_one_each_time(
     drafting: Drafting,
 ) -> None:

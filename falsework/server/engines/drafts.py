@@ -29,7 +29,11 @@ class WorkerExtension:
 
     def honour_biases(self) -> None:
         """Bring back min_p and logit_bias, which vLLM leaves out beside drafts."""
-        from falsework.server.engines.sampling import processors  # noqa: PLC0415 - loads torch
+        from falsework.server.engines.sampling import (  # noqa: PLC0415 - loads torch
+            mend_steps_without_drafts,
+            processors,
+        )
 
+        mend_steps_without_drafts()
         runner = self.model_runner
         runner.input_batch.logitsprocs = processors(runner.vllm_config, runner.device)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from vllm import SamplingParams
 from vllm.config import VllmConfig
+from vllm.v1.sample import rejection_sampler
 from vllm.v1.sample.logits_processor import (
     BatchUpdate,
     LogitBiasLogitsProcessor,
@@ -55,6 +56,21 @@ class LogitBias(LogitBiasLogitsProcessor):  # type: ignore[misc]
     def update_state(self, batch_update: BatchUpdate | None) -> None:
         """Take in who joined and left the batch."""
         super().update_state(_restored(batch_update))
+
+
+def mend_steps_without_drafts() -> None:
+    """Let a step pass in which nobody has a draft and somebody asks for top_k.
+
+    vLLM 0.32 verifies drafts in every step and takes the largest top_k of no tokens
+    (`apply_top_k_only` in vllm/v1/sample/ops/topk_topp_sampler.py), which raises and ends the
+    engine.
+    """
+    constrained = rejection_sampler.apply_sampling_constraints
+
+    def unless_empty(logits: torch.Tensor, *rest: Any) -> torch.Tensor:
+        return constrained(logits, *rest) if logits.shape[0] else logits
+
+    rejection_sampler.apply_sampling_constraints = unless_empty
 
 
 def processors(config: VllmConfig, device: torch.device) -> LogitsProcessors:
