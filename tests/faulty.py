@@ -42,6 +42,7 @@ class Upstream:
     seen: list[Seen] = field(default_factory=list)
     open: int = 0
     port: int = 0
+    serving: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def url(self) -> str:
@@ -49,15 +50,19 @@ class Upstream:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self.serving.add(task)
         try:
             while request := await _read(reader):
                 self.seen.append(request)
                 behave = self.script.pop(0) if self.script else self.always or says({"ok": 1})
                 await behave(request, writer)
                 await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # cancelled where the upstream ends: asyncio's own streams would complain of it
         finally:
+            self.serving.discard(task)
             self.open -= 1
             writer.close()
 
@@ -141,6 +146,9 @@ async def upstream(*script: Behaviour, always: Behaviour | None = None) -> Async
         yield made
     finally:
         server.close()
+        for task in tuple(made.serving):
+            task.cancel()
+        await asyncio.sleep(0)
 
 
 def http_tool(up: Upstream, name: str = "look", path: str = "/look", **fields: Any) -> Json:

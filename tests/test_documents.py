@@ -7,17 +7,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from falsework import __version__
+from falsework.runtime.faults import KINDS
+from falsework.runtime.toolsfile import parse
 from falsework.server.greeting import FIRST_REQUEST
 from falsework.server.settings import Settings, flag, variable
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 SETTINGS = (ROOT / "docs/settings.md").read_text()
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/gpus.md", "docs/settings.md"]
-SHOWN = ("falsework/", "bench/", "docs/", "requirements/", "deploy/")
-"""The folders whose files the README lists; of others it names the folder."""
+HOUSE = (ROOT / "docs/house.md").read_text()
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *(f"docs/{name}.md" for name in ("gpus", "house", "settings", "tools")),
+]
+SHOWN = ("falsework/", "bench/", "docs/", "requirements/", "deploy/", "examples/")
+"""The folders whose files are listed; of others the tree names the folder."""
 
 
 def test_the_readmes_first_request_is_the_one_that_the_server_prints() -> None:
@@ -35,9 +44,9 @@ def tracked() -> list[str]:
 
 
 def tree() -> Iterator[tuple[str, str]]:
-    """Yield path and line of every entry of the README's file tree, folders with a slash."""
-    block = re.search(r"```text\n(falsework/\n.*?)```", README, re.DOTALL)
-    assert block is not None, "the README has no file tree"
+    """Yield path and line of every entry of the file tree, folders with a slash."""
+    block = re.search(r"```text\n(falsework/\n.*?)```", HOUSE, re.DOTALL)
+    assert block is not None, "docs/house.md has no file tree"
     folders: list[str] = []
     for line in block[1].splitlines():
         indent, name, what = re.fullmatch(r"( *)(\S+) *(.*)", line).groups()  # type: ignore[union-attr]
@@ -75,6 +84,26 @@ def row(name: str) -> str:
     default = "" if setting.default in {None, "", ()} else f"`{setting.default}`".lower()
     how = "`MODEL`" if name == "model" else f"`{flag(name)}`"
     return f"| {how} | `{variable(name)}` | {default} | {setting.description} |"
+
+
+FAULTS = set(
+    re.findall(r"`([a-z_]+)`", (ROOT / "docs/tools.md").read_text().partition("The types:")[2])
+)
+
+
+def test_every_error_of_a_tool_is_in_the_documents() -> None:
+    assert set(KINDS) <= FAULTS
+
+
+def test_the_tools_file_of_the_documents_is_one() -> None:
+    (written,) = re.findall(
+        r"```yaml\n(request:.*?)```", (ROOT / "docs/tools.md").read_text(), re.DOTALL
+    )
+    file = yaml.safe_load(written)
+    names = {tool["name"]: tool for tool in file["tools"]}
+    names["find_customer"]["fallback"] = []  # names a tool that the page doesn't show
+
+    assert len(parse(file).tools) == 4
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)

@@ -1,0 +1,158 @@
+"""What the runtime costs, what it makes of faults, and what it keeps upstreams from.
+
+    python bench/runtime.py [--writes 10000]
+
+Upstreams run in the same process, on the loopback; faults are drawn with a fixed seed.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import anyio
+import httpx2
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from faulty import call, calls, hangs, http_tool, kind, resets, run, says, toolbox, upstream
+
+from falsework.runtime.tools import Asked
+
+FAULTS = 0.1
+QUIET = {"breaker": {"enabled": False}, "retry": {"base": "0ms"}}
+WIDE = {"bulkhead": {"max_concurrent": 500, "max_queue": 5000}}
+
+
+async def overhead(_: argparse.Namespace) -> str:
+    """Milliseconds of a call through all layers beyond the bare request."""
+    ours, bare = [], []
+    async with upstream() as up, toolbox(http_tool(up)) as box, httpx2.AsyncClient() as client:
+        for number in range(1000):
+            began = time.perf_counter()
+            assert (await call(box, f'{{"id": {number}}}')).ok
+            ours.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            (await client.get(f"{up.url}/look", params={"id": number})).json()
+            bare.append(time.perf_counter() - began)
+    more = 1000 * (statistics.median(ours) - statistics.median(bare))
+    return f"{more:.2f} ms (bare {1000 * statistics.median(bare):.2f} ms)"
+
+
+async def chains(_: argparse.Namespace) -> str:
+    """Chains of three tools that complete at 10 % faults a call, and the load on the upstream."""
+    draw = random.Random(1)
+    script = [says({}, 503) if draw.random() < FAULTS else says(n) for n in range(8000)]
+    complete = 0
+    async with upstream(*script) as up:
+        tools = [http_tool(up, name, **QUIET) for name in "abc"]
+        async with toolbox(*tools) as box:
+            for number in range(1000):
+                chain = run(box)
+                ends = [(await chain.call([Asked(name, name, f'{{"id": {number}}}')]))[0].ok
+                        for name in "abc"]  # fmt: skip
+                complete += all(ends)
+        load = len(up.seen) / 3000
+    return f"{complete / 10:.1f} % complete, load {load:.3f}"
+
+
+async def outage(_: argparse.Namespace) -> str:
+    """1,000 calls of an upstream that is down, with the breaker and without."""
+    async with upstream(always=says({}, 503)) as up:
+        async with toolbox(http_tool(up, retry={"base": "0ms"})) as box:
+            rejected = []
+            for number in range(1000):
+                began = time.perf_counter()
+                if kind(await call(box, f'{{"id": {number}}}')) == "circuit_open":
+                    rejected.append(1000 * (time.perf_counter() - began))
+            with_breaker = len(up.seen)
+    async with upstream(always=says({}, 503)) as up, toolbox(http_tool(up, **QUIET)) as box:
+        for number in range(1000):
+            await call(box, f'{{"id": {number}}}')
+        without = len(up.seen)
+    slowest = statistics.quantiles(rejected, n=100)[98]
+    return f"{with_breaker} attempts; without breaker {without}; rejected in {slowest:.2f} ms (p99)"
+
+
+async def half_open(_: argparse.Namespace) -> str:
+    """Of 50 callers at once, how many a half-open breaker lets through."""
+    breaker = {"min_calls": 2, "open_for": "100ms"}
+    async with upstream(always=says({}, 500)) as up:
+        async with toolbox(http_tool(up, breaker=breaker, **WIDE)) as box:
+            for number in range(5):
+                await call(box, f'{{"id": {number}}}')
+            await anyio.sleep(0.2)
+            before = len(up.seen)
+            up.always = says("fine", after=0.2)
+            async with anyio.create_task_group() as tasks:
+                for number in range(50):
+                    tasks.start_soon(call, box, f'{{"id": {100 + number}}}')
+            admitted = len(up.seen) - before
+    return f"{admitted} of 50"
+
+
+async def writes(options: argparse.Namespace) -> str:
+    """Writes whose answers get lost, one in three; the model repeats what it may."""
+    lost = [resets if n % 3 == 0 else says("done") for n in range(2 * options.writes)]
+    async with upstream(*lost) as up:
+        async with toolbox(http_tool(up, method="POST", **QUIET, **WIDE)) as box:
+
+            async def write(number: int) -> None:
+                outcome = await call(box, f'{{"id": {number}}}')
+                if not outcome.ok and outcome.envelope()["error"]["retryable"]:
+                    await call(box, f'{{"id": {number}}}')
+
+            for start in range(0, options.writes, 50):
+                async with anyio.create_task_group() as tasks:
+                    for number in range(start, start + 50):
+                        tasks.start_soon(write, number)
+        ids = [json.loads(seen.body)["id"] for seen in up.seen]
+    return f"{len(ids) - len(set(ids))} of {options.writes} doubled"
+
+
+async def hung(_: argparse.Namespace) -> str:
+    """How long after its deadline a call of a hung tool ends."""
+    late = []
+    async with upstream(always=hangs) as up:
+        slow = {"attempt_timeout": "9s", "deadline": "500ms"}
+        async with toolbox(http_tool(up, **slow)) as box:
+            for number in range(10):
+                began = time.perf_counter()
+                await call(box, f'{{"id": {number}}}')
+                late.append(1000 * (time.perf_counter() - began) - 500)
+    return f"{max(late):.0f} ms"
+
+
+async def parallel(_: argparse.Namespace) -> str:
+    """Four reads of 500 ms in one reply."""
+    async with upstream(always=says("late", after=0.5)) as up, toolbox(http_tool(up)) as box:
+        began = time.perf_counter()
+        await calls(box, [("look", f'{{"id": {number}}}') for number in range(4)])
+        return f"{1000 * (time.perf_counter() - began):.0f} ms"
+
+
+FIGURES: dict[str, tuple[str, Callable[[argparse.Namespace], Awaitable[str]]]] = {
+    "overhead of a call": ("≤ 1 ms", overhead),
+    "chain of three, 10 % faults": ("≥ 99 %, load ≤ 1.2", chains),
+    "outage, 1,000 calls": ("≤ 1.2 times and the burst; ≤ 5 ms", outage),
+    "half-open breaker": ("1 of 50", half_open),
+    "lost answers of writes": ("0", writes),
+    "hung tool, beyond its deadline": ("≤ 100 ms", hung),
+    "four reads of 500 ms": ("≤ 700 ms", parallel),
+}
+
+
+async def measure(options: argparse.Namespace) -> None:
+    """Print a row for each figure."""
+    print("| what | goal | measured |\n|---|---|---|")
+    for name, (goal, figure) in FIGURES.items():
+        print(f"| {name} | {goal} | {await figure(options)} |", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--writes", type=int, default=10_000)
+    anyio.run(measure, parser.parse_args())
