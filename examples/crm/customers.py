@@ -1,13 +1,13 @@
 """An MCP server over a database: finds customers by e-mail. Falsework starts it by itself."""
 
-import os
 import sqlite3
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from mcp.server import MCPServer
 
-DATABASE = Path(os.environ.get("CRM_DATABASE", "/tmp/falsework-crm.db"))
+DATABASE = Path(tempfile.gettempdir()) / "falsework-crm.db"
 CUSTOMERS = [("ada@example.com", "Ada", "lead"), ("bob@example.com", "Bob", "qualified")]
 
 server = MCPServer("customers")
