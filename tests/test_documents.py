@@ -23,7 +23,7 @@ DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
-    *(f"docs/{name}.md" for name in ("gpus", "house", "settings", "tools")),
+    *(f"docs/{name}.md" for name in ("gpus", "house", "settings", "speed", "tools")),
 ]
 SHOWN = ("falsework/", "bench/", "docs/", "requirements/", "deploy/", "examples/")
 """The folders whose files are listed; of others the tree names the folder."""
