@@ -1,50 +1,23 @@
 """Real MCP servers, over both transports: found, called, killed, changed."""
 
-import os
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
-import httpx2
 import pytest
 from conftest import free_port
 from faulty import call, calls, kind, toolbox
+from mcpservers import SCRIPT, over_http
 
 pytestmark = pytest.mark.anyio
 
-SCRIPT = str(Path(__file__).parent / "mcp_server.py")
 STDIO = {"command": [sys.executable, SCRIPT, "stdio"]}
 TOOLS = ["add", "crash", "refuse", "sleep", "scored"]
 
 
 def served(**fields: Any) -> dict[str, Any]:
     return {"servers": {"here": {**STDIO, "tools": TOOLS, "effect": "read", **fields}}}
-
-
-@contextmanager
-def over_http(port: int, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(
-        [sys.executable, SCRIPT, "http", str(port)],
-        env={**os.environ, **environment},
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(200):
-            try:
-                httpx2.get(f"http://127.0.0.1:{port}/")
-            except httpx2.TransportError:
-                time.sleep(0.05)
-            else:
-                break
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 async def test_a_servers_tools_are_described_by_it_and_called_over_stdio() -> None:

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import openai
 import pytest
+from conftest import free_port
 from houses import calls, scaffold_of
+from mcpservers import over_http
 from responding import ADD, FILE, SUMS, events_of, made, responding
 from visiting import sent
 
@@ -94,3 +96,29 @@ def test_a_server_that_does_not_answer_is_424(scaffold: Scaffold) -> None:
         boxes.DESCRIBE_SECONDS = patience
 
     assert (caught.value.status_code, caught.value.type) == (424, "external_connector_error")
+
+
+def test_a_request_brings_its_own_mcp_server_where_its_host_is_allowed(scaffold: Scaffold) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/mcp"
+    guest = {"type": "mcp", "server_label": "guest", "server_url": url, "allowed_tools": ["add"]}
+    file = {"request_servers": {"allow_hosts": ["127.0.0.1"], "deny_private": False}}
+    said = calls(("guest__add", '{"a": 2, "b": 3}'))
+    with over_http(port), responding(scaffold, said, said, "Five.", file=file) as house:
+        waiting = made(house, tools=[guest])
+        reply = made(
+            house, tools=[{**guest, "require_approval": "never", "authorization": "hunter2"}]
+        )
+        elsewhere = sent(
+            house, "POST", "/v1/responses",
+            {"model": "smollm2", "input": "?",
+             "tools": [{**guest, "server_url": "http://10.0.0.1/mcp"}]},
+        )  # fmt: skip
+
+    assert waiting.output[-1].type == "mcp_approval_request"
+    assert [item.type for item in reply.output] == ["mcp_list_tools", "mcp_call", "message"]
+    assert [tool.name for tool in reply.output[0].tools] == ["add"]
+    assert reply.output[1].output == '{"result":5}'
+    assert (elsewhere.status, elsewhere.error["param"]) == (400, "tools[0].server_url")
+    assert "hunter2" not in reply.model_dump_json()
+    assert reply.tools[0].server_url == f"http://127.0.0.1:{port}/<redacted>"

@@ -78,7 +78,8 @@ class Attempts:
                     raise
                 telemetry.RETRIES.labels(self._tool, fault.reason).inc()
                 effort.backoff += pause
-                await anyio.sleep(pause)
+                with telemetry.TRACER.start_as_current_span(telemetry.PAUSE):
+                    await anyio.sleep(pause)
 
     def _pause(self, fault: Fault, effort: Effort) -> float | None:
         """Return how long to wait before the next attempt; None where there is none."""

@@ -91,6 +91,7 @@ WORKFLOW = "invoke_workflow"
 CHAT = "chat {model}"
 EXECUTE_TOOL = "execute_tool {name}"
 ATTEMPT = "attempt {number}"
+PAUSE = "backoff"
 
 OPERATION = "gen_ai.operation.name"
 TOOL_NAME = "gen_ai.tool.name"

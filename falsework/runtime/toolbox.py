@@ -20,6 +20,7 @@ from falsework.runtime.executors.mcp import McpExecutor, McpServer, over_http, o
 from falsework.runtime.executors.openapi import OpenApiExecutor, operation
 from falsework.runtime.executors.python import PythonExecutor
 from falsework.runtime.faults import Fault
+from falsework.runtime.guests import Guests
 from falsework.runtime.outcomes import Outcome
 from falsework.runtime.policies import EffectClass, ToolPolicy
 from falsework.runtime.runs import Run
@@ -52,6 +53,7 @@ class Toolbox:
         self.upstreams: dict[str, Upstream] = {}
         self._folder = folder
         self._stack = stack
+        self.guests = Guests(file.request_servers, servers)
         self._servers = servers
         self._finishing = finishing
 
@@ -75,11 +77,18 @@ class Toolbox:
             tool for tool in self.exposed() if tool.entry.mcp and tool.entry.mcp.server == label
         ]
 
-    def run(self, run_id: str, seconds: float, **more: Any) -> Run:
-        """Return the run of a request that has so many seconds."""
+    def run(
+        self,
+        run_id: str,
+        seconds: float,
+        guests: Mapping[str, ServerTool] | None = None,
+        **more: Any,
+    ) -> Run:
+        """Return the run of a request that has so many seconds, and brings `guests`."""
         policy = self.file.request
         deadline = Deadline.after(min(seconds, policy.deadline))
-        return Run(run_id, self.tools, deadline, policy, self.finish, **more)
+        tools = {**self.tools, **(guests or {})}
+        return Run(run_id, tools, deadline, policy, self.finish, **more)
 
     async def finish(self, work: Callable[[], Awaitable[Outcome]]) -> Outcome:
         """Run something to its end, whoever stops waiting for it."""

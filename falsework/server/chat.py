@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from opentelemetry import trace
 from opentelemetry.trace import Span
 
 from falsework.runtime import telemetry
@@ -62,6 +63,7 @@ class _Clock:
         self._watch = watch
         self._span = span
         self._began = time.monotonic()
+        self._began_ns = time.time_ns()
         self._first = 0.0
         self._thought = 0.0
         self._known: Timings | None = None
@@ -88,9 +90,14 @@ class _Clock:
             "think": max(0.0, self._thought - first),
             "decode": now - max(first, self._thought),
         }
+        begins = self._began_ns
+        within = trace.set_span_in_context(self._span)
         for phase, seconds in phases.items():
             self._watch.spent(phase, seconds)
-            self._span.set_attribute(f"falsework.{phase}_ms", round(1000 * seconds, 1))
+            ends = begins + int(seconds * 1e9)
+            if ends > begins:
+                telemetry.TRACER.start_span(phase, within, start_time=begins).end(ends)
+            begins = ends
 
 
 async def _tell(

@@ -22,7 +22,7 @@ from falsework.server.door import read
 from falsework.server.keyed import Claim, Keys
 from falsework.server.questions import Question, ask
 from falsework.server.records import Records
-from falsework.server.refusals import NotFound
+from falsework.server.refusals import BadRequest, NotFound
 from falsework.server.replies import Envelope, Json
 from falsework.server.responses import wire as responses_wire
 from falsework.server.responses.answers import Answers
@@ -64,6 +64,9 @@ class Routes:
         asked = wire.parse(body)
         self.check_model(asked.model)
         ours = await served(asked.tools or [], self._toolbox)
+        if ours.approval:
+            message = "Only /v1/responses can ask for approval: set 'require_approval' to 'never'."
+            raise BadRequest(message, "tools", "invalid_value")
         question = ask(asked, self._settings, ours)
         if not ours.by_position and "idempotency-key" not in request.headers:
             return await self._completed(request, question, ours, None)
@@ -145,7 +148,8 @@ class Routes:
         if ours.by_position and claim:
             run = self._toolbox.run(
                 claim.run_id, seconds_of(request.headers), principal=owner_of(request),
-                memory=claim.memory, record=lambda outcome: self._recorded(claim, outcome),
+                memory=claim.memory, guests=ours.guests,
+                record=lambda outcome: self._recorded(claim, outcome),
             )  # fmt: skip
             envelope = replace(envelope, runtime=run.told)
             told = Rounds(self._chat, run, watch, ours.names).told(question)

@@ -1,16 +1,19 @@
 """The tools of a request that this server runs itself: asked for by name, or by MCP server."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from falsework.grammars.calls import Tool
 from falsework.runtime.faults import Fault
+from falsework.runtime.guests import Invitation
 from falsework.runtime.toolbox import Toolbox
 from falsework.runtime.tools import ServerTool
 from falsework.server.refusals import BadRequest, Refusal
 from falsework.server.wire import WireTool
 
 KINDS = frozenset({"mcp", "server_tool"})
+LABEL = re.compile(r"[a-zA-Z0-9_-]{1,32}")
 
 
 class Unlisted(Refusal):
@@ -25,13 +28,14 @@ class Unlisted(Refusal):
 class Served:
     """The server's tools of a request, by the position of what asked for them.
 
-    `approval` are those of which the client said that a call needs its approval, `labels` the MCP
-    server of each tool that came from one.
+    `approval` are those of which a call needs the client's approval, `labels` the MCP server of
+    each tool that came from one, `guests` the tools of servers that the request brought itself.
     """
 
     by_position: Mapping[int, tuple[Tool, ...]] = field(default_factory=dict)
     approval: frozenset[str] = frozenset()
     labels: Mapping[str, str] = field(default_factory=dict)
+    guests: Mapping[str, ServerTool] = field(default_factory=dict)
 
     @property
     def names(self) -> frozenset[str]:
@@ -47,18 +51,39 @@ async def served(tools: Sequence[WireTool], toolbox: Toolbox) -> Served:
     found: dict[int, tuple[Tool, ...]] = {}
     approval: set[str] = set()
     labels: dict[str, str] = {}
+    guests: dict[str, ServerTool] = {}
     for position, asked in enumerate(tools):
         where = f"tools[{position}]"
         if asked.type not in KINDS:
             continue
-        meant = _of_server(asked, toolbox, where) if asked.type == "mcp" else [
-            _named(asked, toolbox, where)
-        ]  # fmt: skip
+        meant = await _meant(asked, toolbox, where)
         found[position] = tuple([await _described(tool, where) for tool in meant])
         if asked.type == "mcp":
             labels |= {tool.name: asked.server_label or "" for tool in meant}
             approval |= {tool.name for tool in meant if _needs_approval(asked, tool)}
-    return Served(found, frozenset(approval), labels)
+        if asked.server_url is not None:
+            guests |= {tool.name: tool for tool in meant}
+    return Served(found, frozenset(approval), labels, guests)
+
+
+async def _meant(asked: WireTool, toolbox: Toolbox, where: str) -> list[ServerTool]:
+    if asked.type == "server_tool":
+        return [_named(asked, toolbox, where)]
+    if asked.server_label is None:
+        missing = f"{where}.server_label"
+        message = f"Missing required parameter: '{missing}'."
+        raise BadRequest(message, missing, "missing_required_parameter")
+    if asked.server_url is None:
+        tools = _of_server(asked.server_label, toolbox, where)
+    else:
+        tools = await _of_guest(asked, toolbox, where)
+    only = _allowed(asked)
+    if only is None:
+        return tools
+    if strangers := only - {_bare(tool) for tool in tools}:
+        message = f"The MCP server has no tool '{min(strangers)[:64]}' here."
+        raise BadRequest(message, f"{where}.allowed_tools", "invalid_value")
+    return [tool for tool in tools if _bare(tool) in only]
 
 
 def _named(asked: WireTool, toolbox: Toolbox, where: str) -> ServerTool:
@@ -70,27 +95,30 @@ def _named(asked: WireTool, toolbox: Toolbox, where: str) -> ServerTool:
     return tool
 
 
-def _of_server(asked: WireTool, toolbox: Toolbox, where: str) -> list[ServerTool]:
-    label = asked.server_label
-    if label is None:
-        missing = f"{where}.server_label"
-        message = f"Missing required parameter: '{missing}'."
-        raise BadRequest(message, missing, "missing_required_parameter")
+def _of_server(label: str, toolbox: Toolbox, where: str) -> list[ServerTool]:
     if label not in toolbox.servers:
         known = ", ".join(toolbox.servers) or "none"
         message = f"This server knows no MCP server '{label[:64]}'. It knows: {known}."
         raise BadRequest(message, f"{where}.server_label", "invalid_value")
-    if asked.server_url is not None:
-        message = "The MCP servers are the operator's: leave 'server_url' out."
-        raise BadRequest(message, f"{where}.server_url", "unsupported_parameter")
-    tools = toolbox.of_server(label)
-    only = _allowed(asked)
-    if only is None:
-        return tools
-    if strangers := only - {_bare(tool) for tool in tools}:
-        message = f"The MCP server '{label}' has no tool '{min(strangers)[:64]}' here."
-        raise BadRequest(message, f"{where}.allowed_tools", "invalid_value")
-    return [tool for tool in tools if _bare(tool) in only]
+    return toolbox.of_server(label)
+
+
+async def _of_guest(asked: WireTool, toolbox: Toolbox, where: str) -> list[ServerTool]:
+    label, url = asked.server_label or "", asked.server_url or ""
+    if not LABEL.fullmatch(label) or label in toolbox.servers:
+        message = "A server_label should be a name of letters, digits, - and _, and not taken."
+        raise BadRequest(message, f"{where}.server_label", "invalid_value")
+    headers = dict(asked.headers or {})
+    if asked.authorization:
+        headers["authorization"] = f"Bearer {asked.authorization}"
+    try:
+        tools = await toolbox.guests.tools(Invitation(label, url, tuple(sorted(headers.items()))))
+    except Fault as fault:
+        if fault.kind == "not_allowed":
+            raise BadRequest(fault.message, f"{where}.server_url", "invalid_value") from fault
+        message = f"Error retrieving tool list from MCP server: '{label}'. {fault.message}"
+        raise Unlisted(message, "tools") from fault
+    return list(tools.values())
 
 
 def _allowed(asked: WireTool) -> set[str] | None:
@@ -106,7 +134,7 @@ def _bare(tool: ServerTool) -> str:
 
 
 def _needs_approval(asked: WireTool, tool: ServerTool) -> bool:
-    wanted = asked.require_approval
+    wanted = asked.require_approval or ("always" if asked.server_url else "never")
     if isinstance(wanted, dict):
         always = (wanted.get("always") or {}).get("tool_names")
         never = (wanted.get("never") or {}).get("tool_names")

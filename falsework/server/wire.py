@@ -143,7 +143,9 @@ class WireTool(Wire):
     function: FunctionDefinition | None = None
     name: str | None = None
     server_label: str | None = None
-    server_url: str | None = None
+    server_url: str | None = Field(default=None, pattern=r"^https?://[^/?#@\s]+(/|$)")
+    authorization: str | None = Field(default=None, repr=False)
+    headers: dict[str, str] | None = Field(default=None, repr=False)
     allowed_tools: list[str] | dict[str, Any] | None = None
     require_approval: str | dict[str, Any] | None = None
 

@@ -18,7 +18,7 @@ from falsework.server.replies import Json, Usage
 from falsework.server.responses.items import approvals, full_name, listed, succeeded
 from falsework.server.responses.lives import Live, listing, with_id
 from falsework.server.responses.objects import ResponseObject
-from falsework.server.responses.questions import Wanted, wanted
+from falsework.server.responses.questions import wanted
 from falsework.server.responses.speech import Speech
 from falsework.server.responses.wire import ResponseRequest
 from falsework.server.rounds import Called, Calling, Rounds, Told, Waiting
@@ -55,7 +55,8 @@ class Answers:
             await self._records.record(run.id, identity[1], outcome)
 
         run = self._toolbox.run(
-            claim.run_id, seconds, principal=owner, memory=claim.memory, record=record,
+            claim.run_id, seconds, want.served.guests, principal=owner, memory=claim.memory,
+            record=record,
             max_tool_calls=request.max_tool_calls,
             done_before=succeeded(before, frozenset(self._toolbox.tools)),
         )  # fmt: skip
@@ -169,9 +170,7 @@ class Answers:
             )
             question = again.question
         names = want.served.names
-        rounds = Rounds(
-            self._chat, live.run, live.watch, names, lambda asked: self._waits(asked, want)
-        )
+        rounds = Rounds(self._chat, live.run, live.watch, names, lambda asked: _waits(asked, live))
         async with aclosing(rounds.told(question)) as steps:
             async for step in steps:
                 for event in self._speak(step, live):
@@ -205,7 +204,7 @@ class Answers:
 
     async def _approved(self, live: Live) -> AsyncGenerator[Json]:
         """Run the calls that the client has approved; tell the model of those it hasn't."""
-        names = frozenset(self._toolbox.tools)
+        names = frozenset(live.run.tools)
         for said in live.approvals:
             request = said.request
             asked = Asked(request["id"], full_name(request, names), request["arguments"])
@@ -221,16 +220,6 @@ class Answers:
             for event in live.speech.called(outcomes):
                 yield event
             await self._keep(live, running=True)
-
-    def _waits(self, asked: Asked, want: Wanted) -> bool:
-        """Tell whether a call needs the client's approval: by its request, or by the tools file."""
-        if asked.name in want.served.approval:
-            return True
-        tool = self._toolbox.tools[asked.name]
-        try:
-            return tool.waits_for_approval(tool.read(asked.arguments))
-        except Fault:
-            return False  # its arguments are wrong, which the run tells the model
 
     async def _before(self, request: ResponseRequest, owner: str) -> Sequence[Json]:
         earlier = request.previous_response_id
@@ -268,3 +257,14 @@ class Answers:
 
 def _not_found(response_id: str) -> NotFound:
     return NotFound(f"Response with id '{response_id[:100]}' not found.", "response_id")
+
+
+def _waits(asked: Asked, live: Live) -> bool:
+    """Tell whether a call needs the client's approval: by its request, or by the tools file."""
+    if asked.name in live.want.served.approval:
+        return True
+    tool = live.run.tools[asked.name]
+    try:
+        return tool.waits_for_approval(tool.read(asked.arguments))
+    except Fault:
+        return False  # its arguments are wrong, which the run tells the model

@@ -81,6 +81,9 @@ def _echoed(tool: Json) -> Json:
     if tool.get("type") == "function":
         return {"description": None, "parameters": None, "strict": None, **tool}
     kept = {key: value for key, value in tool.items() if key not in {"authorization", "headers"}}
+    if isinstance(tool.get("server_url"), str):
+        scheme, _, rest = tool["server_url"].partition("://")
+        kept["server_url"] = f"{scheme}://{rest.partition('/')[0]}/<redacted>"
     return {**kept, "headers": None} if tool.get("type") == "mcp" else kept
 
 

@@ -1,0 +1,100 @@
+"""MCP servers that requests bring themselves: connected once for equal ones, and not for ever."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import anyio
+import cachetools
+import httpx2
+from anyio.abc import TaskGroup
+
+from falsework.runtime.deadlines import Deadline
+from falsework.runtime.entries import NAME, Mcp, RequestServers, ToolEntry
+from falsework.runtime.executors.egress import CheckedTransport, rules
+from falsework.runtime.executors.mcp import McpExecutor, McpServer, over_http
+from falsework.runtime.faults import Fault
+from falsework.runtime.policies import Egress
+from falsework.runtime.tools import ServerTool
+from falsework.runtime.upstreams import Upstream
+
+KEPT = 32
+LIST_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """How a request names an MCP server; `headers` may hold its secret."""
+
+    label: str
+    url: str
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+
+@dataclass
+class _Guest:
+    server: McpServer
+    scope: anyio.CancelScope
+    tools: dict[str, ServerTool] = field(default_factory=dict)
+
+
+class _Kept(cachetools.LRUCache[Invitation, _Guest]):
+    """The guests that came last; whoever has to leave is disconnected."""
+
+    def popitem(self) -> tuple[Invitation, _Guest]:
+        """Let the one go that was longest not asked for."""
+        invitation, guest = super().popitem()
+        guest.scope.cancel()
+        return invitation, guest
+
+
+class Guests:
+    """Connects to them, where the operator allows their hosts."""
+
+    def __init__(self, policy: RequestServers, owners: TaskGroup) -> None:
+        self._policy = policy
+        self._owners = owners
+        self._kept = _Kept(KEPT)
+
+    async def tools(self, invitation: Invitation) -> Mapping[str, ServerTool]:
+        """Return a server's tools by their names here; raise a Fault."""
+        if httpx2.URL(invitation.url).host not in self._policy.allow_hosts:
+            raise Fault("not_allowed", "This server may not connect to that MCP server.")
+        guest = self._kept.get(invitation)
+        if guest is None:
+            guest = self._kept[invitation] = await self._welcomed(invitation)
+        for name in await guest.server.listed(Deadline.after(LIST_SECONDS)):
+            await self._add(guest, invitation.label, name)
+        return guest.tools
+
+    async def _welcomed(self, invitation: Invitation) -> _Guest:
+        allowed = rules(Egress(deny_private=self._policy.deny_private), [invitation.url])
+
+        def client() -> httpx2.AsyncClient:
+            return httpx2.AsyncClient(
+                transport=CheckedTransport(allowed),
+                headers=dict(invitation.headers),
+                timeout=httpx2.Timeout(None, connect=LIST_SECONDS),
+            )
+
+        guest = _Guest(
+            McpServer(invitation.label, over_http(invitation.url, client)), anyio.CancelScope()
+        )
+
+        async def own() -> None:
+            with guest.scope:
+                await guest.server.run()
+
+        self._owners.start_soon(own)
+        return guest
+
+    async def _add(self, guest: _Guest, label: str, name: str) -> None:
+        full = f"{label}__{name}"
+        if full in guest.tools or not re.fullmatch(NAME, full):
+            return  # what can't be named can't be called
+        entry = ToolEntry(name=full, mcp=Mcp(server=label, tool=name))
+        executor = McpExecutor(guest.server, name, entry.limits.max_response_bytes)
+        upstream = Upstream("request_server", entry)  # its own breaker, but no name of a client's
+        tool = ServerTool(entry, "write", executor, upstream, {})
+        await tool.describe()
+        guest.tools[full] = tool
