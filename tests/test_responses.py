@@ -158,3 +158,29 @@ def test_an_engine_that_fails_is_told_in_both_shapes(scaffold: Scaffold) -> None
             events_of(house)
 
     assert "engine" in str(caught.value)
+
+
+NOTE: Json = {"type": "custom", "name": "take_note", "description": "Take a note."}
+
+
+def test_a_custom_tool_is_given_free_text_and_its_output_taken(scaffold: Scaffold) -> None:
+    said = calls(("take_note", '{"input": "a \\"b\\" c"}'))
+    with responding(scaffold, said, said, "Noted.") as house:
+        events = events_of(house, tools=[NOTE])
+        first = made(house, tools=[NOTE], tool_choice={"type": "custom", "name": "take_note"})
+        (call,) = first.output
+        output = {"type": "custom_tool_call_output", "call_id": call.call_id, "output": "ok"}
+        second = made(house, tools=[NOTE], previous_response_id=first.id, input=[output])
+
+    kinds = [event.type.removeprefix("response.") for event in events]
+    assert kinds[3:5] == ["custom_tool_call_input.delta", "custom_tool_call_input.done"]
+    assert (call.type, call.name, call.input) == ("custom_tool_call", "take_note", 'a "b" c')
+    assert second.output_text == "Noted."
+
+
+def test_a_custom_tool_with_a_grammar_is_refused(scaffold: Scaffold) -> None:
+    form = {"type": "grammar", "syntax": "regex", "definition": "a+"}
+    with responding(scaffold, "x") as house, pytest.raises(openai.BadRequestError) as caught:
+        made(house, tools=[{**NOTE, "format": form}])
+
+    assert caught.value.param == "tools[0].format"

@@ -114,6 +114,11 @@ def _function_call(item: Json, said: _Conversation, where: str) -> None:
     said.call(*(_required(item, name, where) for name in ("call_id", "name", "arguments")))
 
 
+def _custom_call(item: Json, said: _Conversation, where: str) -> None:
+    call_id, name = (_required(item, key, where) for key in ("call_id", "name"))
+    said.call(call_id, name, json.dumps({"input": item.get("input") or ""}, ensure_ascii=False))
+
+
 def _function_output(item: Json, said: _Conversation, where: str) -> None:
     call_id = _required(item, "call_id", where)
     if call_id not in said.call_ids:
@@ -152,6 +157,8 @@ OWN_LABEL = "falsework"
 """The server_label of tools that the server has from nobody's MCP server."""
 
 READERS: Mapping[str, Callable[[Json, _Conversation, str], None]] = {
+    "custom_tool_call": _custom_call,
+    "custom_tool_call_output": _function_output,
     "function_call": _function_call,
     "function_call_output": _function_output,
     "mcp_approval_request": _silent,

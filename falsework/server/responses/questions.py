@@ -15,6 +15,12 @@ from falsework.server.wire import ChatRequest, parse_as
 
 Json = dict[str, Any]
 
+FREE_TEXT: Json = {
+    "type": "object",
+    "properties": {"input": {"type": "string"}},
+    "required": ["input"],
+    "additionalProperties": False,
+}
 FORMAT_WHERE = "text.format.schema"
 
 
@@ -99,6 +105,8 @@ def _tool(tool: Json, position: int) -> Json:
         missing = f"tools[{position}].type"
         message = f"Missing required parameter: '{missing}'."
         raise BadRequest(message, missing, "missing_required_parameter")
+    if kind == "custom":
+        return _custom(tool, f"tools[{position}]")
     if kind != "function":
         return tool
     inner = {
@@ -107,11 +115,21 @@ def _tool(tool: Json, position: int) -> Json:
     return {"type": "function", "function": inner}
 
 
+def _custom(tool: Json, where: str) -> Json:
+    """Return a custom tool of free text as a function with that text as its one argument."""
+    form = tool.get("format") or {"type": "text"}
+    if form.get("type") != "text":
+        message = "Custom tools take free text here: leave 'format' out."
+        raise BadRequest(message, f"{where}.format", "unsupported_parameter")
+    inner = {key: tool[key] for key in ("name", "description") if key in tool}
+    return {"type": "function", "function": {**inner, "parameters": FREE_TEXT}}
+
+
 def _choice(choice: Json | None) -> Json | None:
     if choice is None:
         return None
     match choice.get("type"):
-        case "function":
+        case "function" | "custom":
             return {"type": "function", "function": {"name": choice.get("name")}}
         case "mcp":
             name = f"{choice.get('server_label')}__{choice.get('name')}"

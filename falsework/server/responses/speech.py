@@ -1,5 +1,6 @@
 """The events of a response, in OpenAI's order, and the items that they build up."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,8 +27,11 @@ class Speech:
         """`labels` are the MCP servers of the tools that come from one."""
         self.response = response
         self._labels = labels
+        tools = response.request.tools or []
+        self._custom = {tool.get("name") for tool in tools if tool.get("type") == "custom"}
         self._wants_logprobs = logprobs
         self._number = 0
+        self._said = ""
         self._open: Json | None = None
         self._logprobs: list[Json] = []
         self._calls: dict[str, int] = {}
@@ -142,13 +146,26 @@ class Speech:
 
     def _call_begins(self, event: CallBegins) -> Iterator[Json]:
         yield from self._close()
+        if event.name in self._custom:
+            yield from self._custom_begins(event)
+            return
         self._open = {"id": new_id("fc_"), "type": "function_call", "call_id": new_id("call_"),
                       "name": event.name, "arguments": "", "status": "in_progress"}  # fmt: skip
         at = self._add(self._open)
         yield self._event("response.output_item.added", output_index=at, item=dict(self._open))
 
+    def _custom_begins(self, event: CallBegins) -> Iterator[Json]:
+        self._open = {"id": new_id("ctc_"), "type": "custom_tool_call", "call_id": new_id("call_"),
+                      "name": event.name, "input": "", "status": "in_progress"}  # fmt: skip
+        self._said = ""
+        at = self._add(self._open)
+        yield self._event("response.output_item.added", output_index=at, item=dict(self._open))
+
     def _arguments(self, event: Arguments) -> Iterator[Json]:
         assert self._open is not None, "arguments follow the beginning of their call"
+        if self._open["type"] == "custom_tool_call":
+            self._said += event.text
+            return
         self._open["arguments"] += event.text
         at = len(self.response.output) - 1
         yield self._told("function_call_arguments.delta", at, delta=event.text)
@@ -172,7 +189,11 @@ class Speech:
             return
         at = len(self.response.output) - 1
         item["status"] = "completed"
-        if item["type"] == "function_call":
+        if item["type"] == "custom_tool_call":
+            item["input"] = json.loads(self._said)["input"]
+            yield self._told("custom_tool_call_input.delta", at, delta=item["input"])
+            yield self._told("custom_tool_call_input.done", at, input=item["input"])
+        elif item["type"] == "function_call":
             told = {"arguments": item["arguments"], "name": item["name"]}
             yield self._told("function_call_arguments.done", at, **told)
         else:
