@@ -128,3 +128,13 @@ async def test_ten_thousand_writes_with_lost_answers_are_never_doubled() -> None
     ids = [json.loads(seen.body)["id"] for seen in up.seen]
 
     assert len(ids) == len(set(ids)) == 2000
+
+
+async def test_a_rate_limit_spreads_attempts_and_refuses_what_cannot_wait() -> None:
+    limited = {"rate_limit": {"calls": 2, "per": "300ms"}, "deadline": "500ms"}
+    async with upstream() as up, toolbox(http_tool(up, **limited)) as box:
+        ends = await calls(box, [("look", f'{{"id": {n}}}') for n in range(4)])
+        later = await calls(box, [("look", f'{{"id": {n}}}') for n in range(10, 18)])
+
+    assert [kind(end) for end in ends] == ["ok"] * 4
+    assert "rate_limited" in {kind(end) for end in later}

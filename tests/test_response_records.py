@@ -1,10 +1,12 @@
 """Responses that are kept, taken up again, and never done twice."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import openai
 import pytest
+from asking import Json
 from faulty import http_tool, says
 from houses import SETTINGS, calls, eventually, scaffold_of
 from responding import ADD, FILE, SUMS, made, responding
@@ -151,3 +153,21 @@ def test_when_a_client_leaves_during_a_write_the_same_key_finds_it_done(scaffold
 
     assert again.json["output"][-1]["content"][0]["text"] == "Saved."
     assert len(up.seen) == 1
+
+
+def test_a_crowd_of_responses_is_kept(scaffold: Scaffold, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"database": f"sqlite:///{tmp_path}/kept.db"})
+    with house_of(scaffold, "Hello!", file={}, settings=settings) as house:
+        body = {"model": "smollm2", "input": "?"}
+
+        def ask(_: int) -> Json:
+            return sent(
+                house, "POST", "/v1/responses", body, timeout=60, x_stainless_retry_count="0"
+            ).json
+
+        with ThreadPoolExecutor(64) as clients:
+            replies = list(clients.map(ask, range(200)))
+        kept = [sent(house, "GET", f"/v1/responses/{reply['id']}").status for reply in replies]
+
+    assert {reply["status"] for reply in replies} == {"completed"}
+    assert set(kept) == {200}

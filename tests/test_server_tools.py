@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from asking import Json, tool
 from faulty import http_tool, says
-from houses import calls, scaffold_of
+from houses import calls, eventually, scaffold_of
 from toolhouses import an_upstream, house_of
-from visiting import CHAT, HELLO, client, sent
+from visiting import CHAT, HELLO, client, left_open, sent
 
+from falsework.runtime import telemetry
 from falsework.server.engines.scripted import Line
 from falsework.server.turns import Scaffold
 
@@ -152,3 +153,18 @@ def test_an_error_after_a_write_tells_the_client_not_to_ask_again(scaffold: Scaf
     assert reply.status == 500
     assert reply.headers["x-should-retry"] == "false"
     assert len(up.seen) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_when_the_client_leaves_a_read_ends_at_once(scaffold: Scaffold, *, stream: bool) -> None:
+    with an_upstream(always=says({}, after=20)) as up:
+        slow = {"deadline": "30s", "attempt_timeout": "30s"}
+        file = {"tools": [http_tool(up, **slow)]}
+        with house_of(scaffold, calls(("look", "{}")), "x", file=file) as house:
+            connection = left_open(house, tools=[LOOK], stream=stream)
+            assert eventually(lambda: up.seen)
+            running = telemetry.BULKHEAD_IN_FLIGHT.labels("look")
+            assert running._value.get() == 1
+            connection.close()
+            assert eventually(lambda: running._value.get() == 0, 0.5)
+            assert house.engine.open == 0

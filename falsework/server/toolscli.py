@@ -9,8 +9,7 @@ from typing import Annotated, Any
 import anyio
 import typer
 import yaml
-from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -21,6 +20,7 @@ from falsework.runtime.policies import ToolPolicy
 from falsework.runtime.toolbox import Toolbox, opened
 from falsework.runtime.tools import Asked
 from falsework.runtime.toolsfile import BadToolsFile, read
+from falsework.server.watching.traces import tracer_provider
 
 commands = typer.Typer(no_args_is_help=True)
 
@@ -81,9 +81,7 @@ async def _call(
     file: ToolsFile, folder: Path, name: str, arguments: str, approved: bool
 ) -> Outcome:
     spans = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(spans))
-    trace.set_tracer_provider(provider)
+    tracer_provider().add_span_processor(SimpleSpanProcessor(spans))
     async with opened(file, folder) as toolbox:
         outcome = await _outcome(toolbox, Asked("call_by_hand", name, arguments), approved)
     for line in _told(spans.get_finished_spans()):

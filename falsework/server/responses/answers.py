@@ -86,8 +86,8 @@ class Answers:
             live.add(speech.fail(error))
             raise
         finally:
-            if response.status == "in_progress":  # its client has left, or it was cancelled
-                response.status = "cancelled"
+            if response.status == "in_progress":
+                live.give_up()
             with anyio.CancelScope(shield=True):
                 await self._over(live)
 

@@ -32,6 +32,15 @@ class Live:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     over: bool = False
 
+    def give_up(self) -> None:
+        """Say why it isn't made any further: it was cancelled, its client left, or the server."""
+        response = self.response
+        leaving = bool(response.request.background) and not self.scope.cancel_called
+        response.status = "failed" if leaving else "cancelled"
+        if leaving:
+            message = "The server ended before the response did."
+            response.error = {"code": "server_error", "message": message}
+
     def add(self, event: Json) -> Json:
         """Keep an event for those who come later."""
         self.events.append(event)

@@ -70,15 +70,21 @@ def _milliseconds(span: ReadableSpan) -> float:
     return ((span.end_time or 0) - (span.start_time or 0)) / 1e6
 
 
+def tracer_provider() -> TracerProvider:
+    """Return the process's provider, made where there is none yet."""
+    provider = trace.get_tracer_provider()
+    if not isinstance(provider, TracerProvider):
+        provider = TracerProvider(resource=Resource.create({"service.name": "falsework"}))
+        trace.set_tracer_provider(provider)
+    return provider
+
+
 def watch_traces(environment: Mapping[str, str] = os.environ, *, keep: bool) -> LastTraces | None:
     """Set up tracing where somebody looks: the console, or a collector named by the environment."""
     exported = any(environment.get(name) for name in ENDPOINTS)
     if not (keep or exported):
         return None
-    provider = trace.get_tracer_provider()
-    if not isinstance(provider, TracerProvider):
-        provider = TracerProvider(resource=Resource.create({"service.name": "falsework"}))
-        trace.set_tracer_provider(provider)
+    provider = tracer_provider()
     if exported:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     kept = LastTraces() if keep else None
