@@ -223,8 +223,9 @@ async def test_an_answer_that_drips_is_cut_at_the_deadline() -> None:
     assert 0.29 < outcome.seconds < 0.36
 
 
-async def test_a_read_whose_answer_breaks_off_is_tried_again() -> None:
-    async with upstream(breaks_off, says("whole")) as up, toolbox(http_tool(up)) as box:
+@pytest.mark.parametrize("behaviour", [breaks_off, resets])
+async def test_a_read_whose_answer_breaks_off_is_tried_again(behaviour: Any) -> None:
+    async with upstream(behaviour, says("whole")) as up, toolbox(http_tool(up)) as box:
         outcome = await call(box)
 
     assert (outcome.value, outcome.attempts) == ("whole", 2)

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from drafting import Heard, engine
+from drafting import Bare, Heard, engine
 from prometheus_client import REGISTRY
 from tiny import make_random
 from wishes import Json, wish
@@ -24,32 +24,74 @@ def greedy(seed: int) -> Json:
     return {**wish("required", seed).fields, "temperature": 0, "max_tokens": 160, "min_p": 0}
 
 
-def preemptions() -> float:
-    samples = [
-        sample.value
-        for metric in REGISTRY.collect()
-        for sample in metric.samples
-        if sample.name == "vllm:num_preemptions_total"
-    ]
+def counted(name: str) -> float:
+    """Return what vLLM has counted in this process."""
+    metrics = REGISTRY.collect()
+    samples = [one.value for metric in metrics for one in metric.samples if one.name == name]
     return sum(samples)
 
 
-def test_requests_that_are_preempted_say_what_they_say_with_memory_enough(
+def preemptions() -> float:
+    return counted("vllm:num_preemptions_total")
+
+
+FORCED: Json = {
+    "messages": [{"role": "user", "content": "Invent a person."}],
+    "response_format": {
+        "type": "json_schema",
+        "json_schema": {
+            "name": "person",
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "favourite_colour": {"enum": ["blue", "green", "red"]},
+                    "is_employed_at_present": {"type": "boolean"},
+                },
+                "required": ["favourite_colour", "is_employed_at_present"],
+            },
+        },
+    },
+}
+"""A reply that is forced but for two choices, and always ends by itself."""
+
+
+async def drafted(bare: Bare) -> tuple[float, float]:
+    """Return how many tokens were drafted and how many of them accepted."""
+    names = (
+        "vllm:spec_decode_num_draft_tokens_total",
+        "vllm:spec_decode_num_accepted_tokens_total",
+    )
+    before = [counted(name) for name in names]
+    await bare.hear_all([{**FORCED, "seed": seed, "logprobs": True} for seed in range(20)])
+    await asyncio.sleep(1)  # vLLM counts when a step's statistics arrive
+    drafts, accepted = (counted(name) - was for name, was in zip(names, before, strict=True))
+    return drafts, accepted
+
+
+def test_preempted_requests_say_the_same_and_forced_runs_are_accepted_whole(
     smollm2: Path, tmp_path: Path
 ) -> None:
-    """A preempted request's tokens are computed anew, and its automaton goes on where it was."""
+    """A preempted request's tokens are computed anew, and its automaton goes on where it was.
+
+    Two engines, one without likely drafts and with memory enough, one the other way round.
+    """
     model = make_random(tmp_path, smollm2)
     wishes = [greedy(seed) for seed in range(REQUESTS)]
 
-    async def heard(kv_cache_gib: float) -> tuple[list[list[Heard]], float]:
-        async with engine(model, 16, kv_cache_gib=kv_cache_gib, max_model_len=LENGTH) as bare:
+    async def heard(
+        kv_cache_gib: float, *, copy_drafts: bool
+    ) -> tuple[list[list[Heard]], float, tuple[float, float]]:
+        length = {"kv_cache_gib": kv_cache_gib, "max_model_len": LENGTH}
+        async with engine(model, 16, **length, copy_drafts=copy_drafts) as bare:
             before = preemptions()
             said = await bare.hear_all(wishes, at_once=REQUESTS)
-            return said, preemptions() - before
+            preempted = preemptions() - before
+            return said, preempted, (0, 0) if copy_drafts else await drafted(bare)
 
-    enough, none = asyncio.run(heard(0.1))
-    scarce, some = asyncio.run(heard(LITTLE))
+    enough, none, (drafts, accepted) = asyncio.run(heard(0.1, copy_drafts=False))
+    scarce, some, _ = asyncio.run(heard(LITTLE, copy_drafts=True))
 
+    assert drafts == accepted > 100, "every token of a forced run is accepted"
     assert none == 0
     assert some > 0
     assert [one.text for (one,) in scarce] == [one.text for (one,) in enough]

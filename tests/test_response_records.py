@@ -155,6 +155,16 @@ def test_when_a_client_leaves_during_a_write_the_same_key_finds_it_done(scaffold
     assert len(up.seen) == 1
 
 
+def test_a_response_that_is_deleted_while_it_is_made_stays_deleted(scaffold: Scaffold) -> None:
+    with responding(scaffold, Line(["Hel"], "hang")) as house, client(house) as sdk:
+        begun = made(house, background=True)
+        assert eventually(lambda: house.engine.open == 1)
+        sdk.responses.delete(begun.id)
+        assert eventually(lambda: house.engine.open == 0)
+        with pytest.raises(openai.NotFoundError):
+            sdk.responses.retrieve(begun.id)
+
+
 def test_a_crowd_of_responses_is_kept(scaffold: Scaffold, tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"database": f"sqlite:///{tmp_path}/kept.db"})
     with house_of(scaffold, "Hello!", file={}, settings=settings) as house:

@@ -83,6 +83,12 @@ MCP_RESTARTS = Gauge("falsework_mcp_restarts", "Connections that were lost.", ("
 EGRESS_BLOCKED = Counter("falsework_egress_blocked", "Connections refused by the rules.", ("tool",))
 TRUNCATED = Counter("falsework_result_truncated", "Results cut for the model.", ("tool",))
 
+REASONING_TOKENS = Counter("falsework_reasoning_tokens", "Tokens of think blocks.")
+GRAMMAR_SECONDS = Histogram(
+    "falsework_grammar_compile_seconds", "From a form of reply to its automaton.", buckets=FAST
+)
+GRAMMAR_CACHE = Counter("falsework_grammar_cache", "Looks for a kept automaton.", ("result",))
+
 PHASES = ("queue", "prefill", "think", "decode", "tool", "backoff", "queue_tool", "other")
 
 TRACER = trace.get_tracer("falsework")

@@ -114,9 +114,11 @@ async def _tell(
                 break
     if not all(choice.finished for choice in choices):
         raise Broken("The engine ended before the reply did.", code="engine_error")
+    reasoning = sum(choice.reasoning_tokens for choice in choices)
+    telemetry.REASONING_TOKENS.inc(reasoning)
     yield Usage(
         prompt=len(turn.prompt) - len(turn.opening.tokens),
         completion=sum(len(turn.opening.tokens) + choice.tokens for choice in choices),
         cached=cached,
-        reasoning=sum(choice.reasoning_tokens for choice in choices),
+        reasoning=reasoning,
     )

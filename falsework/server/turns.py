@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from dataclasses import dataclass, replace
 
 import anyio
@@ -16,6 +17,7 @@ from falsework.grammars.readers import Reader
 from falsework.grammars.turns import Form, FormRefused, compose, resting_state
 from falsework.grammars.vocabularies import Vocabulary
 from falsework.prompts.conversations import Prompt, Prompter, Unpromptable
+from falsework.runtime import telemetry
 from falsework.server.engines.base import Constraint, Sampling
 from falsework.server.engines.decoders import ThinkBudget
 from falsework.server.questions import Question
@@ -156,8 +158,11 @@ class Scaffold:
         key = form.key()
         with self._lock:
             kept = self._kept.get(key)
+        telemetry.GRAMMAR_CACHE.labels("hit" if kept else "miss").inc()
         if kept is None:
+            began = time.monotonic()
             kept = await anyio.to_thread.run_sync(self._compile, form, limiter=self._compilers)
+            telemetry.GRAMMAR_SECONDS.observe(time.monotonic() - began)
             with self._lock:
                 self._kept[key] = kept
         return kept

@@ -138,6 +138,7 @@ class Answers:
         """Delete a response."""
         live = self._live.get(response_id)
         if live and live.owner == owner:
+            live.deleted = True
             live.scope.cancel()
         if not await self._records.delete(owner, response_id):
             raise _not_found(response_id)
@@ -241,7 +242,7 @@ class Answers:
         return stored
 
     async def _keep(self, live: Live, *, running: bool) -> None:
-        if live.response.request.store is False:
+        if live.deleted or live.response.request.store is False:
             return
         body = live.response.body()
         history = [*live.history, *body["output"]]

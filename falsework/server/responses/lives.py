@@ -31,6 +31,7 @@ class Live:
     grown: anyio.Event = field(default_factory=anyio.Event)
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     over: bool = False
+    deleted: bool = False
 
     def give_up(self) -> None:
         """Say why it isn't made any further: it was cancelled, its client left, or the server."""
