@@ -73,6 +73,29 @@ def test_a_call_waits_for_approval_and_is_run_or_not(scaffold: Scaffold, *, appr
     assert second.output_text == "So be it."
 
 
+def test_beside_a_call_that_waits_the_others_are_run(scaffold: Scaffold) -> None:
+    file = {"servers": {"sums": {**FILE["servers"]["sums"], "tools": ["add", "scored"]}}}
+    tools = [{**SUMS, "require_approval": {"always": {"tool_names": ["scored"]}}}]
+    said = calls(("sums__scored", '{"account": 1}'), ("sums__add", '{"a": 2, "b": 3}'))
+    with responding(scaffold, said, "Done.", file=file) as house:
+        first = made(house, tools=tools)
+        request = first.output[-1]
+        answer = {
+            "type": "mcp_approval_response",
+            "approval_request_id": request.id,
+            "approve": True,
+        }
+        second = made(house, tools=tools, previous_response_id=first.id, input=[answer])
+
+    assert [item.type for item in first.output] == [
+        "mcp_list_tools",
+        "mcp_call",
+        "mcp_approval_request",
+    ]
+    assert (first.output[1].name, first.output[1].status) == ("add", "completed")
+    assert [item.name for item in second.output if item.type == "mcp_call"] == ["scored"]
+
+
 def test_max_tool_calls_is_kept(scaffold: Scaffold) -> None:
     again = calls(*[("sums__add", f'{{"a": {n}, "b": 1}}') for n in range(2)])
     with responding(scaffold, again, "Enough.", file=FILE) as house:

@@ -1,8 +1,8 @@
 """A request with tools that the server runs: the model's turns, and the calls between them."""
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 
 import anyio
@@ -44,6 +44,8 @@ class Waiting:
     calls: tuple[Asked, ...]
 
 
+NOTHING_USED = Usage(0, 0)
+
 Told = Step | Usage | Calling | Called | Waiting
 
 
@@ -56,6 +58,10 @@ class _Turn:
     names: list[str] = field(default_factory=list)
     arguments: list[str] = field(default_factory=list)
     finish: FinishReason | None = None
+    asked: list[Asked] = field(default_factory=list)
+    ready: list[Asked] = field(default_factory=list)
+    """Those of `asked` that the server runs now."""
+    outcomes: list[Outcome] = field(default_factory=list)
 
 
 @dataclass
@@ -72,47 +78,61 @@ class Rounds:
     waits: Callable[[Asked], bool] = lambda _: False
     clients_calls: int = 0
     workflow: Span = INVALID_SPAN
+    usage: Usage = NOTHING_USED
 
     async def told(self, question: Question) -> AsyncGenerator[Told]:
         """Tell the steps of all turns as one reply; the last step has the finish_reason."""
-        usage = Usage(0, 0)
+        turn = _Turn()
+        following: Question | None = question
+        with self._as_one_workflow():
+            while following is not None:
+                question, turn = following, _Turn()
+                async with aclosing(self._round(question, turn)) as told:
+                    async for each in told:
+                        yield each
+                following = self._following(question, turn)
+        yield Step(0, (), (), self._finish(turn))
+        yield self.usage
+
+    @contextmanager
+    def _as_one_workflow(self) -> Iterator[None]:
+        """Watch the request; once something was written, tell clients not to repeat it."""
         self.watch.run = self.run
         self.workflow = telemetry.TRACER.start_span(telemetry.WORKFLOW)
         try:
-            while True:
-                allowed = self.run.may_call()
-                turn = _Turn()
-                async with aclosing(self._turn(_limited(question, allowed=allowed), turn)) as steps:
-                    async for step in steps:
-                        if isinstance(step, Usage):
-                            usage = usage.plus(step)
-                        else:
-                            yield step
-                calls = self._asked(turn)
-                ours = tuple(each for each in calls if each.name in self.served)
-                if not ours:
-                    break
-                if waiting := tuple(each for each in ours if self.waits(each)):
-                    yield Waiting(waiting)
-                    break
-                yield Calling(ours)
-                outcomes = await self._run(ours)
-                yield Called(tuple(outcomes))
-                if len(ours) < len(calls):
-                    break  # the client's part of a mixed turn is the client's to run
-                question = _after(question, turn, ours, outcomes)
-                if (left := _left(question, usage)) is None:
-                    turn.finish = "length"
-                    break
-                question = left
+            yield
         except Refusal as refusal:
             if any(outcome.effect in {"applied", "unknown"} for outcome in self.run.executed):
                 refusal.headers = {**refusal.headers, "x-should-retry": "false"}
             raise
         finally:
             self.workflow.end()
-        yield Step(0, (), (), self._finish(turn))
-        yield usage
+
+    async def _round(self, question: Question, turn: _Turn) -> AsyncGenerator[Told]:
+        """Tell one turn of the model, and run those of its calls that are ours."""
+        allowed = self.run.may_call()
+        async with aclosing(self._turn(_limited(question, allowed=allowed), turn)) as steps:
+            async for step in steps:
+                yield step
+        said = zip(turn.names, turn.arguments, strict=True)
+        turn.asked = [Asked(new_id("call_"), name, arguments) for name, arguments in said]
+        ours = [each for each in turn.asked if each.name in self.served]
+        waiting = [each for each in ours if self.waits(each)]
+        turn.ready = [each for each in ours if each not in waiting]
+        if turn.ready:
+            yield Calling(tuple(turn.ready))
+            turn.outcomes = await self._run(turn.ready)
+            yield Called(tuple(turn.outcomes))
+        if waiting:
+            yield Waiting(tuple(waiting))
+
+    def _following(self, question: Question, turn: _Turn) -> Question | None:
+        """Return the question of the next turn; None where the reply is complete."""
+        if not turn.ready or len(turn.ready) < len(turn.asked):
+            return None  # the rest of a mixed turn is the client's: to run, or to approve
+        left = _left(_after(question, turn), self.usage)
+        turn.finish = turn.finish if left else "length"
+        return left
 
     async def _run(self, calls: Sequence[Asked]) -> list[Outcome]:
         """Run the calls of a turn; the longest of them is what the request waited for."""
@@ -134,12 +154,12 @@ class Rounds:
             return "length" if turn.finish == "length" else "tool_calls"
         return "stop"
 
-    async def _turn(self, question: Question, turn: _Turn) -> AsyncGenerator[Step | Usage]:
+    async def _turn(self, question: Question, turn: _Turn) -> AsyncGenerator[Step]:
         """Tell one turn: all but the calls that the server runs, and its end."""
         async with aclosing(self.chat.told(question, self.watch)) as steps:
             while (step := await self._next(steps)) is not None:
                 if isinstance(step, Usage):
-                    yield step
+                    self.usage = self.usage.plus(step)
                     continue
                 turn.finish = step.finish or turn.finish
                 events = tuple(told for event in step.events for told in self._hear(event, turn))
@@ -175,10 +195,6 @@ class Rounds:
                 return [] if is_ours else [CallEnds(self.clients_calls - 1)]
         return [event]
 
-    def _asked(self, turn: _Turn) -> list[Asked]:
-        said = zip(turn.names, turn.arguments, strict=True)
-        return [Asked(new_id("call_"), name, arguments) for name, arguments in said]
-
 
 def _left(question: Question, usage: Usage) -> Question | None:
     """Return the question with what is left of its token limit; None where nothing is."""
@@ -194,24 +210,20 @@ def _limited(question: Question, *, allowed: bool) -> Question:
     return question if allowed else replace(question, choice=ToolChoice("none"))
 
 
-def _after(
-    question: Question, turn: _Turn, calls: Sequence[Asked], outcomes: Sequence[Outcome]
-) -> Question:
-    """Return the question of the next turn: what was forced has happened."""
+def _after(question: Question, turn: _Turn) -> Question:
+    """Return the question once its calls have results; what was forced has happened."""
     said = Message(
         "assistant",
         "".join(turn.text),
-        calls=tuple(Call(each.name, each.arguments) for each in calls),
-        call_ids=tuple(each.id for each in calls),
+        calls=tuple(Call(each.name, each.arguments) for each in turn.ready),
+        call_ids=tuple(each.id for each in turn.ready),
         reasoning="".join(turn.thought),
     )
     results = (
         Message("tool", outcome.text(), call_id=each.id, name=each.name)
-        for each, outcome in zip(calls, outcomes, strict=True)
+        for each, outcome in zip(turn.ready, turn.outcomes, strict=True)
     )
-    choice = (
-        replace(question.choice, mode="auto") if question.choice.mode != "none" else question.choice
-    )
-    return replace(
-        question, messages=(*question.messages, said, *results), choice=choice, named=False
-    )
+    forced = question.choice.mode != "none"
+    choice = replace(question.choice, mode="auto") if forced else question.choice
+    messages = (*question.messages, said, *results)
+    return replace(question, messages=messages, choice=choice, named=False)
