@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,18 +20,16 @@ def programs() -> Path | None:
 
 
 @contextmanager
-def postgresql(folder: Path) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """Run a server; it listens on the loopback alone."""
     bin_folder = programs()
     assert bin_folder is not None, "PostgreSQL isn't installed"
-    data, port = folder / "data", free_port()
+    folder = Path(tempfile.mkdtemp())  # pytest's own are closed to other users
     folder.chmod(0o777)
+    data, port = folder / "data", free_port()
     as_user: Sequence[str] = ()
     if os.geteuid() == 0:  # it refuses to run as root
         as_user = ("runuser", "-u", "postgres", "--")
-        for each in (folder, *folder.parents):
-            if each.stat().st_uid == 0 and str(each).startswith("/tmp/"):
-                each.chmod(each.stat().st_mode | 0o755)
 
     def run(*command: str | Path) -> None:
         subprocess.run([*as_user, *map(str, command)], check=True, capture_output=True, cwd="/")
@@ -42,4 +41,4 @@ def postgresql(folder: Path) -> Iterator[str]:
         yield f"postgresql://tests@127.0.0.1:{port}/postgres"
     finally:
         run(bin_folder / "pg_ctl", "-D", data, "-m", "immediate", "stop")
-        shutil.rmtree(data, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -25,10 +25,10 @@ DONE = Outcome("call_1", "save", '{"id":1}', value={"a": "ü"}, effect="applied"
 
 
 @pytest.fixture(scope="session")
-def postgresql_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgresql_url() -> Iterator[str]:
     if programs() is None:
         pytest.skip("PostgreSQL isn't installed here: on Debian, the package postgresql")
-    with postgresql(tmp_path_factory.mktemp("postgresql")) as url:
+    with postgresql() as url:
         yield url
 
 

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import openai
 import pytest
+from asking import Json
 from conftest import free_port
 from houses import calls, scaffold_of
 from mcpservers import over_http
-from responding import ADD, FILE, SUMS, events_of, made, responding
+from responding import ADD, FILE, SUMS, F, events_of, made, responding
 from visiting import sent
 
 from falsework.server.turns import Scaffold
@@ -145,3 +146,36 @@ def test_a_request_brings_its_own_mcp_server_where_its_host_is_allowed(scaffold:
     assert (elsewhere.status, elsewhere.error["param"]) == (400, "tools[0].server_url")
     assert "hunter2" not in reply.model_dump_json()
     assert reply.tools[0].server_url == f"http://127.0.0.1:{port}/<redacted>"
+
+
+@pytest.mark.parametrize(
+    ("choice", "offered"),
+    [
+        ({"type": "mcp", "server_label": "sums", "name": "add"}, "add"),
+        ({"type": "mcp", "server_label": "sums"}, "add"),
+        (
+            {
+                "type": "allowed_tools",
+                "mode": "required",
+                "tools": [{"type": "mcp", "server_label": "sums"}],
+            },
+            "add",
+        ),
+    ],
+)
+def test_tool_choice_may_name_an_mcp_server_or_one_of_its_tools(
+    scaffold: Scaffold, choice: Json, offered: str
+) -> None:
+    with responding(scaffold, ADD, "Five.", file=FILE) as house:
+        reply = made(house, tools=[SUMS, F], tool_choice=choice)
+        constraint = house.engine.asked[0][2]
+
+    assert constraint is not None
+    assert reply.output[1].name == offered
+    assert reply.output_text == "Five."
+
+
+def test_a_tool_choice_of_a_tool_that_is_not_offered_is_refused(scaffold: Scaffold) -> None:
+    choice = {"type": "mcp", "server_label": "sums", "name": "divide"}
+    with responding(scaffold, "x", file=FILE) as house, pytest.raises(openai.BadRequestError):
+        made(house, tools=[SUMS], tool_choice=choice)

@@ -37,8 +37,8 @@ async def wanted(
 ) -> Wanted:
     """Return the question; refuse what is wrong by the name of its field."""
     _check(request)
-    chat = _as_chat(request)
-    ours = await served(chat.tools or [], toolbox)
+    ours = await served(_as_chat(request, None).tools or [], toolbox)
+    chat = _as_chat(request, _choice(request.tool_choice, ours.labels))
     try:
         question = ask(chat, limits, ours)
     except BadRequest as refusal:
@@ -73,14 +73,14 @@ def _check(request: ResponseRequest) -> None:
         )
 
 
-def _as_chat(request: ResponseRequest) -> ChatRequest:
+def _as_chat(request: ResponseRequest, choice: Json | None) -> ChatRequest:
     """Return the chat request that means the same, but for its messages."""
     logprobs = "message.output_text.logprobs" in (request.include or ())
     fields: Json = {
         "model": request.model,
         "messages": [{"role": "user", "content": "-"}],
         "tools": [_tool(tool, i) for i, tool in enumerate(request.tools or [])] or None,
-        "tool_choice": _choice(request.tool_choice),
+        "tool_choice": choice,
         "parallel_tool_calls": request.parallel_tool_calls,
         "max_completion_tokens": request.max_output_tokens,
         "temperature": request.temperature,
@@ -125,20 +125,33 @@ def _custom(tool: Json, where: str) -> Json:
     return {"type": "function", "function": {**inner, "parameters": FREE_TEXT}}
 
 
-def _choice(choice: Json | None) -> Json | None:
-    if choice is None:
-        return None
-    match choice.get("type"):
-        case "function" | "custom":
-            return {"type": "function", "function": {"name": choice.get("name")}}
-        case "mcp":
-            name = f"{choice.get('server_label')}__{choice.get('name')}"
-            return {"type": "function", "function": {"name": name}}
-        case "allowed_tools":
-            tools = [_choice(each) for each in choice.get("tools") or []]
-            allowed = {"mode": choice.get("mode", "auto"), "tools": tools}
-            return {"type": "allowed_tools", "allowed_tools": allowed}
-    return choice
+def _choice(choice: Json | None, labels: Mapping[str, str]) -> Json | None:
+    """Return a tool_choice as chat spells it; `labels` are the MCP servers of tools."""
+    if choice is None or choice.get("type") not in NAMING:
+        return choice
+    if choice["type"] == "allowed_tools":
+        tools = [each for one in choice.get("tools") or [] for each in _named(one, labels)]
+        mode = choice.get("mode", "auto")
+        return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+    named = _named(choice, labels)
+    if len(named) == 1:
+        return named[0]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": named}}
+
+
+NAMING = frozenset({"allowed_tools", "custom", "function", "mcp"})
+"""Kinds of tool_choice that name tools."""
+
+
+def _named(reference: Json, labels: Mapping[str, str]) -> list[Json]:
+    """Return the functions that a reference names: one, or all tools of an MCP server."""
+    name, label = reference.get("name"), reference.get("server_label")
+    names = [name]
+    if reference.get("type") == "mcp":
+        there = [tool for tool, of in labels.items() if of == label]
+        names = [tool for tool in there if name in (None, tool.removeprefix(f"{label}__"))]
+        names = names or [f"{label}__{name}"]
+    return [{"type": "function", "function": {"name": each}} for each in names]
 
 
 def _format(request: ResponseRequest) -> Mapping[str, Any] | None:
