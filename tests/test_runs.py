@@ -174,7 +174,7 @@ async def test_when_the_client_leaves_writes_are_finished_and_reads_are_not(
                 await run(box, record=record).call([Asked("1", "look", "{}")])
             await anyio.sleep(0.5)
 
-    assert [one.effect for one in ended] == (["applied"] if arrives else [])
+    assert [one.effect for one in ended] == (["unknown", "applied"] if arrives else [])
 
 
 async def test_a_run_that_is_taken_up_again_does_not_repeat_what_was_done() -> None:
@@ -191,6 +191,35 @@ async def test_a_run_that_is_taken_up_again_does_not_repeat_what_was_done() -> N
 
     assert again.ok
     assert len(up.seen) == 1
+
+
+async def test_a_write_that_was_begun_when_the_process_ended_is_not_begun_again() -> None:
+    recorded: list[Outcome] = []
+
+    async def record(outcome: Outcome) -> None:
+        recorded.append(outcome)
+
+    async with upstream() as up, toolbox(http_tool(up, method="POST")) as box:
+        first = run(box, record=record)
+        await first.call([Asked("1", "look", '{"id": 1}')])
+        begun, done = recorded
+        second = run(box, memory={first.identity(Asked("1", "look", '{"id": 1}')): begun})
+        (again,) = await second.call([Asked("2", "look", '{"id": 1}')])
+
+    assert (begun.effect, done.effect, again.effect) == ("unknown", "applied", "unknown")
+    assert not again.ok
+    assert len(up.seen) == 1
+
+
+async def test_a_run_is_settled_once_what_outlives_its_client_has_ended() -> None:
+    async with upstream(always=says("done", after=0.3)) as up:
+        async with toolbox(http_tool(up, method="POST")) as box:
+            chain = run(box)
+            with anyio.move_on_after(0.1):
+                await chain.call([Asked("1", "look", "{}")])
+            await chain.settle()
+
+            assert [outcome.effect for outcome in chain.memory.values()] == ["applied"]
 
 
 async def test_a_call_that_needs_approval_is_not_run_without_it() -> None:

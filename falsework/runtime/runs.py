@@ -24,7 +24,7 @@ Record = Callable[[Outcome], Awaitable[None]]
 
 QUARTER = 0.25
 
-AGAIN = "The same call was made before; this is its result."
+AGAIN = "The same call was made before; this is what became of it."
 
 
 class Finish(Protocol):
@@ -37,6 +37,13 @@ class Finish(Protocol):
 
 async def _forget(_: Outcome) -> None:
     """Record nothing."""
+
+
+def _begun(asked: Asked) -> Outcome:
+    """Return what is to be known of a write if the process ends before the write does."""
+    fault = Fault("cancelled", "The server ended while this call was made.")
+    fault.hint = "Check what became of it before doing it again."
+    return Outcome(asked.id, asked.name, asked.arguments, fault=fault, effect="unknown")
 
 
 @dataclass
@@ -66,6 +73,7 @@ class Run:
     """Seconds kept for the answer: the policy's, or a quarter of a short deadline."""
     _identical: Counter[tuple[str, str]] = field(default_factory=Counter)
     _failed_steps: int = 0
+    _unfinished: set[anyio.Event] = field(default_factory=set)
     _started: int = 0
 
     def __post_init__(self) -> None:
@@ -117,7 +125,7 @@ class Run:
         if self._identical[identity] > self.policy.max_identical_calls:
             self._stop("identical_calls")
         known = self.memory.get(identity)
-        if known and known.ok:
+        if known and (known.ok or known.effect == "unknown"):
             return replace(known, call_id=asked.id, note=AGAIN, attempts=0, seconds=0.0)
         refusal = self._refused(asked)
         if refusal:
@@ -133,9 +141,16 @@ class Run:
         )
 
         async def work() -> Outcome:
-            outcome = await tool.call(asked, under)
-            self.memory[identity] = outcome
-            await self.record(outcome)
+            over = anyio.Event()
+            self._unfinished.add(over)
+            try:
+                if tool.writes:
+                    await self.record(_begun(asked))
+                outcome = self.memory[identity] = await tool.call(asked, under)
+                await self.record(outcome)
+            finally:
+                self._unfinished.discard(over)
+                over.set()
             return outcome
 
         try:
@@ -143,6 +158,11 @@ class Run:
         except anyio.get_cancelled_exc_class():
             telemetry.CANCELLED.labels(asked.name).inc()
             raise
+
+    async def settle(self) -> None:
+        """Return once nothing runs any more, what outlives its client included."""
+        while self._unfinished:
+            await next(iter(self._unfinished)).wait()
 
     def _refused(self, asked: Asked) -> Fault | None:
         tool = self.tools.get(asked.name)

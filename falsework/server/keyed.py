@@ -6,7 +6,7 @@ the first retry of a body is the request before it.
 
 import hashlib
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -29,6 +29,10 @@ PATIENCE_SECONDS = 600
 POLL_SECONDS = 0.05
 
 
+async def _at_once() -> None:
+    """Wait for nothing."""
+
+
 @dataclass
 class Claim:
     """A request that is to be done, or was done: then `reply` is what it got.
@@ -40,6 +44,8 @@ class Claim:
     memory: dict[tuple[str, str], Outcome] = field(default_factory=dict)
     reply: Json | None = None
     replayed: bool = False
+    settle: Callable[[], Awaitable[None]] = _at_once
+    """Waits for calls that outlive their client, so that who comes again finds them done."""
 
 
 class Keys:
@@ -70,6 +76,7 @@ class Keys:
             yield claim
         finally:
             with anyio.CancelScope(shield=True):
+                await claim.settle()
                 await self._records.end(owner, key, claim.reply)
 
     def _key(self, headers: Mapping[str, str], owner: str, digest: str) -> str | None:

@@ -151,6 +151,7 @@ class Routes:
                 memory=claim.memory, guests=ours.guests,
                 record=lambda outcome: self._recorded(claim, outcome),
             )  # fmt: skip
+            claim.settle = run.settle
             envelope = replace(envelope, runtime=run.told)
             told = Rounds(self._chat, run, watch, ours.names).told(question)
         told = watched(told, watch)

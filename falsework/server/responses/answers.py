@@ -60,6 +60,7 @@ class Answers:
             max_tool_calls=request.max_tool_calls,
             done_before=succeeded(before, frozenset(self._toolbox.tools)),
         )  # fmt: skip
+        claim.settle = run.settle
         watch = Watch(request.model, "responses", bool(request.stream))
         live = Live(owner, response, items, history, speech, run, watch, want, approvals(history))
         if request.background:
