@@ -13,7 +13,8 @@ ARGS ?=
 
 # Where the lock takes torch's +cpu build from; `--find-links DIR` where a wheel lies in a folder.
 LOCK_TORCH ?= --torch-backend cpu
-# `make lock UPGRADE=` pins what is new and leaves the rest as it is.
+# `make lock UPGRADE=` pins what is new and leaves the rest as it is. The tests' list comes first:
+# the server runs with the versions that its tests run with.
 UPGRADE ?= --upgrade
 LOCK = $(VENV)/bin/uv pip compile --quiet $(UPGRADE) --universal --no-header \
 	--annotation-style line pyproject.toml --group checkout
@@ -44,8 +45,8 @@ format: $(VENV)/.dev
 
 lock: $(VENV)/.dev
 	$(VENV)/bin/pip install --quiet uv
-	$(LOCK_CPU) --output-file requirements/cpu.txt
-	$(LOCK_CPU) --extra dev --constraint requirements/cpu.txt --output-file requirements/dev.txt
+	$(LOCK_CPU) --extra dev --output-file requirements/dev.txt
+	$(LOCK_CPU) --constraint requirements/dev.txt --output-file requirements/cpu.txt
 	$(LOCK) --python-version 3.12 --extra gpu --output-file requirements/gpu.txt
 	sed -i "/sys_platform == 'never'/d" requirements/cpu.txt requirements/dev.txt
 
