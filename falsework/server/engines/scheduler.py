@@ -30,6 +30,8 @@ from falsework.server.engines.copies import Copies
 from falsework.server.engines.decoders import Constrainer, Decoder, ThinkBudget
 
 KEPT_AUTOMATA = 64
+KEPT_BYTES = 256 * 2**20
+"""Beside what running requests hold; masks come to as much at most."""
 
 
 class Grammar(StructuredOutputGrammar):  # type: ignore[misc]
@@ -118,6 +120,7 @@ class Scheduler(VllmScheduler):  # type: ignore[misc]
         self._encode: Encode = lambda text: tokenizer.encode(text, add_special_tokens=False)
         self._width = words(size)
         self._kept: OrderedDict[bytes, Constrainer] = OrderedDict()
+        self._kept_bytes = 0
         self._free: dict[str, Copies] = {}
 
     def add_request(self, request: Request) -> None:
@@ -179,12 +182,15 @@ class Scheduler(VllmScheduler):  # type: ignore[misc]
 
     def _constrainer(self, key: bytes, packed: bytes) -> Constrainer:
         """Return what all replies under one automaton share."""
-        kept = self._kept.pop(key, None)
+        kept = self._kept.get(key)
         if kept is None:
             kept = Constrainer(unpacked(packed), self._vocabulary, self._width, self._encode)
-        self._kept[key] = kept
-        if len(self._kept) > KEPT_AUTOMATA:
-            self._kept.popitem(last=False)
+            self._kept[key] = kept
+            self._kept_bytes += kept.automaton.table.nbytes
+        self._kept.move_to_end(key)
+        while len(self._kept) > KEPT_AUTOMATA or self._kept_bytes > KEPT_BYTES:
+            _, oldest = self._kept.popitem(last=False)
+            self._kept_bytes -= oldest.automaton.table.nbytes
         return kept
 
 
