@@ -1,5 +1,7 @@
 """Logits masks: which tokens of a vocabulary an automaton admits in a state."""
 
+import threading
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ class Masks:
         self._vocabulary = vocabulary
         self.width = width
         self._rows: dict[int, Ints] = {}
+        self._lock = threading.Lock()
         self._characters = _told_apart(vocabulary.plain.characters, automaton.classes)
 
     def row(self, state: int) -> Ints:
@@ -29,9 +32,11 @@ class Masks:
         state = self.automaton.alike(state, self._vocabulary.longest)
         row = self._rows.get(state)
         if row is None:
-            row = self._rows[state] = self._compute(state)
-            if len(self._rows) > KEPT_ROWS:
-                del self._rows[next(iter(self._rows))]
+            row = self._compute(state)
+            with self._lock:  # vLLM fills large batches from several threads
+                self._rows[state] = row
+                if len(self._rows) > KEPT_ROWS:
+                    del self._rows[next(iter(self._rows))]
         return row
 
     def _compute(self, state: int) -> Ints:

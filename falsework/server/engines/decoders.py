@@ -87,11 +87,11 @@ class Decoder:
 
     def accept(self, token: int) -> bool:
         """Advance over a token; False, and nothing changed, when it can't be said here."""
-        following = self._following(token)
-        if following == DEAD:
-            return False
         forced = self.drafts
-        if forced and token == forced[0] and len(forced) > 1:
+        following = self._following(token)
+        if following == DEAD or (forced and token != forced[0]):
+            return False
+        if len(forced) > 1:
             self._places.append(Place(following, forced[1:]))
         else:
             self._places.append(self._forced(following))
