@@ -1,6 +1,6 @@
 """How much longer the first token takes when 100 tools come that were never seen before.
 
-    python bench/first_token.py [--base-url http://127.0.0.1:8000/v1] [--runs 3]
+    python bench/first_token.py [--base-url http://127.0.0.1:8000/v1] [--runs 9]
 
 The same prompt twice: as tools, one of which has to be called, and as plain text without any. Both
 are new to the prefix cache; what is compared is seconds per token of the prompt.
@@ -47,7 +47,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--base-url", default="http://127.0.0.1:8000/v1")
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=9)
     options = parser.parse_args()
     draw = random.Random()
     constrained, free = [], []

@@ -51,11 +51,14 @@ class Ours:
     def __init__(self, schema: Schema, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self._automaton = compile_expression(arguments(schema), vocabulary.alphabet)
-        self._masks = Masks(self._automaton, vocabulary, len(vocabulary.tokens) // 32 + 1)
+        width = len(vocabulary.tokens) // 32 + 1
+        self._masks = Masks(self._automaton, vocabulary, width)
+        self._row = np.empty(width, np.int32)
         self._state = START
 
     def mask(self) -> np.ndarray[Any, np.dtype[np.int32]]:
-        return self._masks.row(self._state)
+        self._row[:] = self._masks.row(self._state)
+        return self._row
 
     def step(self, token: int) -> bool:
         self._state = self._automaton.step(self._state, self._vocabulary.tokens[token] or b"")

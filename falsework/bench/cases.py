@@ -1,10 +1,14 @@
 """The requests that are timed, the same for every server."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Json = dict[str, Any]
+
+CROWD = 50
+"""How many requests a crowd has."""
 
 
 @dataclass(frozen=True)
@@ -15,9 +19,11 @@ class Case:
     goal: float
     """The share of the other server's time to reach, for the table."""
     request: Json
+    vllm: Mapping[str, Any] = field(default_factory=dict)
+    """Fields that vLLM's own server is asked with too, so that the work is the same."""
     results: tuple[str, ...] = ()
     crowd: int = 0
-    """So many clients at once, three requests each, each of them with a tool of its own."""
+    """So many clients at once, with CROWD requests, each of them with a tool of its own."""
 
 
 def tool(name: str, description: str, **properties: Any) -> Json:
@@ -80,6 +86,21 @@ def _asked(text: str, **fields: Any) -> Json:
     return {"messages": messages, "temperature": 0, "max_tokens": 256, **fields}
 
 
+def _thrice(*cities: str) -> Json:
+    first, second, third = cities
+    asked = f"Call get_weather three times: for {first}, for {second} and for {third}, in celsius."
+    return {"role": "user", "content": asked}
+
+
+def _called_for(*cities: str) -> list[Json]:
+    """Return an example that models see without any tool section: the calls are text."""
+    calls = [
+        {"name": "get_weather", "arguments": {"city": city, "unit": "celsius"}} for city in cities
+    ]
+    said = "\n".join(f"<tool_call>\n{json.dumps(call)}\n</tool_call>" for call in calls)
+    return [_thrice(*cities), {"role": "assistant", "content": said}]
+
+
 def named(name: str) -> Json:
     """Return the tool_choice of one function."""
     return {"type": "function", "function": {"name": name}}
@@ -118,11 +139,15 @@ CASES = (
     Case(
         "three calls in one reply",
         0.35,
-        _asked(
-            "Call get_weather three times: for Paris, for Rome and for Oslo, in celsius.",
-            tools=[WEATHER],
-            tool_choice="required",
-        ),
+        {
+            **_asked("", tools=[WEATHER], tool_choice="required"),
+            "messages": [
+                *_called_for("Berlin", "Madrid", "Vienna"),
+                *_called_for("Lisbon", "Prague", "Athens"),
+                _thrice("Paris", "Rome", "Oslo"),
+            ],
+        },
+        vllm={"min_tokens": 80},  # without it its reply ends after one call
     ),
     Case(
         "three-step chain, client executes",
@@ -147,7 +172,12 @@ CASES = (
     ),
     Case("free text, 256 tokens", 1.03, _asked("Tell me a long story about a lighthouse.")),
     Case(
-        "48 calls, 16 clients at once, 48 tools",
+        "text beside a tool that isn't called, 256 tokens",
+        1.03,
+        _asked("Tell me a long story about a lighthouse.", tools=[WEATHER], tool_choice="auto"),
+    ),
+    Case(
+        f"{CROWD} calls, 16 clients at once, {CROWD} tools",
         0.5,
         _asked(
             "What is the weather in Paris, in celsius?",
@@ -165,7 +195,7 @@ def members(case: Case) -> list[Json]:
     (asked,) = case.request["tools"]
     return [
         {**case.request, "tools": [{**asked, "function": {**asked["function"], "name": name}}]}
-        for name in (f"get_weather_{number}" for number in range(3 * case.crowd))
+        for name in (f"get_weather_{number}" for number in range(CROWD))
     ]
 
 

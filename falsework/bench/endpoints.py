@@ -23,6 +23,8 @@ class Endpoint:
         self.name = name
         self.base_url = base_url
         self.model = model
+        self.is_vllm = False
+        """Known once it has started: whether it is vLLM's own server."""
         self._client = httpx2.AsyncClient(
             base_url=base_url.rstrip("/") + "/",
             headers={"authorization": f"Bearer {key}"},
@@ -49,7 +51,9 @@ class Endpoint:
             reply = await self._client.get("models")
         except httpx2.TransportError:
             return False
-        self.model = self.model or self._json(reply)["data"][0]["id"]
+        first = self._json(reply)["data"][0]
+        self.model = self.model or first["id"]
+        self.is_vllm = first.get("owned_by") == "vllm"
         return True
 
     async def ask(self, request: Json) -> Json:

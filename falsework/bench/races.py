@@ -41,14 +41,11 @@ class Row:
 async def race(
     endpoints: Sequence[Endpoint], cases: Sequence[Case], runs: int
 ) -> AsyncIterator[Row]:
-    """Yield a row per case; the first run warms up and doesn't count.
-
-    A crowd, which is many requests, runs a third as often.
-    """
+    """Yield a row per case; the first run warms up and doesn't count."""
     for case in cases:
         seconds: dict[str, list[float]] = {one.name: [] for one in endpoints}
         said: dict[str, list[str]] = {}
-        for number in range((max(1, runs // 3) if case.crowd else runs) + 1):
+        for number in range(runs + 1):
             for one in endpoints if number % 2 else reversed(endpoints):
                 begun = time.perf_counter()
                 said[one.name] = await _run(one, case)
@@ -80,7 +77,7 @@ async def _run(endpoint: Endpoint, case: Case) -> list[str]:
 
 
 async def _chain(endpoint: Endpoint, case: Case) -> list[str]:
-    request, said = case.request, list[str]()
+    request, said = {**case.request, **(case.vllm if endpoint.is_vllm else {})}, list[str]()
     for result in case.results:
         message = await endpoint.ask(request)
         said += _said(message)
