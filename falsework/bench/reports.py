@@ -4,7 +4,9 @@ import datetime as dt
 import os
 import platform
 from collections.abc import Sequence
+from pathlib import Path
 
+from falsework import __version__
 from falsework.bench.races import Row
 
 
@@ -28,10 +30,9 @@ def _line(cells: Sequence[str]) -> str:
 
 def conditions(runs: int) -> str:
     """Return when, on what and how often was measured."""
-    python = platform.python_version()
     return (
-        f"{dt.datetime.now(dt.UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {python}; medians of {runs} alternating runs, greedy; seconds per call where a "
+        f"{dt.datetime.now(dt.UTC):%Y-%m-%d}, {_processor()}, {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}, Falsework {__version__}; medians of {runs} alternating runs, greedy; seconds per call where a "
         "reply holds several."
     )
 
@@ -45,3 +46,11 @@ def sayings(names: Sequence[str], rows: Sequence[Row]) -> str:
             f"    - {name}: {one.said[:200]}" for name, one in zip(names, row.results, strict=True)
         ]
     return "\n".join([*lines, ""])
+
+
+def _processor() -> str:
+    """Return the processor's name where the system tells it, otherwise what it understands."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text("utf-8").splitlines() if told.exists() else []
+    names = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
