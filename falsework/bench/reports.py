@@ -30,9 +30,15 @@ def _line(cells: Sequence[str]) -> str:
 
 def conditions(runs: int) -> str:
     """Return when, on what and how often was measured."""
+    made = [
+        f"{dt.datetime.now(dt.UTC):%Y-%m-%d}",
+        _processor(),
+        f"{os.cpu_count()} cores",
+        f"Python {platform.python_version()}",
+        f"Falsework {__version__}",
+    ]
     return (
-        f"{dt.datetime.now(dt.UTC):%Y-%m-%d}, {_processor()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}, Falsework {__version__}; medians of {runs} alternating runs, greedy; seconds per call where a "
+        f"{', '.join(made)}; medians of {runs} alternating runs, greedy; seconds per call where a "
         "reply holds several."
     )
 
