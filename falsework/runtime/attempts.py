@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
-from opentelemetry import propagate
+from opentelemetry import propagate, trace
 from opentelemetry.trace import StatusCode
 
 from falsework.runtime import telemetry
@@ -77,6 +77,7 @@ class Attempts:
                 if pause is None:
                     raise
                 telemetry.RETRIES.labels(self._tool, fault.reason).inc()
+                trace.get_current_span().add_event(telemetry.RETRY, {"reason": fault.reason})
                 effort.backoff += pause
                 with telemetry.TRACER.start_as_current_span(telemetry.PAUSE):
                     await anyio.sleep(pause)
@@ -122,6 +123,7 @@ class Attempts:
                 await enough.wait()
             if not enough.is_set() and self._upstream.budget.withdraw():
                 running = 2
+                trace.get_current_span().add_event(telemetry.HEDGE)
                 copies.start_soon(copy, 1)
             await enough.wait()
             copies.cancel_scope.cancel()
@@ -153,7 +155,7 @@ class Attempts:
         breaker = self._upstream.breaker
         permit = breaker.admit()
         if permit is None:
-            telemetry.BREAKER_REJECTIONS.labels(self._upstream.name).inc()
+            self._kept_away(effort)
             message = "The upstream keeps failing, so it is left alone for a while."
             raise Fault("circuit_open", message, retry_after=breaker.opens_in())
         begun = time.monotonic()
@@ -168,12 +170,21 @@ class Attempts:
         except BaseException:  # cancelled: that says nothing about the upstream
             breaker.release(permit)
             raise
-        finally:
-            telemetry.RETRY_BUDGET.labels(self._upstream.name).set(self._upstream.budget.tokens)
         seconds = time.monotonic() - begun
         self._seconds.append(seconds)
         breaker.succeed(permit, seconds)
         return value
+
+    def _kept_away(self, effort: Effort) -> None:
+        """Tell that the breaker let no attempt through."""
+        telemetry.BREAKER_REJECTIONS.labels(self._upstream.name).inc()
+        trace.get_current_span().add_event(telemetry.BREAKER_OPEN)
+        span = telemetry.TRACER.start_span(
+            telemetry.ATTEMPT.format(number=effort.attempts + 1),
+            attributes={telemetry.ERROR_TYPE: "circuit_open", telemetry.BREAKER: "open"},
+        )
+        span.set_status(StatusCode.ERROR)
+        span.end()
 
     async def _observed(self, arguments: Json, effort: Effort) -> Any:
         number = effort.attempts
@@ -184,7 +195,7 @@ class Attempts:
             telemetry.BACKOFF: int(effort.backoff * 1000),
         }
         name = telemetry.ATTEMPT.format(number=number)
-        begun, outcome = time.monotonic(), "cancelled"
+        begun, outcome = time.monotonic(), "internal"
         with telemetry.TRACER.start_as_current_span(
             name, attributes=attributes, record_exception=False, set_status_on_exception=False
         ) as span:
@@ -194,10 +205,14 @@ class Attempts:
             except Fault as fault:
                 outcome = fault.kind
                 span.set_attribute(telemetry.ERROR_TYPE, fault.kind)
-                span.set_status(StatusCode.ERROR, fault.kind)
+                span.set_status(StatusCode.ERROR)
+                raise
+            except anyio.get_cancelled_exc_class():
+                outcome = "cancelled"
                 raise
             finally:
                 seconds = time.monotonic() - begun
+                telemetry.ATTEMPTS.labels(self._tool, outcome).inc()
                 telemetry.ATTEMPT_SECONDS.labels(self._tool, outcome).observe(seconds)
         return value
 

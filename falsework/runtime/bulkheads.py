@@ -16,7 +16,6 @@ class Bulkhead:
     def __init__(self, policy: BulkheadPolicy) -> None:
         self._policy = policy
         self._places = anyio.CapacityLimiter(policy.max_concurrent)
-        self.rejected = 0
 
     @property
     def in_flight(self) -> int:
@@ -45,5 +44,4 @@ class Bulkhead:
             with anyio.move_on_after(patience):
                 await self._places.acquire_on_behalf_of(owner)
                 return
-        self.rejected += 1
         raise Fault("overloaded", "Too many calls of this tool are running. Try again later.")

@@ -1,5 +1,6 @@
 """MCP servers that requests bring themselves: connected once for equal ones, and not for ever."""
 
+import contextvars
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ import cachetools
 import httpx2
 from anyio.abc import TaskGroup
 
+from falsework.runtime import telemetry
 from falsework.runtime.deadlines import Deadline
 from falsework.runtime.entries import NAME, Mcp, RequestServers, ToolEntry
 from falsework.runtime.executors.egress import CheckedTransport, rules
@@ -78,14 +80,16 @@ class Guests:
             )
 
         guest = _Guest(
-            McpServer(invitation.label, over_http(invitation.url, client)), anyio.CancelScope()
+            McpServer(invitation.label, over_http(invitation.url, client), label=telemetry.OTHER),
+            anyio.CancelScope(),
         )
 
         async def own() -> None:
             with guest.scope:
                 await guest.server.run()
 
-        self._owners.start_soon(own)
+        # It outlives the request that brought it, whose id and trace its lines must not bear.
+        contextvars.Context().run(self._owners.start_soon, own)
         return guest
 
     async def _add(self, guest: _Guest, label: str, name: str) -> None:
@@ -94,7 +98,7 @@ class Guests:
             return  # what can't be named can't be called
         entry = ToolEntry(name=full, mcp=Mcp(server=label, tool=name))
         executor = McpExecutor(guest.server, name, entry.limits.max_response_bytes)
-        upstream = Upstream("request_server", entry)  # its own breaker, but no name of a client's
-        tool = ServerTool(entry, "write", executor, upstream, {})
+        upstream = Upstream(telemetry.OTHER, entry)  # its own breaker, but no name of a client's
+        tool = ServerTool(entry, "write", executor, upstream, {}, label=telemetry.OTHER)
         await tool.describe()
         guest.tools[full] = tool

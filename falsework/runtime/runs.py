@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import anyio
 
 from falsework.runtime import telemetry
+from falsework.runtime.counts import UNKNOWN, count
 from falsework.runtime.deadlines import Deadline
 from falsework.runtime.faults import Fault
 from falsework.runtime.outcomes import Outcome, canonical
@@ -46,6 +47,10 @@ def _begun(asked: Asked) -> Outcome:
     return Outcome(asked.id, asked.name, asked.arguments, fault=fault, effect="unknown")
 
 
+def _is_wrong(outcome: Outcome) -> bool:
+    return outcome.fault is not None and outcome.fault.kind == "invalid_arguments"
+
+
 @dataclass
 class Run:
     """The calls of one request.
@@ -73,6 +78,7 @@ class Run:
     """Seconds kept for the answer: the policy's, or a quarter of a short deadline."""
     _identical: Counter[tuple[str, str]] = field(default_factory=Counter)
     _failed_steps: int = 0
+    _repairs: bool = False
     _unfinished: set[anyio.Event] = field(default_factory=set)
     _started: int = 0
 
@@ -82,6 +88,7 @@ class Run:
     def may_call(self) -> bool:
         """Tell whether the next turn of the model may call tools; count the turn."""
         self.steps += 1
+        telemetry.REPAIR_TURNS.inc(int(self._repairs))
         if self.steps >= self.policy.max_steps:
             self._stop("max_steps")
         if self._started and self._started >= self._most_calls():
@@ -129,7 +136,7 @@ class Run:
             return replace(known, call_id=asked.id, note=AGAIN, attempts=0, seconds=0.0)
         refusal = self._refused(asked)
         if refusal:
-            return Outcome(asked.id, asked.name, asked.arguments, fault=refusal)
+            return self._refusal(asked, refusal)
         self._started += 1
         tool = self.tools[asked.name]
         under = Circumstances(
@@ -138,6 +145,7 @@ class Run:
             self._key(asked),
             self.headers,
             approved,
+            self._got_wrong(asked.name),
         )
 
         async def work() -> Outcome:
@@ -153,11 +161,7 @@ class Run:
                 over.set()
             return outcome
 
-        try:
-            return await (self.finish(work) if tool.finishes else work())
-        except anyio.get_cancelled_exc_class():
-            telemetry.CANCELLED.labels(asked.name).inc()
-            raise
+        return await (self.finish(work) if tool.finishes else work())
 
     async def settle(self) -> None:
         """Return once nothing runs any more, what outlives its client included."""
@@ -178,11 +182,24 @@ class Run:
             return Fault("precondition_failed", message, hint=f"Call '{missing[0]}' before.")
         return None
 
+    def _refusal(self, asked: Asked, fault: Fault) -> Outcome:
+        """Return the outcome of a call that isn't made."""
+        outcome = Outcome(asked.id, asked.name, asked.arguments, fault=fault)
+        tool = self.tools.get(asked.name)
+        count(outcome, tool.labels if tool else UNKNOWN)
+        return outcome
+
+    def _got_wrong(self, name: str) -> bool:
+        """Tell whether the model got the arguments of this tool's last call wrong."""
+        last = next((one for one in reversed(self.executed) if one.tool == name), None)
+        return last is not None and _is_wrong(last)
+
     def _most_calls(self) -> int:
         most = self.policy.max_tool_calls
         return most if self.max_tool_calls is None else min(most, self.max_tool_calls)
 
     def _judge(self, outcomes: Sequence[Outcome]) -> None:
+        self._repairs = any(_is_wrong(outcome) for outcome in outcomes)
         failed = bool(outcomes) and not any(outcome.ok for outcome in outcomes)
         self._failed_steps = self._failed_steps + 1 if failed else 0
         if self._failed_steps >= self.policy.max_failed_steps:

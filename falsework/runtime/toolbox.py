@@ -125,7 +125,7 @@ class Toolbox:
             connect = over_stdio(entry.command, environment, str(self._folder))
         self.servers[name] = server = McpServer(name, connect, pin_schemas=entry.pin_schemas)
         telemetry.MCP_UP.labels(name).set_function(lambda: float(server.up))
-        telemetry.MCP_RESTARTS.labels(name).set_function(lambda: float(server.restarts))
+        telemetry.MCP_RESTARTS.labels(name)  # a series from the start
         await self._servers.start(server.run)
         shared = entry.model_dump(include=set(ToolPolicy.model_fields), exclude_unset=True)
         for tool in entry.tools:
@@ -139,8 +139,10 @@ class Toolbox:
         upstream = self.upstreams.get(executor.upstream)
         if upstream is None:
             upstream = self.upstreams[executor.upstream] = Upstream(executor.upstream, entry)
+            _show_upstream(upstream)
         tool = ServerTool(entry, entry.effect or effect, executor, upstream, self.tools)
         self.tools[entry.name] = tool
+        _show_bulkhead(tool)
 
     def _http(self, entry: ToolEntry) -> tuple[Executor, EffectClass]:
         assert entry.http is not None, "the kind says so"
@@ -193,6 +195,20 @@ MAKERS: Mapping[str, Maker] = {
 
 def _key_header(entry: ToolEntry) -> str | None:
     return entry.idempotency.header if entry.idempotency else None
+
+
+def _show_upstream(upstream: Upstream) -> None:
+    """Show what stands now, whether or not anything has happened yet."""
+    breaker, budget = upstream.breaker, upstream.budget
+    state = telemetry.BREAKER_STATE.labels(upstream.name)
+    state.set_function(lambda: telemetry.BREAKER_NUMBERS[breaker.state])
+    telemetry.RETRY_BUDGET.labels(upstream.name).set_function(lambda: budget.tokens)
+
+
+def _show_bulkhead(tool: ServerTool) -> None:
+    bulkhead = tool.bulkhead
+    telemetry.BULKHEAD_IN_FLIGHT.labels(tool.label).set_function(lambda: bulkhead.in_flight)
+    telemetry.BULKHEAD_QUEUED.labels(tool.label).set_function(lambda: bulkhead.queued)
 
 
 async def _described(tool: ServerTool) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jsonschema_rs
+from opentelemetry import trace
 
 from falsework.runtime import telemetry
 from falsework.runtime.attempts import SAID_NO, Attempts, Effort
@@ -18,6 +19,7 @@ from falsework.runtime.bulkheads import Bulkhead
 from falsework.runtime.caches import ResultCache
 from falsework.runtime.checks import depth, details
 from falsework.runtime.conditions import filled, holds
+from falsework.runtime.counts import Labels, counted
 from falsework.runtime.deadlines import Deadline
 from falsework.runtime.entries import NO_PARAMETERS, ToolEntry
 from falsework.runtime.executors.base import Described, Executor
@@ -47,22 +49,29 @@ class Circumstances:
     key: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     approved: bool = False
+    repairs: bool = False
+    """Whether the model got this tool's arguments wrong just before."""
 
 
 class ServerTool:
     """A tool that the server runs."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - here the parts of a tool meet
         self,
         entry: ToolEntry,
         effect: EffectClass,
         executor: Executor,
         upstream: Upstream,
         others: "Mapping[str, ServerTool]",
+        label: str | None = None,
     ) -> None:
-        """`others` are all tools by name, for fallbacks and verification."""
+        """`others` are all tools by name, for fallbacks and verification.
+
+        `label` is what metrics call it where its name isn't the tools file's own.
+        """
         self.entry = entry.model_copy(update={"effect": effect})
         self.name = entry.name
+        self.label = entry.name if label is None else label
         self.kind = entry.kind
         self.executor = executor
         self.upstream = upstream
@@ -71,9 +80,14 @@ class ServerTool:
         self.parameters: Mapping[str, Any] | None = entry.parameters
         self._others = others
         self._cache = ResultCache(time.monotonic)
-        self._attempts = Attempts(self.name, self.entry, executor, upstream)
+        self._attempts = Attempts(self.label, self.entry, executor, upstream)
         self._check_result: Any = None
         self._check_arguments: Any = None
+
+    @property
+    def labels(self) -> Labels:
+        """What metrics call it."""
+        return Labels(self.label, self.kind, self.entry.effect or "none")
 
     @property
     def writes(self) -> bool:
@@ -124,21 +138,9 @@ class ServerTool:
 
     async def call(self, asked: Asked, under: Circumstances) -> Outcome:
         """Run a call through all layers; whatever happens to it is told by its outcome."""
-        begun = time.monotonic()
-        attributes = {
-            telemetry.OPERATION: "execute_tool",
-            telemetry.TOOL_NAME: self.name,
-            telemetry.TOOL_TYPE: telemetry.EXTENSION,
-            telemetry.CALL_ID: asked.id,
-        }
-        name = telemetry.EXECUTE_TOOL.format(name=self.name)
-        with telemetry.TRACER.start_as_current_span(name, attributes=attributes) as span:
-            outcome = await self._called(asked, under)
-            if outcome.fault:
-                span.set_attribute(telemetry.ERROR_TYPE, outcome.fault.kind)
-        outcome = replace(outcome, seconds=time.monotonic() - begun)
-        self._count(outcome)
-        return outcome
+        with counted(Outcome(asked.id, self.name, asked.arguments), self.labels) as ending:
+            ending.outcome = await self._called(asked, under)
+        return ending.outcome
 
     async def _called(self, asked: Asked, under: Circumstances) -> Outcome:
         plain = Outcome(asked.id, self.name, asked.arguments)
@@ -150,11 +152,11 @@ class ServerTool:
         )
         try:
             arguments = self.read(asked.arguments)
-            telemetry.ARGUMENTS.labels(self.name, "valid").inc()
+            self._judged("repaired" if under.repairs else "valid")
             self._check_approval(arguments, under)
         except Fault as fault:
             if fault.kind == "invalid_arguments":
-                telemetry.ARGUMENTS.labels(self.name, "failed").inc()
+                self._judged("failed")
             return replace(plain, fault=fault)
         key = (under.principal, canonical(arguments))
         if kept := self._kept(key, self.entry.cache.ttl):
@@ -176,14 +178,17 @@ class ServerTool:
             effect="applied" if self.writes else "none",
         )
 
+    def _judged(self, arguments: str) -> None:
+        telemetry.ARGUMENTS.labels(self.label, arguments).inc()
+        if arguments == "repaired":
+            trace.get_current_span().add_event(telemetry.REPAIR)
+
     async def _run(self, arguments: Json, effort: Effort) -> Any:
         waited = time.monotonic()
-        in_flight = telemetry.BULKHEAD_IN_FLIGHT.labels(self.name)
         async with self.bulkhead.place(effort.deadline):
             effort.queued = time.monotonic() - waited
-            telemetry.BULKHEAD_WAIT.labels(self.name).observe(effort.queued)
-            with in_flight.track_inprogress():
-                value = await self._attempts.run(arguments, effort)
+            telemetry.BULKHEAD_WAIT.labels(self.label).observe(effort.queued)
+            value = await self._attempts.run(arguments, effort)
         if depth(value) > self.entry.limits.max_json_depth:
             raise Fault("bad_response", "The tool's answer is nested too deeply.", sent=True)
         if wrong := details(self._check_result, value):
@@ -195,7 +200,8 @@ class ServerTool:
         if oldest <= 0 or self.writes:
             return None
         kept = self._cache.get(key, oldest)
-        telemetry.CACHE.labels(self.name, how if kept else "miss").inc()
+        if kept or how == "hit":  # a fallback's look is the second one of its call
+            telemetry.CACHE.labels(self.label, how if kept else "miss").inc()
         return kept
 
     def _cut(self, value: Any) -> tuple[Any, bool]:
@@ -204,7 +210,7 @@ class ServerTool:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         if len(text) <= longest:
             return value, False
-        telemetry.TRUNCATED.labels(self.name).inc()
+        telemetry.TRUNCATED.labels(self.label).inc()
         return f"{text[:longest]}… [{len(text) - longest} more characters were left out]", True
 
     async def _instead(
@@ -212,12 +218,14 @@ class ServerTool:
     ) -> Outcome:
         """Return what answers when the tool failed: verification, a fallback, the fault itself."""
         effect = self._effect(effort, fault)
+        if fault.kind == "overloaded":
+            telemetry.BULKHEAD_REJECTIONS.labels(self.label).inc()
         failed = Outcome(asked.id, self.name, asked.arguments, fault=fault, effect=effect,
                          attempts=effort.attempts, backoff=effort.backoff,
                          queued=effort.queued)  # fmt: skip
         if effect == "unknown":
             failed = await self._verified(failed, arguments, under)
-            telemetry.AMBIGUOUS.labels(self.name, failed.effect).inc()
+            telemetry.AMBIGUOUS.labels(self.label, failed.effect).inc()
         if failed.ok:
             return failed
         for fallback in self.entry.fallback:
@@ -271,16 +279,7 @@ class ServerTool:
         return self._degraded(failed, fallback.value, "value")
 
     def _degraded(self, failed: Outcome, value: Any, to: str) -> Outcome:
-        telemetry.FALLBACKS.labels(self.name, to).inc()
+        telemetry.FALLBACKS.labels(self.label, to).inc()
+        trace.get_current_span().add_event(telemetry.FALLBACK, {"to": to})
         value, cut = self._cut(value)
         return replace(failed, fault=None, value=value, truncated=cut, degraded=True, fallback=to)
-
-    def _count(self, outcome: Outcome) -> None:
-        error = outcome.fault.kind if outcome.fault else ""
-        how = "error" if error else "degraded" if outcome.degraded else "ok"
-        telemetry.TOOL_CALLS.labels(self.name, self.kind, self.entry.effect, how, error).inc()
-        telemetry.EXECUTE_SECONDS.labels(self.name, self.kind, error).observe(outcome.seconds)
-        if error == "overloaded":
-            telemetry.BULKHEAD_REJECTIONS.labels(self.name).inc()
-        if error == "blocked_egress":
-            telemetry.EGRESS_BLOCKED.labels(self.name).inc()

@@ -50,4 +50,3 @@ class Upstream:
 
     def _changed(self, before: State, after: State) -> None:
         telemetry.BREAKER_TRANSITIONS.labels(self.name, before, after).inc()
-        telemetry.BREAKER_STATE.labels(self.name).set(telemetry.BREAKER_NUMBERS[after])

@@ -11,6 +11,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from falsework.runtime import telemetry
 from falsework.server.refusals import Broken, ClientGone, Refusal
 from falsework.server.replies import Json
 
@@ -110,7 +111,7 @@ async def _events(
         yield _event(error_body(refusal))
     except Exception:
         # The outermost handler of a stream: its status is sent, so only an event can tell.
-        log.exception("stream failed")
+        log.exception(telemetry.CUT_LINE)
         yield _event(error_body(Broken("The server failed while it streamed the reply.")))
     yield _said("[DONE]")
 

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import httpx2
 
+from falsework.runtime import telemetry
 from falsework.runtime.faults import Fault
 from falsework.runtime.policies import Egress
 
@@ -69,9 +70,9 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
         """Send a request; raise a Fault `blocked_egress` before any byte is sent."""
         url = request.url
         if url.host not in self._rules.hosts:
-            raise _blocked("This tool may not connect to that host.")
+            raise _blocked("This tool may not connect to that host.", "host")
         if self._rules.require_tls and url.scheme != "https":
-            raise _blocked("This tool may only connect with TLS.")
+            raise _blocked("This tool may only connect with TLS.", "tls")
         address = await self._resolved(url.host, url.port or _PORTS[url.scheme])
         pinned = httpx2.Request(
             request.method,
@@ -95,12 +96,13 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
             ) from fault
         addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
         if self._rules.deny_private and not all(map(is_public, addresses)):
-            raise _blocked("This tool may not connect to private addresses.")
+            raise _blocked("This tool may not connect to private addresses.", "private")
         return str(addresses[0])
 
 
 _PORTS = {"http": 80, "https": 443}
 
 
-def _blocked(message: str) -> Fault:
+def _blocked(message: str, reason: str) -> Fault:
+    telemetry.EGRESS_BLOCKED.labels(reason).inc()
     return Fault("blocked_egress", message)

@@ -7,8 +7,9 @@ opens the connection anew, after a pause that grows.
 import hashlib
 import json
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
 import anyio
@@ -20,6 +21,7 @@ from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT, CallToolResult, TextContent, Tool
 
+from falsework.runtime import telemetry
 from falsework.runtime.deadlines import Deadline
 from falsework.runtime.executors.base import Described, Json, Ticket
 from falsework.runtime.faults import Fault, Kind
@@ -40,8 +42,12 @@ log = structlog.get_logger("falsework.tools")
 class McpServer:
     """One connection, supervised."""
 
-    def __init__(self, name: str, connect: Connect, *, pin_schemas: bool = True) -> None:
+    def __init__(
+        self, name: str, connect: Connect, *, pin_schemas: bool = True, label: str | None = None
+    ) -> None:
+        """`label` is what metrics call it where its name isn't the tools file's own."""
         self.name = name
+        self.label = name if label is None else label
         self.up = False
         self.restarts = 0
         self.tools: Mapping[str, Tool] = {}
@@ -66,10 +72,11 @@ class McpServer:
                     self._ready.set()
                     await self._lost.wait()
             except (MCPError, httpx2.HTTPError, OSError, ExceptionGroup) as fault:
-                log.warning("connection lost", server=self.name, error=type(fault).__name__)
+                log.warning(telemetry.LOST_LINE, server=self.name, error=type(fault).__name__)
             self._lose()
             self._lost = anyio.Event()
             self.restarts += 1
+            telemetry.MCP_RESTARTS.labels(self.label).inc()
             await anyio.sleep(min(RESTART_BASE * 2**failures, RESTART_CAP))
             failures += 1
 
@@ -88,7 +95,8 @@ class McpServer:
                 await self._list(client)
             self._check(tool)
             ticket.sent = True
-            return await client.call_tool(tool, arguments, left, meta=meta)
+            with self._timed(telemetry.CALL_TOOL):
+                return await client.call_tool(tool, arguments, left, meta=meta)
         except MCPError as fault:
             raise self._fault(fault) from fault
         except (httpx2.HTTPError, OSError, anyio.ClosedResourceError, RuntimeError) as fault:
@@ -110,11 +118,25 @@ class McpServer:
             self._ready = anyio.Event()
         self._lost.set()
 
+    @contextmanager
+    def _timed(self, method: str) -> Iterator[None]:
+        """Measure a request to the server; an error is told by its class alone."""
+        began, error = time.monotonic(), ""
+        try:
+            yield
+        except BaseException as fault:
+            error = type(fault).__name__
+            raise
+        finally:
+            series = telemetry.MCP_SECONDS.labels(self.label, method, error)
+            series.observe(time.monotonic() - began)
+
     async def _list(self, client: Client) -> None:
         found: dict[str, Tool] = {}
         cursor = None
         while True:
-            page = await client.list_tools(cursor=cursor, cache_mode="refresh")
+            with self._timed(telemetry.LIST_TOOLS):
+                page = await client.list_tools(cursor=cursor, cache_mode="refresh")
             found.update((tool.name, tool) for tool in page.tools)
             cursor = page.next_cursor
             if cursor is None:

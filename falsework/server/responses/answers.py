@@ -24,6 +24,7 @@ from falsework.server.responses.wire import ResponseRequest
 from falsework.server.rounds import Called, Calling, Rounds, Told, Waiting
 from falsework.server.settings import Settings
 from falsework.server.streams import error_body
+from falsework.server.watching.traces import background_span
 from falsework.server.watching.watches import Watch, watched
 
 
@@ -61,7 +62,8 @@ class Answers:
             done_before=succeeded(before, frozenset(self._toolbox.tools)),
         )  # fmt: skip
         claim.settle = run.settle
-        watch = Watch(request.model, "responses", bool(request.stream))
+        background = bool(request.background)
+        watch = Watch(request.model, "responses", bool(request.stream), background=background)
         live = Live(owner, response, items, history, speech, run, watch, want, approvals(history))
         if request.background:
             response.status = "queued"
@@ -101,7 +103,7 @@ class Answers:
 
     async def in_background(self, live: Live) -> None:
         """Make the response for nobody yet."""
-        with live.scope:
+        with live.scope, background_span():
             try:
                 await self.whole(live)
             except Refusal:
@@ -163,7 +165,17 @@ class Answers:
             if label not in listed(live.history):
                 for event in speech.lists(label, listing(label, want)):
                     yield event
-        async for event in self._approved(live):
+        names = want.served.names
+        rounds = Rounds(self._chat, live.run, live.watch, names, lambda asked: _waits(asked, live))
+        with rounds.as_one_workflow():
+            async for event in self._told(live, rounds):
+                yield event
+        if names:
+            response.runtime = live.run.told()
+
+    async def _told(self, live: Live, rounds: Rounds) -> AsyncGenerator[Json]:
+        response, want = live.response, live.want
+        async for event in self._approved(live, rounds):
             yield event
         question = want.question
         if response.output:
@@ -171,16 +183,12 @@ class Answers:
                 response.request, [*live.history, *response.output], self._settings, self._toolbox
             )
             question = again.question
-        names = want.served.names
-        rounds = Rounds(self._chat, live.run, live.watch, names, lambda asked: _waits(asked, live))
         async with aclosing(rounds.told(question)) as steps:
             async for step in steps:
                 for event in self._speak(step, live):
                     yield event
                 if isinstance(step, Calling | Called):
                     await self._keep(live, running=True)
-        if names:
-            response.runtime = live.run.told()
 
     def _speak(self, step: Told, live: Live) -> list[Json]:
         speech, response = live.speech, live.response
@@ -204,7 +212,7 @@ class Answers:
                     response.incomplete = "max_output_tokens" if cut else ""
                 return spoken
 
-    async def _approved(self, live: Live) -> AsyncGenerator[Json]:
+    async def _approved(self, live: Live, rounds: Rounds) -> AsyncGenerator[Json]:
         """Run the calls that the client has approved; tell the model of those it hasn't."""
         names = frozenset(live.run.tools)
         for said in live.approvals:
@@ -213,7 +221,7 @@ class Answers:
             for event in live.speech.calling([asked], {asked.id: request["id"]}):
                 yield event
             if said.approved:
-                outcomes = await live.run.call([asked], frozenset({asked.id}))
+                outcomes = await rounds.ran([asked], frozenset({asked.id}))
             else:
                 fault = Fault(
                     "not_allowed", f"The user did not approve this call. {said.reason}".strip()
