@@ -12,10 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from falsework.server.builtin import prepare
+
+if TYPE_CHECKING:
+    from falsework.server.turns import Scaffold
 
 KEY = "a-key-of-the-tests"
 START_SECONDS = 240
@@ -47,6 +51,22 @@ def anyio_backend() -> str:
 def smollm2() -> Path:
     """Give the folder of the built-in model, prepared if need be."""
     return Path(prepare("smollm2", print))
+
+
+@pytest.fixture(scope="session")
+def plain(smollm2: Path) -> "Scaffold":
+    """Give the scaffold of a model without a think block."""
+    from houses import scaffold_of  # noqa: PLC0415 - it takes seconds to import
+
+    return scaffold_of(smollm2)
+
+
+@pytest.fixture(scope="session")
+def thinker(smollm2: Path) -> "Scaffold":
+    """Give the scaffold of a model that thinks first."""
+    from houses import scaffold_of  # noqa: PLC0415 - it takes seconds to import
+
+    return scaffold_of(smollm2, thinks=True)
 
 
 @pytest.fixture(scope="session")

@@ -163,6 +163,15 @@ def http_tool(up: Upstream, name: str = "look", path: str = "/look", **fields: A
     }
 
 
+QUICK = {"attempt_timeout": "250ms", "deadline": "2s", "retry": {"base": "1ms"}}
+PATIENT = {"breaker": {"enabled": False}, "retry": {"base": "0ms"}}
+
+
+def write(up: Upstream, **fields: Any) -> Json:
+    """Return a write of the upstream."""
+    return http_tool(up, "change", "/change", method="POST", **fields)
+
+
 @asynccontextmanager
 async def toolbox(*tools: Json, **file: Any) -> AsyncIterator[Toolbox]:
     async with opened(parse({"tools": list(tools), **file})) as opened_box:

@@ -9,6 +9,7 @@ import anyio
 import psutil
 import pytest
 from faulty import (
+    QUICK,
     Upstream,
     bomb,
     breaks_off,
@@ -22,19 +23,10 @@ from faulty import (
     says_bytes,
     toolbox,
     upstream,
+    write,
 )
 
 pytestmark = pytest.mark.anyio
-
-
-QUICK = {"attempt_timeout": "250ms", "deadline": "2s", "retry": {"base": "1ms"}}
-
-
-PATIENT = {"breaker": {"enabled": False}, "retry": {"base": "0ms"}}
-
-
-def write(up: Upstream, **fields: Any) -> dict[str, Any]:
-    return http_tool(up, "change", "/change", method="POST", **fields)
 
 
 async def test_a_slow_read_is_sent_twice_and_the_first_answer_wins() -> None:

@@ -3,17 +3,27 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 import structlog
 from asking import Json
-from faulty import http_tool, says
+from faulty import PATIENT, call, http_tool, kind, run, says, toolbox, upstream, write
 from houses import SETTINGS, calls, scaffold_of
+from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 from toolhouses import an_upstream, house_of, metrics_of
 from visiting import CHAT, HELLO, sent
 
 from falsework.runtime import telemetry
+from falsework.runtime.attempts import Attempts, Effort
+from falsework.runtime.deadlines import Deadline
+from falsework.runtime.executors.base import Described, Ticket
+from falsework.runtime.faults import Fault
+from falsework.runtime.policies import ToolPolicy
+from falsework.runtime.tools import Asked
+from falsework.runtime.upstreams import Upstream
 from falsework.server.turns import Scaffold
 
 LOOK = {"type": "server_tool", "name": "look"}
@@ -88,3 +98,87 @@ def test_the_console_is_behind_the_same_keys(scaffold: Scaffold) -> None:
         opened = sent(house, "GET", "/console/state", authorization="Bearer one")
 
     assert (closed.status, opened.status) == (401, 200)
+
+
+def sample(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+@pytest.mark.anyio
+async def test_a_breaker_is_seen_in_the_state_that_holds_now() -> None:
+    async with upstream(always=says({}, 500)) as up:
+        breaker = {"min_calls": 1, "open_for": "100ms"}
+        async with toolbox(http_tool(up, breaker=breaker)) as box:
+            states = [sample("falsework_breaker_state", upstream=up.url)]
+            budget = sample("falsework_retry_budget_tokens", upstream=up.url)
+            await call(box)
+            states.append(sample("falsework_breaker_state", upstream=up.url))
+            await anyio.sleep(0.2)
+            states.append(sample("falsework_breaker_state", upstream=up.url))
+            opened = sample("falsework_breaker_transitions_total", upstream=up.url,
+                            **{"from": "closed", "to": "open"})  # fmt: skip
+
+    assert states == [0, 2, 1]
+    assert budget == 10
+    assert opened == 1
+
+
+@pytest.mark.anyio
+async def test_a_fallback_that_finds_nothing_old_is_no_second_look() -> None:
+    stale = {"cache": {"ttl": "1s", "stale_if_error": "60s"}, "fallback": [{"stale": True}]}
+    async with upstream(always=says({}, 503)) as up:
+        async with toolbox(http_tool(up, "keeps", **stale, **PATIENT)) as box:
+            before = sample("falsework_cache_total", tool="keeps", result="miss")
+            await call(box, name="keeps")
+            after = sample("falsework_cache_total", tool="keeps", result="miss")
+
+    assert after - before == 1
+
+
+@pytest.mark.anyio
+async def test_arguments_that_the_model_puts_right_are_repaired_in_a_turn_of_their_own() -> None:
+    async with upstream() as up, toolbox(http_tool(up)) as box:
+        one, before = run(box), sample("falsework_repair_turns_total")
+        repaired = sample("falsework_argument_validation_total", tool="look", result="repaired")
+        for arguments in ('{"id": "x"}', '{"id": 1}', '{"id": 2}'):
+            one.may_call()
+            await one.call([Asked("call_1", "look", arguments)])
+
+    assert sample("falsework_repair_turns_total") - before == 1
+    now = sample("falsework_argument_validation_total", tool="look", result="repaired")
+    assert now - repaired == 1
+
+
+@pytest.mark.anyio
+async def test_a_connection_that_is_refused_is_counted_by_its_reason() -> None:
+    before = sample("falsework_egress_blocked_total", reason="private")
+    async with upstream() as up:
+        tool = write(up, egress={"deny_private": True, "require_tls": False})
+        async with toolbox(tool) as box:
+            outcome = await call(box, name="change")
+
+    assert kind(outcome) == "blocked_egress"
+    assert sample("falsework_egress_blocked_total", reason="private") - before == 1
+
+
+class Odd:
+    """An executor that fails as nobody foresaw."""
+
+    upstream = "odd"
+
+    async def attempt(self, arguments: Json, ticket: Ticket) -> Any:
+        raise RuntimeError("hunter2")
+
+    async def describe(self) -> Described:
+        return Described()
+
+
+@pytest.mark.anyio
+async def test_an_attempt_that_fails_unforeseen_was_not_cancelled() -> None:
+    attempts = Attempts("odd", ToolPolicy(), Odd(), Upstream("odd", ToolPolicy()))
+
+    with pytest.raises((RuntimeError, Fault)):
+        await attempts.run({}, Effort(Deadline.after(5), "call_1"))
+
+    assert sample("falsework_tool_attempts_total", tool="odd", outcome="internal") == 1
+    assert sample("falsework_tool_attempts_total", tool="odd", outcome="cancelled") == 0
