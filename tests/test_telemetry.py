@@ -167,7 +167,7 @@ class Odd:
     upstream = "odd"
 
     async def attempt(self, arguments: Json, ticket: Ticket) -> Any:
-        raise RuntimeError("hunter2")
+        raise RuntimeError(f"hunter2 {arguments} {ticket}")
 
     async def describe(self) -> Described:
         return Described()
