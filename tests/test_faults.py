@@ -19,12 +19,15 @@ from faulty import (
     http_tool,
     kind,
     resets,
+    run,
     says,
     says_bytes,
     toolbox,
     upstream,
     write,
 )
+
+from falsework.runtime.tools import Asked
 
 pytestmark = pytest.mark.anyio
 
@@ -52,6 +55,16 @@ async def test_a_read_that_hangs_is_tried_again_then_answered_by_the_fallback() 
     assert json.loads(outcome.text())["degraded"] is True
     assert len(up.seen) == 3
     assert outcome.seconds < 2.05
+
+
+@pytest.mark.parametrize("partial", [False, True])
+async def test_a_fallback_says_whether_the_reply_is_partial(*, partial: bool) -> None:
+    tool = {"fallback": [{"value": "unknown", "partial": partial}], **QUICK}
+    async with upstream(always=says({}, 500)) as up, toolbox(http_tool(up, **tool)) as box:
+        calling = run(box)
+        await calling.call([Asked("call_1", "look", "{}")])
+
+    assert calling.told()["partial"] is partial
 
 
 @pytest.mark.parametrize("behaviour", [hangs, resets, breaks_off, says({}, 500), says({}, 502)])

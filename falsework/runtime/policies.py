@@ -88,7 +88,7 @@ class Fallback(Policy):
     tool: str | None = None
     stale: bool = False
     value: Any = None
-    partial: bool = False
+    partial: bool = Field(default=False, description="Marks the whole reply as partial.")
     when: tuple[Kind, ...] = ("unavailable", "timeout", "circuit_open", "overloaded",
                               "upstream_error", "rate_limited")  # fmt: skip
 

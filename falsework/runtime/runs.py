@@ -227,7 +227,7 @@ class Run:
 
     def told(self) -> dict[str, Any]:
         """Return what the client is told beside the reply."""
-        partial = any(not outcome.ok or outcome.degraded for outcome in self.executed)
+        partial = any(not outcome.ok or outcome.partial for outcome in self.executed)
         return {
             "steps": self.steps,
             "tool_calls": self._started,

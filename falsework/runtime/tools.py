@@ -271,15 +271,16 @@ class ServerTool:
             said = await other.call(
                 Asked(failed.call_id, other.name, canonical(arguments)), replace(under, key=None)
             )
-            return self._degraded(failed, said.value, fallback.tool) if said.ok else None
+            return self._degraded(failed, said.value, fallback, fallback.tool) if said.ok else None
         if fallback.stale:
             oldest = self.entry.cache.stale_if_error
             kept = self._kept((under.principal, canonical(arguments)), oldest, "stale")
-            return self._degraded(failed, kept[0], "stale") if kept else None
-        return self._degraded(failed, fallback.value, "value")
+            return self._degraded(failed, kept[0], fallback, "stale") if kept else None
+        return self._degraded(failed, fallback.value, fallback, "value")
 
-    def _degraded(self, failed: Outcome, value: Any, to: str) -> Outcome:
+    def _degraded(self, failed: Outcome, value: Any, by: Fallback, to: str) -> Outcome:
         telemetry.FALLBACKS.labels(self.label, to).inc()
         trace.get_current_span().add_event(telemetry.FALLBACK, {"to": to})
         value, cut = self._cut(value)
-        return replace(failed, fault=None, value=value, truncated=cut, degraded=True, fallback=to)
+        return replace(failed, fault=None, value=value, truncated=cut, degraded=True, fallback=to,
+                       partial=by.partial)  # fmt: skip

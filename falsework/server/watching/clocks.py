@@ -54,7 +54,10 @@ class Clock:
         }
         # Not the current span: a generator's steps run in whatever context asks for them.
         self._span = telemetry.TRACER.start_span(
-            telemetry.CHAT.format(model=question.model), watch.within(), attributes=attributes
+            telemetry.CHAT.format(model=question.model),
+            watch.within(),
+            attributes=attributes,
+            start_time=self._began_ns,
         )
         watch.phase = "prefill"
         if watch.turns == 1:
