@@ -30,6 +30,7 @@ from faulty import call, calls, hangs, http_tool, kind, resets, run, says, toolb
 
 from falsework.runtime.tools import Asked
 from falsework.server.builtin import prepare
+from falsework.server.watching.logs import configure
 
 FAULTS = 0.1
 QUIET = {"breaker": {"enabled": False}, "retry": {"base": "0ms"}}
@@ -215,4 +216,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--writes", type=int, default=10_000)
     parser.add_argument("--retried", type=int, default=200)
+    configure("error")
     anyio.run(measure, parser.parse_args())

@@ -170,7 +170,7 @@ def test_a_tool_is_called_by_hand_with_a_trace(tmp_path: Path) -> None:
     )
 
     assert done.exit_code == 0, done.output
-    assert "8" in done.stdout
+    assert done.stdout == "8\n"
     assert "attempt 1 took" in done.stderr
 
 

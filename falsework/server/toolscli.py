@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
+import structlog
 import typer
 import yaml
 from opentelemetry.sdk.trace import ReadableSpan
@@ -20,6 +21,7 @@ from falsework.runtime.policies import ToolPolicy
 from falsework.runtime.toolbox import Toolbox, opened
 from falsework.runtime.tools import Asked
 from falsework.runtime.toolsfile import BadToolsFile, read
+from falsework.server.watching.logs import configure
 from falsework.server.watching.traces import tracer_provider
 
 commands = typer.Typer(no_args_is_help=True)
@@ -55,8 +57,10 @@ class _Complaints:
 
     def __enter__(self) -> None:
         sys.path.insert(0, str(Path.cwd()))  # where the functions of python tools are looked for
+        configure("warning")  # what is printed belongs to the result
 
     def __exit__(self, _: object, fault: BaseException | None, __: object) -> None:
+        structlog.reset_defaults()
         if isinstance(fault, BadToolsFile):
             typer.secho(f"Error: {fault}", err=True, fg=typer.colors.RED)
             raise typer.Exit(2) from fault
