@@ -3,13 +3,16 @@
 import asyncio
 import gc
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from prometheus_client import REGISTRY
+
+from falsework.server.choices import Choice, Step
 from falsework.server.engines.base import Constraint, Engine, Piece
 from falsework.server.questions import ask
 from falsework.server.settings import Settings
@@ -17,6 +20,24 @@ from falsework.server.turns import Scaffold, Turn
 from falsework.server.wire import parse
 
 Json = dict[str, Any]
+
+PERSON = {
+    "type": "object",
+    "properties": {
+        "first_name": {"type": "string", "maxLength": 8},
+        "favourite_colour": {"enum": ["blue", "green", "red"]},
+        "is_employed_at_present": {"type": "boolean"},
+    },
+    "required": ["first_name", "favourite_colour", "is_employed_at_present"],
+}
+ABOUT_A_PERSON: Json = {
+    "messages": [{"role": "user", "content": "Invent a person."}],
+    "response_format": {
+        "type": "json_schema",
+        "json_schema": {"name": "person", "schema": PERSON},
+    },
+    "seed": 3,
+}
 
 
 @dataclass(frozen=True)
@@ -67,6 +88,17 @@ class Bare:
 
         return await asyncio.gather(*map(one, wishes))
 
+    async def steps(self, fields: Json, stop: str) -> list[Step]:
+        """Return what a server tells of a request with a stop string."""
+        turn = await self.turn(fields)
+        choice = Choice(turn.reader(), (stop,), named=False)
+        told = []
+        async for piece in self.pieces(turn):
+            told.append(choice.hear(piece))
+            if choice.finished:
+                break
+        return told
+
 
 def _heard(turn: Turn, pieces: Sequence[Piece]) -> Heard:
     return Heard(
@@ -77,6 +109,19 @@ def _heard(turn: Turn, pieces: Sequence[Piece]) -> Heard:
         max(piece.cached_tokens for piece in pieces),
         tuple((each.bytes, each.logprob) for piece in pieces for each in piece.logprobs),
     )
+
+
+def counted(name: str) -> float:
+    """Return what vLLM has counted in this process."""
+    metrics = REGISTRY.collect()
+    samples = [one.value for metric in metrics for one in metric.samples if one.name == name]
+    return sum(samples)
+
+
+def drafts_counted() -> tuple[float, float]:
+    """Return how many tokens were drafted so far and how many of them accepted."""
+    drafted = counted("vllm:spec_decode_num_draft_tokens_total")
+    return drafted, counted("vllm:spec_decode_num_accepted_tokens_total")
 
 
 def broken(constraint: Constraint, **fields: Any) -> Constraint:
@@ -97,3 +142,23 @@ async def engine(model: Path, draft_tokens: int, **settings: Any) -> AsyncIterat
         await decoder.close()
         del decoder, scaffold
         gc.collect()  # what vLLM leaves open is complained of here, and in nobody else's test
+
+
+@dataclass(frozen=True)
+class Drafting:
+    """An engine that drafts, and the loop in which it lives."""
+
+    bare: Bare
+    loop: asyncio.Runner
+
+    def hear(self, **fields: object) -> list[Heard]:
+        return self.loop.run(self.bare.hear({**ABOUT_A_PERSON, **fields}))
+
+
+@contextmanager
+def drafting_on(model: Path) -> Iterator[Drafting]:
+    with asyncio.Runner() as loop:
+        opened = engine(model, draft_tokens=16)
+        bare = loop.run(opened.__aenter__())
+        yield Drafting(bare, loop)
+        loop.run(opened.__aexit__(None, None, None))

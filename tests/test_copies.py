@@ -20,7 +20,7 @@ def proposals(copies: Copies, said: list[int], answers: Sequence[int]) -> list[i
     lengths = []
     at = 0
     while at < len(answers):
-        draft = copies.propose(said + list(answers[:at]), anything)
+        draft = copies.propose(said + list(answers[:at]), MOST, anything)
         lengths.append(len(draft))
         right = 0
         while right < len(draft) and answers[at + right : at + right + 1] == draft[right:][:1]:
@@ -30,23 +30,37 @@ def proposals(copies: Copies, said: list[int], answers: Sequence[int]) -> list[i
 
 
 def test_what_followed_the_last_time_is_proposed() -> None:
-    assert Copies(MOST).propose([*SAID, 1, 2, 3, 4], anything) == [5, 6, 7, 8]
+    assert Copies(MOST).propose([*SAID, 1, 2, 3, 4], MOST, anything) == [5, 6, 7, 8]
 
 
 def test_two_tokens_are_enough_where_no_four_agree() -> None:
-    assert Copies(MOST).propose([*SAID, 99, 2, 3], anything) == [4, 5, 6, 7]
+    assert Copies(MOST).propose([*SAID, 99, 2, 3], MOST, anything) == [4, 5, 6, 7]
 
 
 def test_new_text_has_no_proposal() -> None:
-    assert Copies(MOST).propose([*SAID, 30, 31, 32, 33], anything) == []
+    assert Copies(MOST).propose([*SAID, 30, 31, 32, 33], MOST, anything) == []
 
 
 def test_a_proposal_is_cut_to_what_can_be_said() -> None:
-    assert Copies(MOST).propose([*SAID, 1, 2, 3, 4], lambda tokens: tokens[:2]) == [5, 6]
+    assert Copies(MOST).propose([*SAID, 1, 2, 3, 4], MOST, lambda tokens: tokens[:2]) == [5, 6]
 
 
 def test_a_proposal_that_was_right_is_followed_by_one_twice_as_long() -> None:
     assert proposals(Copies(MOST), [*SAID, 1, 2, 3, 4], SAID[4:])[:3] == [4, 8, 16]
+
+
+def test_no_proposal_is_longer_than_the_step_has_room_for() -> None:
+    copies = Copies(MOST)
+
+    assert copies.propose([*SAID, 1, 2, 3, 4], 3, anything) == [5, 6, 7]
+
+
+def test_a_proposal_that_was_half_right_is_followed_by_one_as_long_as_what_was_right() -> None:
+    answers = [*SAID[4:14], 100, *SAID[:12]]
+
+    lengths = proposals(Copies(MOST), [*SAID, 1, 2, 3, 4], answers)
+
+    assert [length for length in lengths if length][:3] == [4, 8, 5]
 
 
 @pytest.mark.parametrize("most", [1, 2, 5])

@@ -1,11 +1,10 @@
-"""The real engine under pressure: too little memory, drafts that are wrong, stops within drafts."""
+"""The real engine under pressure: too little memory, drafts that are wrong."""
 
 import asyncio
 from pathlib import Path
 
 import pytest
-from drafting import Bare, Heard, engine
-from prometheus_client import REGISTRY
+from drafting import Bare, Heard, counted, drafts_counted, engine
 from tiny import make_random
 from wishes import Json, wish
 
@@ -22,13 +21,6 @@ LITTLE = 1.1 * LENGTH * 1024 / 2**30
 
 def greedy(seed: int) -> Json:
     return {**wish("required", seed).fields, "temperature": 0, "max_tokens": 160, "min_p": 0}
-
-
-def counted(name: str) -> float:
-    """Return what vLLM has counted in this process."""
-    metrics = REGISTRY.collect()
-    samples = [one.value for metric in metrics for one in metric.samples if one.name == name]
-    return sum(samples)
 
 
 def preemptions() -> float:
@@ -57,14 +49,10 @@ FORCED: Json = {
 
 async def drafted(bare: Bare) -> tuple[float, float]:
     """Return how many tokens were drafted and how many of them accepted."""
-    names = (
-        "vllm:spec_decode_num_draft_tokens_total",
-        "vllm:spec_decode_num_accepted_tokens_total",
-    )
-    before = [counted(name) for name in names]
+    before = drafts_counted()
     await bare.hear_all([{**FORCED, "seed": seed, "logprobs": True} for seed in range(20)])
     await asyncio.sleep(1)  # vLLM counts when a step's statistics arrive
-    drafts, accepted = (counted(name) - was for name, was in zip(names, before, strict=True))
+    drafts, accepted = (now - was for now, was in zip(drafts_counted(), before, strict=True))
     return drafts, accepted
 
 

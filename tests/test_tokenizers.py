@@ -127,3 +127,15 @@ def test_a_tokenizer_whose_bytes_nobody_knows_is_refused() -> None:
 
     with pytest.raises(UnknownTokenizer, match="WordPiece"):
         vocabulary_of(PreTrainedTokenizerFast(tokenizer_object=inside), ())
+
+
+def test_tokens_that_the_model_has_no_logit_for_are_left_out(smol: Any) -> None:
+    """Some tokenizers have more tokens than their model."""
+    whole = vocabulary_of(smol, (), (2, 49_000))
+
+    cut = vocabulary_of(smol, (), (2, 49_000), 40_000)
+
+    assert cut.tokens == whole.tokens[:40_000]
+    assert 49_000 in whole.ends
+    assert set(cut.ends) == {2}
+    assert len(cut.plain.rows[0]) == 40_000 // 32

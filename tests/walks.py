@@ -1,10 +1,9 @@
 """Random texts of an automaton: what a model that wants to say anything would say."""
 
 import random
+from collections import deque
 
-import numpy as np
-
-from falsework.grammars.automata import DEAD, START, Automaton
+from falsework.grammars.automata import START, Automaton
 
 
 class Walker:
@@ -12,7 +11,6 @@ class Walker:
 
     def __init__(self, automaton: Automaton) -> None:
         self._automaton = automaton
-        self._left = _distances(automaton)
         self._bytes: dict[int, list[int]] = {}
         for byte, number in enumerate(automaton.classes.tolist()):
             self._bytes.setdefault(number, []).append(byte)
@@ -21,28 +19,25 @@ class Walker:
         """Wander for some steps, then go the shortest way to an end."""
         draw = random.Random(seed)
         state, said = START, bytearray()
-        while True:
-            ways = [c for c, to in enumerate(self._automaton.table[state].tolist()) if to != DEAD]
-            if self._automaton.accepting[state] and (not ways or draw.random() < 0.1):
+        while len(said) <= steps:
+            ways = list(self._automaton.ways(state))
+            if self._automaton.accepting(state) and (not ways or draw.random() < 0.1):
                 return said.decode()
-            if len(said) > steps:
-                nearest = min(self._left[self._automaton.table[state, c]] for c in ways)
-                if self._automaton.accepting[state]:
-                    return said.decode()
-                ways = [c for c in ways if self._left[self._automaton.table[state, c]] == nearest]
-            chosen = draw.choice(ways)
+            chosen, state = draw.choice(ways)
             said.append(draw.choice(self._bytes[chosen]))
-            state = int(self._automaton.table[state, chosen])
+        return (said + bytes(draw.choice(self._bytes[c]) for c in self._home(state))).decode()
 
-
-def _distances(automaton: Automaton) -> np.ndarray:
-    """Return for each state how many bytes the shortest way to an end has."""
-    states = len(automaton.table)
-    left = np.where(automaton.accepting, 0, states + 1)
-    left[DEAD] = states + 1
-    while True:
-        nearer = np.minimum(left, left[automaton.table].min(axis=1) + 1)
-        nearer[DEAD] = states + 1
-        if (nearer == left).all():
-            return left
-        left = nearer
+    def _home(self, state: int) -> list[int]:
+        """Return the classes of the shortest way to an end."""
+        queue, came = deque([state]), {state: (state, -1)}
+        while not self._automaton.accepting(queue[0]):
+            here = queue.popleft()
+            for number, following in self._automaton.ways(here):
+                if following not in came:
+                    came[following] = (here, number)
+                    queue.append(following)
+        here, way = queue[0], []
+        while here != state:
+            here, number = came[here]
+            way.append(number)
+        return way[::-1]

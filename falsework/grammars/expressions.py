@@ -7,14 +7,26 @@ ever written out as one large regex.
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from outlines_core import Index, Vocabulary
 
-NODE_LIMIT = 150_000
+NODE_LIMIT = 500_000
+LARGEST_COUNT = 2**31 - 1
+"""More rounds than any reply has."""
 
 
 class TooLarge(ValueError):
     """The language needs more states than `what` allows."""
+
+
+class Counter(NamedTuple):
+    """A loop whose rounds are counted: its nodes are home..last, and each round ends at `home`."""
+
+    home: int
+    last: int
+    low: int
+    high: int
 
 
 class Net:
@@ -24,10 +36,13 @@ class Net:
     take no byte. Node 0 is the start.
     """
 
-    def __init__(self, node_limit: int = NODE_LIMIT) -> None:
+    def __init__(self, node_limit: int = NODE_LIMIT, *, counting: bool = True) -> None:
+        """With `counting`, `counted` notes its bounds instead of writing every round out."""
         self.nodes = 1
         self.edges: list[tuple[int, int, int, int]] = []
         self.jumps: list[tuple[int, int]] = []
+        self.counters: list[Counter] = []
+        self.counting = counting
         self._node_limit = node_limit
 
     def node(self) -> int:
@@ -146,6 +161,25 @@ def separated(part: Expression, separator: bytes, low: int, high: int | None) ->
 def repeated(part: Expression, low: int, high: int | None) -> Expression:
     """`part` from `low` to `high` times, nothing between."""
     return separated(part, b"", low, high)
+
+
+def counted(part: "Leaf", low: int, high: int | None, closing: bytes) -> Expression:
+    """`part` from `low` to `high` times, then the byte `closing`, which `part` can't begin with."""
+    most = LARGEST_COUNT if high is None else min(high, LARGEST_COUNT)
+
+    def loop(net: Net, start: int) -> int:
+        home = net.block(part.nodes)
+        end = net.node()
+        net.counters.append(Counter(home, home + part.nodes - 1, min(low, most), most))
+        net.jumps += [(start, home), *((home + final, home) for final in part.finals)]
+        net.edges += [(home + a, lowest, highest, home + b) for a, lowest, highest, b in part.edges]
+        net.edges.append((home, closing[0], closing[0], end))
+        return end
+
+    written_out = sequence(
+        repeated(lambda net, start: net.graft(start, part), low, high), literal(closing.decode())
+    )
+    return lambda net, start: (loop if net.counting else written_out)(net, start)
 
 
 def regex(pattern: str) -> Expression:

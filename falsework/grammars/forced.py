@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from falsework.grammars.automata import DEAD, Automaton
+from falsework.grammars.automata import Automaton
 from falsework.grammars.vocabularies import Vocabulary
 
 RUN_LIMIT = 2048
@@ -18,12 +18,12 @@ def forced_bytes(automaton: Automaton, state: int) -> tuple[bytes, int]:
     """Return all that can be said from a state until there is a choice, and the state behind it."""
     said = bytearray()
     sizes = np.bincount(automaton.classes, minlength=automaton.table.shape[1])
-    while len(said) < RUN_LIMIT and not automaton.accepting[state]:
-        (ways,) = automaton.table[state].nonzero()
-        if len(ways) != 1 or sizes[ways[0]] != 1:
+    while len(said) < RUN_LIMIT and not automaton.accepting(state):
+        ways = list(automaton.ways(state))
+        if len(ways) != 1 or sizes[ways[0][0]] != 1:
             break
-        said.append(int((automaton.classes == ways[0]).argmax()))
-        state = int(automaton.table[state, ways[0]])
+        said.append(int((automaton.classes == ways[0][0]).argmax()))
+        state = ways[0][1]
     return bytes(said), state
 
 
@@ -53,5 +53,5 @@ def forced_tokens(
 
 def _end(automaton: Automaton, state: int, vocabulary: Vocabulary) -> tuple[int, ...]:
     """Return the token that ends the reply where nothing else can come."""
-    over = automaton.accepting[state] and not (automaton.table[state] != DEAD).any()
+    over = automaton.accepting(state) and not any(automaton.ways(state))
     return tuple(vocabulary.ends[:1]) if over else ()

@@ -1,10 +1,12 @@
 """Logits masks: which tokens of a vocabulary an automaton admits in a state."""
 
+import threading
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from falsework.grammars.automata import Automaton
+from falsework.grammars.automata import DEAD, Automaton, advance
 from falsework.grammars.vocabularies import LONGEST_PLAIN, Ints, Vocabulary, allow
 
 KEPT_ROWS = 512
@@ -22,28 +24,31 @@ class Masks:
         self._vocabulary = vocabulary
         self.width = width
         self._rows: dict[int, Ints] = {}
+        self._lock = threading.Lock()
         self._characters = _told_apart(vocabulary.plain.characters, automaton.classes)
 
     def row(self, state: int) -> Ints:
         """Return the mask of a state: bit t % 32 of word t // 32 tells whether t may follow."""
+        state = self.automaton.alike(state, self._vocabulary.longest)
         row = self._rows.get(state)
         if row is None:
-            row = self._rows[state] = self._compute(state)
-            if len(self._rows) > KEPT_ROWS:
-                del self._rows[next(iter(self._rows))]
+            row = self._compute(state)
+            with self._lock:  # vLLM fills large batches from several threads
+                self._rows[state] = row
+                if len(self._rows) > KEPT_ROWS:
+                    del self._rows[next(iter(self._rows))]
         return row
 
     def _compute(self, state: int) -> Ints:
         trie, automaton = self._vocabulary.trie, self.automaton
         row = np.zeros(self.width, np.int32)
-        room = _room(automaton.table, self._characters, state)
+        at = (automaton.table, automaton.loops, *divmod(state, len(automaton.table))[::-1])
+        room = _room(*at, self._characters)
         plain = self._vocabulary.plain.rows[room]
         row[: len(plain)] = plain
-        _walk(
-            automaton.table, automaton.classes, state, room,
-            trie.bytes, trie.depths, trie.skips, trie.tokens, trie.twins, trie.reaches, row,
-        )  # fmt: skip
-        if automaton.accepting[state]:
+        leaves = (trie.bytes, trie.depths, trie.skips, trie.tokens, trie.twins, trie.reaches)
+        _walk(at, automaton.classes, room, leaves, row)
+        if automaton.accepting(state):
             allow(row, self._vocabulary.ends)
         return row
 
@@ -66,46 +71,52 @@ def _told_apart(characters: NDArray[np.int16], classes: NDArray[np.uint8]) -> ND
 
 
 @numba.njit(cache=True, nogil=True)
-def _room(table, characters, state):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _room(table, loops, row, rounds, characters):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Return how many plain characters, whichever they are, may follow a state (a lower bound)."""
     room = 0
     while room < LONGEST_PLAIN:
-        target = -1
+        target, target_rounds = -1, -1
         for i in range(len(characters)):
-            following = state
+            following, count = row, rounds
             for j in range(4):
                 if characters[i, j] >= 0:
-                    following = table[following, characters[i, j]]
-            if following == 0 or target not in (-1, following):
+                    following, count = advance(table, loops, following, count, characters[i, j])
+            if following == DEAD:
                 return room
-            target = following
-        if target in (-1, state):
+            if target != -1 and (following != target or count != target_rounds):
+                return room
+            target, target_rounds = following, count
+        if target == -1 or (target == row and target_rounds == rounds):
             return LONGEST_PLAIN
-        state = target
+        row, rounds = target, target_rounds
         room += 1
     return room
 
 
 @numba.njit(cache=True, nogil=True)
-def _walk(table, classes, state, room, bytes_, depths, skips, tokens, twins, reaches, row):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913
+def _walk(at, classes, room, trie, mask):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Allow what the automaton can say, but for plain tokens of up to `room` characters."""
-    states = np.empty(512, np.int32)
-    states[0] = state
+    table, loops, row, rounds = at
+    bytes_, depths, skips, tokens, twins, reaches = trie
+    places = np.empty((512, 2), np.int64)
+    places[0, 0], places[0, 1] = row, rounds
     i = 0
     while i < len(bytes_):
         if reaches[i] <= room:
             i = skips[i]
             continue
         depth = depths[i]
-        following = table[states[depth], classes[bytes_[i]]]
-        if following == 0:
+        following, count = advance(
+            table, loops, places[depth, 0], places[depth, 1], classes[bytes_[i]]
+        )
+        if following == DEAD:
             i = skips[i]
             continue
-        if depth + 2 > len(states):
-            states = np.concatenate((states, np.empty_like(states)))
-        states[depth + 1] = following
+        if depth + 2 > len(places):
+            places = np.concatenate((places, np.empty_like(places)))
+        places[depth + 1, 0], places[depth + 1, 1] = following, count
         token = tokens[i]
         while token >= 0:
-            row[token >> 5] |= np.int32(np.uint32(1) << np.uint32(token & 31))
+            mask[token >> 5] |= np.int32(np.uint32(1) << np.uint32(token & 31))
             token = twins[token]
         i += 1

@@ -2,7 +2,12 @@
 
 Sets lie one after the other in a `pool`: set s is pool[begins[s]:begins[s + 1]], sorted. An open
 hash table `slots` finds the state of a set that is there already. State 0 is dead, 1 the start.
+
+A node inside a counted loop has to be alone in its set: then one count says how many rounds a text
+has made. Where it isn't, the loop has to be written out.
 """
+
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -15,13 +20,34 @@ _POOL_LIMIT = 8_000_000
 """How many members all sets together may have: 32 MB."""
 
 
-def determinize(  # noqa: PLR0913 - a net is six things
-    nodes: int, edges: Ints, jumps: Ints, final: int, classes: int, limit: int
-) -> tuple[Ints, Flags] | None:
-    """Return (table, accepting) of the deterministic automaton, None above `limit` states.
+_DONE, _LARGE, _MET = range(3)
 
-    `edges` (n, 4): source, lowest class, highest class, target; `jumps` (n, 2): source, target.
+
+class TooManyStates(ValueError):
+    """The deterministic automaton is larger than the limit."""
+
+
+class CountersMeet(ValueError):
+    """Whether a text stands inside a counted loop isn't known from the text alone."""
+
+
+class Determinized(NamedTuple):
+    """A deterministic automaton; `nodes` (states): the counted node that a state is, or -1."""
+
+    table: Ints
+    accepting: Flags
+    nodes: Ints
+
+
+def determinize(  # noqa: PLR0913 - a net is six things
+    counted: Flags, edges: Ints, jumps: Ints, final: int, classes: int, limit: int
+) -> Determinized:
+    """Return the deterministic automaton; raise TooManyStates or CountersMeet.
+
+    `counted` (nodes): whether a node is inside a counted loop; `edges` (n, 4): source, lowest
+    class, highest class, target; `jumps` (n, 2): source, target.
     """
+    nodes = len(counted)
     edges = edges[np.argsort(edges[:, 0], kind="stable")]
     jumps = jumps[np.argsort(jumps[:, 0], kind="stable")]
     numbers = np.arange(nodes + 1)
@@ -32,8 +58,12 @@ def determinize(  # noqa: PLR0913 - a net is six things
         np.searchsorted(jumps[:, 0], numbers).astype(np.int32),
         final,
     )
-    table, accepting = _construct(net, nodes, classes, limit)
-    return (table, accepting) if len(table) else None
+    *made, outcome = _construct(net, counted, classes, limit)
+    if outcome == _LARGE:
+        raise TooManyStates
+    if outcome == _MET:
+        raise CountersMeet
+    return Determinized(*made)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -126,10 +156,11 @@ def _rehash(slots, pool, begins, states):  # type: ignore[no-untyped-def]  # noq
 
 
 @numba.njit(cache=True, nogil=True)
-def _construct(net, nodes, classes, limit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, C901, PLR0912
-    final = net[4]
+def _construct(net, counted, classes, limit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, C901, PLR0912, PLR0915
+    final, nodes = net[4], len(counted)
     table = np.zeros((256, classes), np.int32)
     accepting = np.zeros(256, np.bool_)
+    alone = np.full(256, -1, np.int32)
     pool = np.empty(4096, np.int32)
     begins = np.zeros(258, np.int64)
     slots = np.zeros(1024, np.int32)
@@ -144,16 +175,21 @@ def _construct(net, nodes, classes, limit):  # type: ignore[no-untyped-def]  # n
         slot = _find(slots, pool, begins, members)
         if slots[slot] == 0:
             if states > limit or begins[states] + len(members) > _POOL_LIMIT:
-                return table[:0], accepting[:0]
+                return table[:0], accepting[:0], alone[:0], _LARGE
+            if len(members) > 1 and counted[members].any():
+                return table[:0], accepting[:0], alone[:0], _MET
             if states == len(table):
                 table = np.concatenate((table, np.zeros_like(table)))
                 accepting = np.concatenate((accepting, np.zeros_like(accepting)))
+                alone = np.concatenate((alone, np.full_like(alone, -1)))
                 begins = np.concatenate((begins, np.zeros_like(begins)))
             while begins[states] + len(members) > len(pool):
                 pool = np.concatenate((pool, np.empty_like(pool)))
             pool[begins[states] : begins[states] + len(members)] = members
             begins[states + 1] = begins[states] + len(members)
             accepting[states] = np.any(members == final)
+            if len(members) == 1 and counted[members[0]]:
+                alone[states] = members[0]
             slots[slot] = states
             states += 1
             if 2 * states > len(slots):
@@ -169,7 +205,7 @@ def _construct(net, nodes, classes, limit):  # type: ignore[no-untyped-def]  # n
             if state == 0 or low == classes:
                 state += 1
                 if state == states:
-                    return table[:states].copy(), accepting[:states].copy()
+                    return table[:states].copy(), accepting[:states].copy(), alone[:states], _DONE
                 _cut(net, pool[begins[state] : begins[state + 1]], cuts)
                 low = 0
                 continue

@@ -1,5 +1,6 @@
 """What one reply may be: think block, answer and calls, for every tool_choice and every markup."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,12 +33,13 @@ class Form:
     think: Think | None = None
     thinking: bool = False
 
-    def key(self) -> str:
-        """Return a text that two forms share only if they admit the same replies."""
+    def key(self) -> bytes:
+        """Return a digest that two forms share only if they admit the same replies."""
         tools = [(tool.name, tool.parameters) for tool in self.choice.callable_among(self.tools)]
         policy = (self.choice.mode, self.choice.parallel, bool(self.tools))
-        return json.dumps([repr(self.markup), policy, tools, self.answer, self.thinking,
-                           repr(self.think)])  # fmt: skip
+        admitted = json.dumps([repr(self.markup), policy, tools, self.answer, self.thinking,
+                               repr(self.think)])  # fmt: skip
+        return hashlib.blake2b(admitted.encode(), digest_size=32).digest()
 
 
 class FormRefused(ValueError):

@@ -11,9 +11,10 @@ from falsework.grammars.expressions import (
     Expression,
     Net,
     choice,
+    compiled,
+    counted,
     literal,
     regex,
-    repeated,
     separated,
     sequence,
 )
@@ -97,7 +98,7 @@ def string(spelling: Spelling, low: int = 0, high: int | None = None) -> Express
     """Say a string of `low` to `high` code points."""
     if low == 0 and high is None:
         return regex(f'"{spelling.character}*"')
-    return sequence(literal('"'), repeated(regex(spelling.character), low, high), literal('"'))
+    return sequence(literal('"'), counted(compiled(spelling.character), low, high, b'"'))
 
 
 def scalar(kind: str, spelling: Spelling) -> Expression:

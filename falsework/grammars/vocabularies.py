@@ -59,15 +59,17 @@ class Vocabulary:
     trie: Trie = field(init=False)
     plain: PlainText = field(init=False)
     alphabet: NDArray[np.bool_] = field(init=False)
+    longest: int = field(init=False)
 
     def __post_init__(self) -> None:
-        """Lay out the tree, and note which bytes have a token of their own."""
+        """Lay out the tree; note which bytes have a token of their own, and the longest token."""
         lengths = [_characters(token) for token in self.tokens]
         object.__setattr__(self, "trie", _trie(self.tokens, lengths))
         object.__setattr__(self, "plain", _plain_text(self.tokens, lengths))
         alphabet = np.zeros(256, np.bool_)
         alphabet[[token[0] for token in self.tokens if token and len(token) == 1]] = True
         object.__setattr__(self, "alphabet", alphabet)
+        object.__setattr__(self, "longest", max(len(token or b"") for token in self.tokens))
 
 
 def allow(row: Ints, tokens: Iterable[int]) -> None:

@@ -28,11 +28,15 @@ class Tokenizer(Protocol):
 
 
 def vocabulary_of(
-    tokenizer: Tokenizer, markers: Iterable[str], ends: Iterable[int] = ()
+    tokenizer: Tokenizer,
+    markers: Iterable[str],
+    ends: Iterable[int] = (),
+    size: int | None = None,
 ) -> Vocabulary:
     """Return the tokens as bytes; special tokens only where a marker spells them.
 
-    `ends` are the tokens that end a reply, beside the tokenizer's own. Source of the two spellings:
+    `ends` are the tokens that end a reply, beside the tokenizer's own; `size` is how many tokens
+    the model has a logit for, where the tokenizer may have more. Source of the two spellings:
     https://github.com/openai/gpt-2/blob/master/src/encoder.py (bytes as printable characters), and
     SentencePiece's blanks (U+2581) with byte fallback (<0x0A>).
     """
@@ -49,7 +53,8 @@ def vocabulary_of(
         elif not token["special"] or any(piece in marker for marker in markers):
             tokens[number] = piece.encode()
     own = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-    return Vocabulary(tokens, tuple(dict.fromkeys((*own, *ends))))
+    sayable = [end for end in dict.fromkeys((*own, *ends)) if size is None or end < size]
+    return Vocabulary(tokens[:size], tuple(sayable))
 
 
 def end_tokens(generation: Mapping[str, Any]) -> Sequence[int]:

@@ -1,5 +1,6 @@
 """One of the n choices of a reply, from the engine's pieces to events and an end."""
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,7 +52,16 @@ class Choice:
         self._called |= any(isinstance(event, CallBegins) for event in events)
         finish = self._finish(piece)
         self.finished = finish is not None
-        return Step(piece.choice, tuple(events), piece.logprobs, finish)
+        return Step(piece.choice, tuple(events), self._logprobs(piece), finish)
+
+    def _logprobs(self, piece: Piece) -> tuple[TokenLogprob, ...]:
+        """Return those of the tokens before a stop string: a piece may go on behind it."""
+        if not self._stops.matched:
+            return piece.logprobs
+        at = max(0, piece.text.rfind(self._stops.left_out))
+        ends = itertools.accumulate(len(one.bytes) for one in piece.logprobs)
+        before = sum(end <= len(piece.text[:at].encode()) for end in ends)
+        return piece.logprobs[:before]
 
     def _count(self, piece: Piece) -> None:
         self.tokens += piece.tokens

@@ -12,6 +12,8 @@ class Stops:
         self._strings = strings
         self._kept = ""
         self.matched = False
+        self.left_out = ""
+        """From the first stop string on, what was said in the same breath."""
 
     def feed(self, events: Sequence[Event]) -> list[Event]:
         """Return the events that no stop string can take back any more."""
@@ -34,6 +36,7 @@ class Stops:
         text = self._kept + text
         if found := [at for string in self._strings if (at := text.find(string)) >= 0]:
             self.matched, self._kept = True, ""
+            self.left_out = text[min(found) :]
             return _said(text[: min(found)])
         cut = len(text) - max((_overlap(text, string) for string in self._strings), default=0)
         self._kept = text[cut:]

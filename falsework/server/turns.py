@@ -1,7 +1,6 @@
 """From a question to what the engine needs: prompt, constraint, and the reader of the reply."""
 
 import hashlib
-import threading
 import time
 from dataclasses import dataclass, replace
 
@@ -76,10 +75,10 @@ class Scaffold:
         self._vocabulary = vocabulary
         self._think_budget = think_budget
         self._compilers = anyio.CapacityLimiter(COMPILERS)
-        self._kept: cachetools.LRUCache[str, _Compiled] = cachetools.LRUCache(
+        self._kept: cachetools.LRUCache[bytes, _Compiled] = cachetools.LRUCache(
             KEPT_BYTES, getsizeof=lambda kept: len(kept.constraint.automaton)
         )
-        self._lock = threading.Lock()
+        self._compiling: dict[bytes, anyio.Event] = {}
 
     async def prepare(self, question: Question) -> Turn:
         """Return the turn; raise BadRequest, BadSchema or ContextOverflow."""
@@ -154,17 +153,22 @@ class Scaffold:
         return replace(sampling, max_tokens=asked or left)
 
     async def _compiled(self, form: Form) -> _Compiled:
-        """Return a form's constraint, kept or compiled now."""
+        """Return a form's constraint, kept or compiled now; once for requests that come at once."""
         key = form.key()
-        with self._lock:
-            kept = self._kept.get(key)
+        while key in self._compiling:
+            await self._compiling[key].wait()
+        kept = self._kept.get(key)
         telemetry.GRAMMAR_CACHE.labels("hit" if kept else "miss").inc()
         if kept is None:
             began = time.monotonic()
-            kept = await anyio.to_thread.run_sync(self._compile, form, limiter=self._compilers)
-            telemetry.GRAMMAR_SECONDS.observe(time.monotonic() - began)
-            with self._lock:
+            compiled = self._compiling[key] = anyio.Event()
+            try:
+                kept = await anyio.to_thread.run_sync(self._compile, form, limiter=self._compilers)
                 self._kept[key] = kept
+            finally:
+                del self._compiling[key]
+                compiled.set()
+            telemetry.GRAMMAR_SECONDS.observe(time.monotonic() - began)
         return kept
 
     def _compile(self, form: Form) -> _Compiled:

@@ -31,9 +31,9 @@ class Copies:
         self._wait = 0
 
     def propose(
-        self, tokens: Sequence[int], sayable: Callable[[list[int]], list[int]]
+        self, tokens: Sequence[int], most: int, sayable: Callable[[list[int]], list[int]]
     ) -> list[int]:
-        """Return what may follow `tokens`, prompt and reply so far; mostly nothing.
+        """Return up to `most` tokens that may follow `tokens`, prompt and reply so far.
 
         `sayable` cuts a draft to what the constraint admits.
         """
@@ -43,18 +43,20 @@ class Copies:
             self._wait -= 1
             return []
         at = self._last_time(tokens)
-        draft = sayable(list(tokens[at : at + self._length])) if at else []
+        draft = sayable(list(tokens[at : at + min(self._length, most)])) if at else []
         self._proposed, self._said = len(draft), len(tokens)
         return draft
 
     def _learn(self, said: int) -> None:
-        """Propose more after a draft that was right, pause after a wrong one."""
+        """Propose more after a draft that was right, none for a while after a wrong one."""
         if not self._proposed:
             return
         right = said - self._said - 1
         if right >= self._proposed:
             self._length, self._misses = min(2 * self._length, self._most), 0
-        elif right <= 0:
+        elif right > 0:
+            self._length = min(self._length, max(_FIRST, right))
+        else:
             self._misses += 1
             self._length = min(_FIRST, self._most)
             self._wait = min(2**self._misses, _LONGEST_WAIT)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from falsework.grammars.automata import DEAD, START, Automaton
-from falsework.grammars.forced import Encode, forced_tokens
+from falsework.grammars.forced import RUN_LIMIT, Encode, forced_tokens
 from falsework.grammars.masks import Masks
 from falsework.grammars.vocabularies import Vocabulary, allow
 
@@ -42,6 +42,7 @@ class Constrainer:
 
     def run(self, state: int) -> tuple[int, ...]:
         """Return the tokens of the forced run from a state; none where there is a choice."""
+        state = self.automaton.alike(state, RUN_LIMIT)
         run = self._runs.get(state)
         if run is None:
             run = forced_tokens(self.automaton, state, self.vocabulary, self._encode)
@@ -65,6 +66,10 @@ class Decoder:
         budget: ThinkBudget | None = None,
         start: int = START,
     ) -> None:
+        """Begin in state `start`; raise ValueError where there is no such state."""
+        if not constrainer.automaton.holds(start):
+            msg = f"there is no state {start}"
+            raise ValueError(msg)
         self._constrainer = constrainer
         self._budget = budget
         self._places: list[Place] = []
@@ -82,11 +87,11 @@ class Decoder:
 
     def accept(self, token: int) -> bool:
         """Advance over a token; False, and nothing changed, when it can't be said here."""
-        following = self._following(token)
-        if following == DEAD:
-            return False
         forced = self.drafts
-        if forced and token == forced[0] and len(forced) > 1:
+        following = self._following(token)
+        if following == DEAD or (forced and token != forced[0]):
+            return False
+        if len(forced) > 1:
             self._places.append(Place(following, forced[1:]))
         else:
             self._places.append(self._forced(following))
@@ -116,7 +121,7 @@ class Decoder:
         state = self._places[-1].state
         automaton, vocabulary = self._constrainer.automaton, self._constrainer.vocabulary
         if token in vocabulary.ends:
-            return _ENDED if automaton.accepting[state] else DEAD
+            return _ENDED if automaton.accepting(state) else DEAD
         spelled = vocabulary.tokens[token] if token < len(vocabulary.tokens) else None
         return automaton.step(state, spelled) if spelled else DEAD
 

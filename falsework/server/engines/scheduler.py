@@ -5,12 +5,13 @@ request; a constraint that can't be read ends its own request with an error.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from vllm.config import VllmConfig
+from vllm.logger import init_logger
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.v1.core.sched.scheduler import Scheduler as VllmScheduler
 from vllm.v1.outputs import DraftTokenIds
@@ -29,37 +30,40 @@ from falsework.server.engines.base import BIASES, CONSTRAINT
 from falsework.server.engines.copies import Copies
 from falsework.server.engines.decoders import Constrainer, Decoder, ThinkBudget
 
+_T = TypeVar("_T")
+
+log = init_logger(__name__)
+
 KEPT_AUTOMATA = 64
+KEPT_BYTES = 256 * 2**20
+"""Beside what running requests hold; masks come to as much at most."""
 
 
 class Grammar(StructuredOutputGrammar):  # type: ignore[misc]
-    """A decoder, behind vLLM's interface."""
+    """A decoder, behind vLLM's interface; where it fails, its request ends with an error."""
 
     def __init__(self, decoder: Decoder, copies: Copies | None) -> None:
         self._decoder = decoder
         self._copies = copies
+        self._broken = False
 
     def accept_tokens(self, request_id: str, tokens: list[int]) -> bool:  # noqa: ARG002
-        """Advance over tokens; False when one of them can't be said."""
-        return all(self._decoder.accept(token) for token in tokens)
+        """Advance over tokens; False, which ends the request, when one of them can't be said."""
+        return self._guarded(lambda: all(map(self._decoder.accept, tokens)), instead=False)
 
     def validate_tokens(self, tokens: list[int]) -> list[int]:
         """Return the longest prefix that can be said, without advancing."""
-        count = 0
-        for token in tokens:
-            if not self._decoder.accept(token):
-                break
-            count += 1
-        self._decoder.rollback(count)
-        return tokens[:count]
+        return self._guarded(lambda: self._sayable(tokens), instead=[])
 
     def rollback(self, num_tokens: int) -> None:
         """Go back over the last tokens."""
-        self._decoder.rollback(num_tokens)
+        self._guarded(lambda: self._decoder.rollback(num_tokens), instead=None)
 
     def fill_bitmask(self, bitmask: torch.Tensor, batch_index: int) -> None:
         """Write which tokens may follow into one row."""
-        bitmask[batch_index].numpy()[:] = self._decoder.mask()
+        row = bitmask[batch_index].numpy()
+        mask = self._guarded(self._decoder.mask, instead=None)
+        row[:] = -1 if mask is None else mask
 
     def is_terminated(self) -> bool:
         """Tell whether the reply has ended."""
@@ -67,17 +71,38 @@ class Grammar(StructuredOutputGrammar):  # type: ignore[misc]
 
     def reset(self) -> None:
         """Go back to the beginning."""
-        self._decoder.reset()
+        self._guarded(self._decoder.reset, instead=None)
 
     def drafts(self, tokens: Sequence[int], most: int) -> list[int]:
         """Return up to `most` tokens that have to come next, or where none has to, likely ones.
 
         `tokens` are prompt and reply so far.
         """
+        return self._guarded(lambda: self._drafts(tokens, most), instead=[])
+
+    def _drafts(self, tokens: Sequence[int], most: int) -> list[int]:
         forced = self._decoder.drafts
         if forced or self._copies is None:
             return list(forced[:most])
-        return self._copies.propose(tokens, self.validate_tokens)
+        return self._copies.propose(tokens, most, self._sayable)
+
+    def _sayable(self, tokens: list[int]) -> list[int]:
+        count = 0
+        while count < len(tokens) and self._decoder.accept(tokens[count]):
+            count += 1
+        self._decoder.rollback(count)
+        return tokens[:count]
+
+    def _guarded(self, work: Callable[[], _T], *, instead: _T) -> _T:
+        """Return what `work` does; once it has failed, never anything but `instead`."""
+        if self._broken:
+            return instead
+        try:
+            return work()
+        except Exception:
+            self._broken = True
+            log.exception("a constraint failed; its request ends with an error")
+            return instead
 
 
 class Backend(StructuredOutputBackend):  # type: ignore[misc]
@@ -114,10 +139,11 @@ class Scheduler(VllmScheduler):  # type: ignore[misc]
         self.dynamic_sd_lookup = (
             [self.num_spec_tokens] * (most + 1) if self.num_spec_tokens else None
         )
-        self._vocabulary: Vocabulary = vocabulary_of(tokenizer, markers, ends)
+        self._vocabulary: Vocabulary = vocabulary_of(tokenizer, markers, ends, size)
         self._encode: Encode = lambda text: tokenizer.encode(text, add_special_tokens=False)
         self._width = words(size)
         self._kept: OrderedDict[bytes, Constrainer] = OrderedDict()
+        self._kept_bytes = 0
         self._free: dict[str, Copies] = {}
 
     def add_request(self, request: Request) -> None:
@@ -125,29 +151,35 @@ class Scheduler(VllmScheduler):  # type: ignore[misc]
         extra = request.sampling_params.extra_args if request.sampling_params else None
         if extra and CONSTRAINT in extra and request.request_id not in self.requests:
             constrained = StructuredOutputRequest(params=None)
-            constrained.grammar = self._grammar(*extra[CONSTRAINT], copying=BIASES not in extra)
+            # Taken out: it may have megabytes, and is sent on to every worker otherwise.
+            constraint = extra.pop(CONSTRAINT)
+            constrained.grammar = self._grammar(*constraint, copying=BIASES not in extra)
             request.structured_output_request = constrained
             request.status = RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
         super().add_request(request)
 
     def update_draft_token_ids(self, draft_token_ids: DraftTokenIds) -> None:
-        """Draft for each request what its constraint forces next."""
+        """Draft for each request what its constraint forces next, or what is likely."""
+        # All running requests fit into a step, so that drafts don't make anybody wait.
+        share = self.max_num_scheduled_tokens // max(1, len(self.running))
+        most = min(self.num_spec_tokens, max(0, share - 1))
         for request_id in draft_token_ids.req_ids:
             request = self.requests.get(request_id)
             if request is None or request.is_finished():
                 continue
-            request.spec_token_ids = [] if request.is_prefill_chunk else self._drafts(request)
+            unready = request.is_prefill_chunk or most == 0
+            request.spec_token_ids = [] if unready else self._drafts(request, most)
 
-    def _drafts(self, request: Request) -> list[int]:
+    def _drafts(self, request: Request, most: int) -> list[int]:
         held = request.structured_output_request
         if held is None:
-            return self._copied(request)
+            return self._copied(request, most)
         grammar = held.grammar
         if not isinstance(grammar, Grammar):
             return []
-        return grammar.drafts(request.all_token_ids, self.num_spec_tokens)
+        return grammar.drafts(request.all_token_ids, most)
 
-    def _copied(self, request: Request) -> list[int]:
+    def _copied(self, request: Request, most: int) -> list[int]:
         """Return likely text of a reply without constraint."""
         biased = BIASES in ((request.sampling_params and request.sampling_params.extra_args) or ())
         if biased or not self._copying:
@@ -157,7 +189,7 @@ class Scheduler(VllmScheduler):  # type: ignore[misc]
             for ended in self._free.keys() - self.requests.keys():
                 del self._free[ended]
             copies = self._free[request.request_id] = Copies(self.num_spec_tokens)
-        return copies.propose(request.all_token_ids, lambda draft: draft)
+        return copies.propose(request.all_token_ids, most, lambda draft: draft)
 
     def _grammar(
         self,
@@ -172,19 +204,22 @@ class Scheduler(VllmScheduler):  # type: ignore[misc]
             think = ThinkBudget(budget[0], budget[1], tuple(budget[2])) if budget else None
             copies = Copies(self.num_spec_tokens) if self._copying and copying else None
             return Grammar(Decoder(self._constrainer(key, automaton), think, start), copies)
-        except (ValueError, TypeError, IndexError) as fault:
+        except Exception as fault:  # noqa: BLE001 - becomes this request's own error
             broken: Future[StructuredOutputGrammar] = Future()
             broken.set_exception(fault)
             return broken
 
     def _constrainer(self, key: bytes, packed: bytes) -> Constrainer:
         """Return what all replies under one automaton share."""
-        kept = self._kept.pop(key, None)
+        kept = self._kept.get(key)
         if kept is None:
             kept = Constrainer(unpacked(packed), self._vocabulary, self._width, self._encode)
-        self._kept[key] = kept
-        if len(self._kept) > KEPT_AUTOMATA:
-            self._kept.popitem(last=False)
+            self._kept[key] = kept
+            self._kept_bytes += kept.automaton.table.nbytes
+        self._kept.move_to_end(key)
+        while len(self._kept) > KEPT_AUTOMATA or self._kept_bytes > KEPT_BYTES:
+            _, oldest = self._kept.popitem(last=False)
+            self._kept_bytes -= oldest.automaton.table.nbytes
         return kept
 
 

@@ -46,8 +46,8 @@ async def start(settings: Settings, model: str | Path) -> tuple["VllmEngine", Sc
     llm = AsyncLLM.from_engine_args(arguments(settings, str(model), markers))
     await llm.collective_rpc("honour_biases")
     await warmed
-    generation = llm.model_config.try_get_generation_config()
-    vocabulary = vocabulary_of(tokenizer, markers, end_tokens(generation))
+    ends = end_tokens(llm.model_config.try_get_generation_config())
+    vocabulary = vocabulary_of(tokenizer, markers, ends, llm.model_config.get_vocab_size())
     scaffold = Scaffold(
         prompter, vocabulary, llm.model_config.max_model_len, think_budget=settings.think_budget
     )
