@@ -19,12 +19,16 @@ def _check(expression: str) -> str:
 Condition = Annotated[str, AfterValidator(_check)]
 
 
-def holds(condition: str, **known: Any) -> bool:
-    """Tell whether a condition is true of what is known; what can't be compared isn't."""
+def judged(condition: str, **known: Any) -> bool | None:
+    """Tell whether a condition is true of what is known; None where it is neither true nor false.
+
+    It isn't where something is missing, or where things of two kinds are compared.
+    """
     try:
-        return jmespath.search(condition, known) is True
-    except JMESPathError:
-        return False
+        said = jmespath.search(condition, known)
+    except (JMESPathError, TypeError):
+        return None
+    return said if isinstance(said, bool) else None
 
 
 def filled(template: Any, arguments: Mapping[str, Any]) -> Any:

@@ -62,7 +62,7 @@ class BulkheadPolicy(Policy):
 
 
 class RatePolicy(Policy):
-    """How many attempts reach an upstream in how long."""
+    """How many attempts of a tool are made in how long."""
 
     calls: int = Field(ge=1)
     per: Seconds = 1.0

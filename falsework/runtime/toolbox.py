@@ -26,6 +26,7 @@ from falsework.runtime.policies import EffectClass, ToolPolicy
 from falsework.runtime.runs import Run
 from falsework.runtime.tools import ServerTool
 from falsework.runtime.toolsfile import BadToolsFile
+from falsework.runtime.unforeseen import log_unforeseen
 from falsework.runtime.upstreams import Upstream
 
 DESCRIBE_SECONDS = 10
@@ -51,6 +52,7 @@ class Toolbox:
         self.tools: dict[str, ServerTool] = {}
         self.servers: dict[str, McpServer] = {}
         self.upstreams: dict[str, Upstream] = {}
+        self.closed = False
         self._folder = folder
         self._stack = stack
         self.guests = Guests(file.request_servers, servers)
@@ -93,19 +95,31 @@ class Toolbox:
     async def finish(self, work: Callable[[], Awaitable[Outcome]]) -> Outcome:
         """Run something to its end, whoever stops waiting for it."""
         ends: list[Outcome] = []
+        failures: list[Exception] = [Fault("cancelled", "The server is shutting down.")]
         over = anyio.Event()
 
         async def run() -> None:
             try:
                 ends.append(await work())
+            except Exception as fault:  # noqa: BLE001 - its waiter's matter, not other calls'
+                log_unforeseen("work failed", fault)
+                failures.append(fault)
             finally:
                 over.set()
 
+        if not self.alive:
+            raise failures[0]
         self._finishing.start_soon(run)
         await over.wait()
         if not ends:
-            raise Fault("cancelled", "The server is shutting down.")
+            raise failures[-1]
         return ends[0]
+
+    @property
+    def alive(self) -> bool:
+        """Whether calls can be run: nothing that they need has ended."""
+        owners = (self._servers, self._finishing)
+        return not self.closed and not any(one.cancel_scope.cancel_called for one in owners)
 
     async def add_server(self, name: str, entry: ServerEntry) -> None:
         """Take an MCP server in, and its listed tools."""
@@ -215,8 +229,11 @@ async def opened(file: ToolsFile = NO_TOOLS, folder: Path = Path()) -> AsyncGene
                 await toolbox.fill()
             except BadToolsFile as fault:
                 bad = fault
-            if bad is None:
-                yield toolbox
+            try:
+                if bad is None:
+                    yield toolbox
+            finally:
+                toolbox.closed = True
             finishing.cancel_scope.deadline = anyio.current_time() + FINISH_SECONDS
         servers.cancel_scope.cancel()
     if bad:
