@@ -207,7 +207,7 @@ async def test_a_write_that_hung_and_is_seen_to_be_done_is_done() -> None:
     outcome = await verifying(hangs, says({"version": 2}))
 
     assert (outcome.ok, outcome.effect) == (True, "applied")
-    assert outcome.seconds < 0.3
+    assert outcome.seconds < 2
 
 
 @pytest.mark.parametrize(

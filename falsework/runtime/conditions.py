@@ -1,6 +1,7 @@
 """Conditions and templates in the tools file: JMESPath, and `{argument}`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from string import Formatter
 from typing import Annotated, Any
 
 import jmespath
@@ -29,6 +30,17 @@ def judged(condition: str, **known: Any) -> bool | None:
     except (JMESPathError, TypeError):
         return None
     return said if isinstance(said, bool) else None
+
+
+def placeholders(template: Any) -> Iterator[str]:
+    """Yield the names that a template's `{name}` stand for; raise ValueError."""
+    if isinstance(template, Mapping):
+        template = [*template.values()]
+    if isinstance(template, list):
+        for each in template:
+            yield from placeholders(each)
+    if isinstance(template, str):
+        yield from (name for _, name, _, _ in Formatter().parse(template) if name is not None)
 
 
 def filled(template: Any, arguments: Mapping[str, Any]) -> Any:

@@ -23,7 +23,7 @@ from falsework.runtime.entries import NO_PARAMETERS, ToolEntry
 from falsework.runtime.executors.base import Described, Executor
 from falsework.runtime.faults import RAISED, Effect, Fault, doubtful
 from falsework.runtime.outcomes import Outcome, canonical
-from falsework.runtime.policies import WRITING, EffectClass, Fallback
+from falsework.runtime.policies import WRITING, EffectClass, Fallback, by_effect
 from falsework.runtime.unforeseen import log_unforeseen
 from falsework.runtime.upstreams import Upstream
 from falsework.runtime.verification import Ask, verified
@@ -70,7 +70,7 @@ class ServerTool:
         others: "Mapping[str, ServerTool]",
     ) -> None:
         """`others` are all tools by name, for fallbacks and verification."""
-        self.entry = entry.model_copy(update={"effect": effect})
+        self.entry = entry.model_copy(update=by_effect(entry, effect))
         self.name = entry.name
         self.kind = entry.kind
         self.executor = executor
@@ -92,8 +92,7 @@ class ServerTool:
     @property
     def finishes(self) -> bool:
         """Whether a call goes on when the client has left."""
-        on_cancel = self.entry.on_cancel
-        return self.writes if on_cancel is None else on_cancel == "finish"
+        return self.entry.on_cancel == "finish"
 
     async def describe(self) -> None:
         """Learn what the file doesn't say from the upstream; raise a Fault where that fails."""
