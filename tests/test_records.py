@@ -5,10 +5,12 @@ from pathlib import Path
 
 import anyio
 import pytest
+import sqlalchemy as sql
 from asking import Json
 from databases import postgresql, programs
 from faulty import http_tool
 from houses import SETTINGS, calls, scaffold_of
+from sqlalchemy.exc import SQLAlchemyError
 from toolhouses import an_upstream, house_of
 from visiting import client, sent
 
@@ -96,6 +98,16 @@ async def test_the_calls_of_a_run_are_remembered(records: Records) -> None:
 
     assert known == {("save", '{"id":1}'): DONE, ("look", "{}"): failed}
     assert await records.outcomes("run_2") == {}
+
+
+async def test_what_a_database_complains_of_does_not_tell_what_was_asked(records: Records) -> None:
+    async with records._engine.begin() as connection:
+        await connection.execute(sql.text("DROP TABLE falsework_outcomes"))
+
+    with pytest.raises(SQLAlchemyError) as caught:
+        await records.record("run_1", '{"token":"hunter2"}', DONE)
+
+    assert "hunter2" not in str(caught.value)
 
 
 async def test_what_a_process_left_open_is_ended_by_the_next_of_its_kind_alone(url: str) -> None:

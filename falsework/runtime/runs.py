@@ -16,14 +16,17 @@ import anyio
 from falsework.runtime import telemetry
 from falsework.runtime.counts import UNKNOWN, count
 from falsework.runtime.deadlines import Deadline
-from falsework.runtime.faults import Fault
+from falsework.runtime.faults import Effect, Fault
 from falsework.runtime.outcomes import Outcome, canonical
 from falsework.runtime.policies import RequestPolicy
 from falsework.runtime.tools import Asked, Circumstances, ServerTool
+from falsework.runtime.unforeseen import log_unforeseen
 
 Record = Callable[[Outcome], Awaitable[None]]
 
 QUARTER = 0.25
+
+NOT_RECORDED = Fault("internal", "The call couldn't be recorded, so it wasn't made.")
 
 AGAIN = "The same call was made before; this is what became of it."
 
@@ -145,23 +148,37 @@ class Run:
             self._key(asked),
             self.headers,
             approved,
-            self._got_wrong(asked.name),
+            repairs=self._got_wrong(asked.name),
         )
 
         async def work() -> Outcome:
             over = anyio.Event()
             self._unfinished.add(over)
             try:
-                if tool.writes:
-                    await self.record(_begun(asked))
-                outcome = self.memory[identity] = await tool.call(asked, under)
-                await self.record(outcome)
+                return await self._recorded(tool, asked, under)
             finally:
                 self._unfinished.discard(over)
                 over.set()
+
+        try:
+            return await (self.finish(work) if tool.finishes else work())
+        except Fault as fault:  # the server is shutting down
+            effect: Effect = "unknown" if tool.writes else "none"
+            outcome = Outcome(asked.id, asked.name, asked.arguments, fault=fault, effect=effect)
+            count(outcome, tool.labels)
             return outcome
 
-        return await (self.finish(work) if tool.finishes else work())
+    async def _recorded(self, tool: ServerTool, asked: Asked, under: Circumstances) -> Outcome:
+        """Call a tool; a write isn't begun unless that is on record."""
+        outcome = Outcome(asked.id, asked.name, asked.arguments, fault=NOT_RECORDED)
+        try:
+            if tool.writes:
+                await self.record(_begun(asked))
+            outcome = self.memory[self.identity(asked)] = await tool.call(asked, under)
+            await self.record(outcome)
+        except Exception as fault:  # noqa: BLE001 - the database's: a call fails by its outcome
+            log_unforeseen(telemetry.UNRECORDED_LINE, fault, tool=asked.name)
+        return outcome
 
     async def settle(self) -> None:
         """Return once nothing runs any more, what outlives its client included."""
@@ -175,7 +192,8 @@ class Run:
         if self._started >= self._most_calls():
             self._stop("max_tool_calls")
             return Fault("not_allowed", "No more tool calls are allowed in this request.")
-        done = {outcome.tool for outcome in (*self.executed, *self.memory.values()) if outcome.ok}
+        known = (*self.executed, *self.memory.values())
+        done = {one.tool for one in known if one.ok and one.fallback != "value"}
         missing = [name for name in tool.entry.requires if name not in done | self.done_before]
         if missing:
             message = f"'{missing[0]}' has to succeed first."
@@ -222,7 +240,7 @@ class Run:
         """Return what makes this call the same call when the whole request is sent again."""
         name, arguments = self.identity(asked)
         return hmac.new(
-            self.id.encode(), f"{name}\n{arguments}".encode(), hashlib.sha256
+            self.id.encode(), f"{name}\n{arguments}".encode(errors="replace"), hashlib.sha256
         ).hexdigest()
 
     def told(self) -> dict[str, Any]:

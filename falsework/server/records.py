@@ -96,7 +96,10 @@ class Records:
         address = sql.make_url(url)
         if address.drivername not in DRIVERS:
             raise BadSetting("database: should begin with sqlite:// or postgresql://")
-        engine = create_async_engine(address.set(drivername=DRIVERS[address.drivername]))
+        engine = create_async_engine(
+            address.set(drivername=DRIVERS[address.drivername]),
+            hide_parameters=True,  # errors are logged, requests aren't
+        )
         made = cls(engine, instance)
         try:
             if address.drivername == "sqlite" and address.database:
