@@ -1,6 +1,9 @@
 """What is kept in the database, in SQLite and in a real PostgreSQL alike."""
 
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -14,6 +17,7 @@ from visiting import client, sent
 
 from falsework.runtime.faults import Fault
 from falsework.runtime.outcomes import Outcome
+from falsework.server import records as kept
 from falsework.server.records import Records
 from falsework.server.settings import BadSetting
 from falsework.server.turns import Scaffold
@@ -117,6 +121,124 @@ async def test_what_a_process_left_open_is_ended_by_the_next_of_its_kind_alone(u
     assert (ended.body["status"], ended.running) == ("failed", False)
     assert ended.body["output"] == [{"status": "incomplete"}]
     assert (key.running, key.run_id) == (False, "run_1")
+
+
+async def test_a_key_that_is_free_again_is_taken_up_by_one_of_many(records: Records) -> None:
+    await records.begin("one", "freed", "hash", "run_1")
+    assert not await records.take_up("one", "freed"), "it is still running"
+    await records.end("one", "freed", None)
+    won: list[bool] = []
+
+    async def take() -> None:
+        won.append(await records.take_up("one", "freed"))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(take)
+
+    assert sum(won) == 1
+
+
+async def test_what_a_server_left_that_is_no_longer_seen_is_ended_by_another(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = await Records.opened(url, "gone")
+    await gone.keep("one", {**BODY, "id": "resp_gone"}, [], [], running=True)
+    await gone.begin("one", "gone", "hash", "run_1")
+    other = await Records.opened(url, "other")
+    await other.tidy()
+    before = await other.response("one", "resp_gone")
+    monkeypatch.setattr(kept, "LEASE_SECONDS", 0.05)
+    await anyio.sleep(0.1)
+    await other.tidy()
+    after = await other.response("one", "resp_gone")
+    taken = await other.take_up("one", "gone")
+    await gone.end("one", "gone", {"json": "too late"})
+    key = await other.begin("one", "gone", "hash", "run_2")
+    for each in (gone, other):
+        await each.close()
+
+    assert before is not None
+    assert after is not None
+    assert key is not None
+    assert (before.running, after.running, after.body["status"]) == (True, False, "failed")
+    assert (taken, key.running, key.reply) == (True, True, None)
+
+
+async def test_a_server_that_lives_keeps_what_it_is_doing(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(kept, "LEASE_SECONDS", 0.1)
+    await records.begin("one", "kept", "hash", "run_1")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(records.attend)
+        await anyio.sleep(0.3)
+        tasks.cancel_scope.cancel()
+    key = await records.begin("one", "kept", "hash", "run_2")
+
+    assert key is not None
+    assert key.running
+
+
+async def test_what_is_old_is_forgotten_while_the_server_runs(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await records.begin("one", "old", "hash", "run_old", -1)
+    await records.record("run_old", "{}", DONE)
+    await records.tidy()
+    running = await records.begin("one", "old", "hash", "run_2")
+    await records.end("one", "old", {"json": {}}, -1)
+    await records.keep("one", {**BODY, "id": "resp_old"}, [], [], running=False)
+    monkeypatch.setattr(kept, "KEPT_SECONDS", -1)
+    await records.tidy()
+
+    assert running is not None, "what still runs is never forgotten"
+    assert await records.begin("one", "old", "hash", "run_3") is None
+    assert await records.outcomes("run_old") == {}
+    assert await records.response("one", "resp_old") is None
+
+
+async def test_with_a_response_its_copies_are_deleted(records: Records) -> None:
+    await records.begin("one", "copied", "hash", "run_copied")
+    await records.record("run_copied", "{}", DONE)
+    await records.keep("one", {**BODY, "id": "resp_copied"}, [], [], running=False)
+    await records.end("one", "copied", {"json": BODY}, response_id="resp_copied")
+    assert not await records.delete("two", "resp_copied")
+    assert await records.outcomes("run_copied")
+    assert await records.delete("one", "resp_copied")
+    key = await records.begin("one", "copied", "hash", "run_2")
+
+    assert key is not None
+    assert key.reply == kept.DELETED
+    assert await records.outcomes("run_copied") == {}
+
+
+async def test_a_call_is_remembered_whatever_its_id_and_arguments(records: Records) -> None:
+    odd = replace(DONE, call_id="mcpr_" + "x" * 80, arguments="\x00\ud800")
+    await records.record("run_odd", "\x00\ud800", odd)
+
+    assert await records.outcomes("run_odd") == {("save", "\x00\ud800"): odd}
+
+
+async def test_the_latest_request_with_a_body_is_found(records: Records) -> None:
+    for key in ("sdk_1", "sdk_2", "other"):
+        await records.begin("one", key, "a_hash", "run_1")
+
+    assert await records.latest("one", "a_hash", "sdk_") == "sdk_2"
+    assert await records.latest("two", "a_hash", "sdk_") is None
+
+
+async def test_a_database_of_an_earlier_version_is_given_what_it_lacks(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "old.db")) as database:
+        database.execute(
+            "create table falsework_requests (owner, key, body_hash, run_id, instance, created, "
+            "running, reply, primary key (owner, key))"
+        )
+    records = await Records.opened(f"sqlite:///{tmp_path}/old.db", "here")
+    await records.begin("one", "key", "hash", "run_1")
+    await records.end("one", "key", {"json": {}}, response_id="resp_1")
+    await records.close()
 
 
 @pytest.mark.parametrize(

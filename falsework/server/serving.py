@@ -104,8 +104,8 @@ async def serve(settings: Settings, model_path: Path | str, announce: Announce) 
 
     tools = (read(Path(settings.tools)), Path(settings.tools).parent) if settings.tools else ()
     configure(settings.log_level)
-    await (await Records.opened(database(settings), instance(settings))).close()
     with closing(bind(settings)) as port:
+        await (await Records.opened(database(settings), instance(settings))).close()
         with _interruptible():
             engine, scaffold = await start(settings, model_path)
         try:

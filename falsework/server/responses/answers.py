@@ -1,7 +1,7 @@
 """Responses: made, kept, taken up again, told to whoever asks for them."""
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 
 import anyio
 
@@ -50,21 +50,20 @@ class Answers:
         logprobs = want.question.sampling.logprobs is not None
         speech = Speech(response, want.served.labels, logprobs=logprobs)
 
-        async def record(outcome: Outcome) -> None:
-            identity = run.identity(Asked(outcome.call_id, outcome.tool, outcome.arguments))
-            await self._records.record(run.id, identity[1], outcome)
-
         run = self._toolbox.run(
-            claim.run_id, seconds, want.served.guests, principal=owner, memory=claim.memory,
-            record=record,
+            claim.run_id, seconds, want.served.guests, principal=owner,
             max_tool_calls=request.max_tool_calls,
             done_before=succeeded(before, frozenset(self._toolbox.tools)),
         )  # fmt: skip
-        claim.settle = run.settle
+        claim.take(run)
         watch = Watch(request.model, "responses", bool(request.stream))
         live = Live(owner, response, items, history, speech, run, watch, want, approvals(history))
         if request.background:
             response.status = "queued"
+        if request.store is False:
+            claim.briefly()
+        else:
+            claim.response_id = response.id
         await self._keep(live, running=True)
         self._live[response.id] = live
         return live
@@ -99,9 +98,9 @@ class Answers:
                 pass
         return live.response.body()
 
-    async def in_background(self, live: Live) -> None:
-        """Make the response for nobody yet."""
-        with live.scope:
+    async def in_background(self, live: Live, seat: ExitStack) -> None:
+        """Make the response for nobody yet; it holds its seat until it is made."""
+        with seat, live.scope:
             try:
                 await self.whole(live)
             except Refusal:
