@@ -214,6 +214,19 @@ async def test_with_a_response_its_copies_are_deleted(records: Records) -> None:
     assert await records.outcomes("run_copied") == {}
 
 
+async def test_of_a_response_that_is_deleted_while_it_is_made_nothing_is_kept(
+    records: Records,
+) -> None:
+    await records.begin("one", "meanwhile", "hash", "run_1")
+    await records.keep("one", {**BODY, "id": "resp_meanwhile"}, [], [], running=True)
+    await records.delete("one", "resp_meanwhile")
+    await records.end("one", "meanwhile", {"json": BODY}, response_id="resp_meanwhile")
+    key = await records.begin("one", "meanwhile", "hash", "run_2")
+
+    assert key is not None
+    assert key.reply == kept.DELETED
+
+
 async def test_a_call_is_remembered_whatever_its_id_and_arguments(records: Records) -> None:
     odd = replace(DONE, call_id="mcpr_" + "x" * 80, arguments="\x00\ud800")
     await records.record("run_odd", "\x00\ud800", odd)
@@ -237,7 +250,7 @@ async def test_a_database_of_an_earlier_version_is_given_what_it_lacks(tmp_path:
         )
     records = await Records.opened(f"sqlite:///{tmp_path}/old.db", "here")
     await records.begin("one", "key", "hash", "run_1")
-    await records.end("one", "key", {"json": {}}, response_id="resp_1")
+    await records.end("one", "key", {"json": {}})
     await records.close()
 
 

@@ -14,8 +14,8 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from falsework.runtime.faults import Fault
 from falsework.runtime.outcomes import Outcome
+from falsework.server.rows import interrupted, known, told
 from falsework.server.settings import BadSetting
 from falsework.server.tables import DRIVERS, INSERTS, instances, make, outcomes, requests, responses
 
@@ -170,9 +170,16 @@ class Records:
         self, owner: str, key: str, reply: Json | None, seconds: float = KEY_SECONDS,
         response_id: str | None = None,
     ) -> None:  # fmt: skip
-        """Keep the reply under its key for so long; None where there is none to give again."""
+        """Keep the reply under its key for so long; None where there is none to give again.
+
+        Of a response that was deleted meanwhile nothing is kept.
+        """
         mine = _named(owner, key) & (requests.c.instance == self._instance)
-        kept = json.dumps(reply) if reply is not None else None
+        kept: Any = json.dumps(reply) if reply is not None else None
+        if response_id:
+            there = (responses.c.id == response_id) & (responses.c.owner == owner)
+            given = (sql.exists().where(there), sql.literal(kept, sql.Text))
+            kept = sql.case(given, else_=json.dumps(DELETED))
         values = {"running": False, "reply": kept, "response_id": response_id,
                   "expires": time.time() + seconds}  # fmt: skip
         await self._settle(mine, values)
@@ -188,18 +195,10 @@ class Records:
 
     async def record(self, run_id: str, canonical: str, outcome: Outcome) -> None:
         """Keep the outcome of a call."""
-        fault = outcome.fault
-        told = {
-            "call_id": outcome.call_id, "canonical": canonical,
-            "value": outcome.value, "effect": outcome.effect, "attempts": outcome.attempts,
-            "arguments": outcome.arguments, "degraded": outcome.degraded,
-            "fallback": outcome.fallback, "seconds": outcome.seconds,
-            "fault": [fault.kind, fault.message] if fault else None,
-        }  # fmt: skip
         # Ids may be the client's, of any length; text of any kind is safe as escaped JSON alone.
         name = hashlib.sha256(outcome.call_id.encode()).hexdigest()
         values = {"created": time.time(), "tool": outcome.tool, "canonical": "",
-                  "outcome": json.dumps(told)}  # fmt: skip
+                  "outcome": told(outcome, canonical)}  # fmt: skip
         await self._upsert(outcomes, {"run_id": run_id, "call_id": name}, values)
 
     async def outcomes(self, run_id: str) -> dict[tuple[str, str], Outcome]:
@@ -207,7 +206,7 @@ class Records:
         where = sql.select(outcomes).where(outcomes.c.run_id == run_id)
         async with self._engine.connect() as connection:
             rows = (await connection.execute(where.order_by(outcomes.c.created))).all()
-        return dict(_known(row) for row in rows)
+        return dict(known(row) for row in rows)
 
     async def tidy(self, *, restarted: bool = False) -> None:
         """Tell that this server lives, end what those left open that don't, forget what is old.
@@ -260,21 +259,6 @@ async def _end_others(connection: AsyncConnection, alive: sql.Select[Any]) -> No
     await connection.execute(sql.update(requests).where(left).values(running=False))
     left = responses.c.running & responses.c.instance.not_in(alive)
     for row in (await connection.execute(sql.select(responses).where(left))).all():
-        ended = json.dumps(_interrupted(json.loads(row.body)))
+        ended = json.dumps(interrupted(json.loads(row.body)))
         query = sql.update(responses).where(responses.c.id == row.id)
         await connection.execute(query.values(running=False, body=ended))
-
-
-def _interrupted(body: Json) -> Json:
-    message = "The server ended before the response did; what was done is in the output."
-    error = {"code": "server_error", "message": message}
-    output = [{**item, "status": "incomplete"} if item.get("status") == "in_progress" else item
-              for item in body["output"]]  # fmt: skip
-    return {**body, "status": "failed", "error": error, "output": output}
-
-
-def _known(row: Any) -> tuple[tuple[str, str], Outcome]:
-    told = {"call_id": row.call_id, "canonical": row.canonical, **json.loads(row.outcome)}
-    identity = (row.tool, told.pop("canonical"))
-    fault = Fault(*told.pop("fault")) if told["fault"] else told.pop("fault")
-    return identity, Outcome(tool=row.tool, fault=fault, **told)

@@ -90,10 +90,10 @@ class Routes:
             if asked.background:
                 return await self._in_background(request, live, claim)
             if asked.stream:
-                told = _kept(self._answers.told(live), claim, stack.pop_all(), live)
+                told = _kept(self._answers.told(live), claim, stack.pop_all())
                 return await open_stream(request, told)
             reply = await unless_gone(request, self._answers.whole(live))
-            claim.reply = DELETED if live.deleted else {"json": reply}
+            claim.reply = {"json": reply}
             return JSONResponse(reply)
 
     async def _in_background(self, request: Request, live: Live, claim: Claim) -> Response:
@@ -193,7 +193,7 @@ def owner_of(request: Request) -> str:
 
 
 async def _kept(
-    chunks: AsyncGenerator[Json], claim: Claim, stack: AsyncExitStack, live: Live | None = None
+    chunks: AsyncGenerator[Json], claim: Claim, stack: AsyncExitStack
 ) -> AsyncGenerator[Json]:
     """Pass a stream on; once it is complete, it is what the claim's request got."""
     said: list[Json] = []
@@ -201,7 +201,7 @@ async def _kept(
         async for chunk in chunks:
             said.append(chunk)
             yield chunk
-        claim.reply = DELETED if live and live.deleted else {"events": said}
+        claim.reply = {"events": said}
 
 
 async def _again(events: Sequence[Json]) -> AsyncGenerator[Json]:
