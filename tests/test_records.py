@@ -60,6 +60,31 @@ async def test_a_response_is_found_by_its_owner_alone(records: Records) -> None:
     assert await records.delete("one", "resp_1")
 
 
+async def test_a_response_that_was_deleted_is_not_kept_again(records: Records) -> None:
+    await records.keep("one", BODY, [], [], running=True)
+    await records.delete("one", "resp_1")
+    await records.change("one", BODY, [], running=False)
+
+    assert await records.response("one", "resp_1") is None
+
+
+async def test_an_approval_is_taken_by_one_run_of_many(records: Records) -> None:
+    await records.ask_approval("one", "mcpr_1", "seal")
+    by: list[str | None] = []
+
+    async def take(number: int) -> None:
+        by.append(await records.take_approval("one", "mcpr_1", "seal", f"run_{number}"))
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(20):
+            tasks.start_soon(take, number)
+
+    assert len(set(by)) == 1
+    assert await records.take_approval("one", "mcpr_1", "seal", "run_20") == by[0]
+    assert await records.take_approval("one", "mcpr_1", "broken", "run_20") is None
+    assert await records.take_approval("two", "mcpr_1", "seal", "run_20") is None
+
+
 async def test_a_key_is_claimed_by_one_of_many(records: Records) -> None:
     won: list[bool] = []
 

@@ -56,6 +56,15 @@ _outcomes = sql.Table(
     sql.Column("canonical", sql.Text, nullable=False),
     sql.Column("outcome", sql.Text, nullable=False),
 )
+_approvals = sql.Table(
+    "falsework_approvals",
+    _tables,
+    sql.Column("owner", sql.String(64), primary_key=True),
+    sql.Column("id", sql.String(64), primary_key=True),
+    sql.Column("seal", sql.String(64), nullable=False),
+    sql.Column("created", sql.Float, nullable=False),
+    sql.Column("run_id", sql.String(64)),
+)
 
 DRIVERS: Mapping[str, str] = {"postgresql": "postgresql+asyncpg", "sqlite": "sqlite+aiosqlite"}
 INSERTS: Mapping[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
@@ -63,7 +72,7 @@ INSERTS: Mapping[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.
 
 @dataclass(frozen=True)
 class StoredResponse:
-    """A response as it is kept; `history` are the items of the conversation, this one included."""
+    """A response as it is kept; `history` are the conversation's items before its output."""
 
     body: Json
     input: list[Json]
@@ -96,7 +105,9 @@ class Records:
         address = sql.make_url(url)
         if address.drivername not in DRIVERS:
             raise BadSetting("database: should begin with sqlite:// or postgresql://")
-        engine = create_async_engine(address.set(drivername=DRIVERS[address.drivername]))
+        engine = create_async_engine(
+            address.set(drivername=DRIVERS[address.drivername]), hide_parameters=True
+        )
         made = cls(engine, instance)
         try:
             if address.drivername == "sqlite" and address.database:
@@ -122,13 +133,22 @@ class Records:
         self, owner: str, body: Json, asked: Sequence[Json], history: Sequence[Json],
         events: Sequence[Json] = (), *, running: bool,
     ) -> None:  # fmt: skip
-        """Keep a response, or what it has become."""
+        """Keep a response."""
         values = {
             "owner": owner, "instance": self._instance, "created": time.time(), "running": running,
             "body": json.dumps(body), "input": json.dumps(list(asked)),
             "history": json.dumps(list(history)), "events": json.dumps(list(events)),
         }  # fmt: skip
         await self._upsert(_responses, {"id": body["id"]}, values)
+
+    async def change(
+        self, owner: str, body: Json, events: Sequence[Json], *, running: bool
+    ) -> None:
+        """Keep what a response has become; one that was deleted stays so."""
+        where = (_responses.c.id == body["id"]) & (_responses.c.owner == owner)
+        values = {"running": running, "body": json.dumps(body), "events": json.dumps(list(events))}
+        async with self._engine.begin() as connection:
+            await connection.execute(sql.update(_responses).where(where).values(values))
 
     async def response(self, owner: str, response_id: str) -> StoredResponse | None:
         """Return a response of this owner."""
@@ -193,6 +213,23 @@ class Records:
             rows = (await connection.execute(where.order_by(_outcomes.c.created))).all()
         return {(row.tool, row.canonical): _outcome(row) for row in rows}
 
+    async def ask_approval(self, owner: str, request_id: str, seal: str) -> None:
+        """Keep that a call waits for approval; `seal` tells whether it is still the same call."""
+        values = {"seal": seal, "created": time.time()}
+        await self._upsert(_approvals, {"owner": owner, "id": request_id}, values)
+
+    async def take_approval(
+        self, owner: str, request_id: str, seal: str, run_id: str
+    ) -> str | None:
+        """Answer a request for approval, once; return the run that did, None for no such call."""
+        asked = _approvals.c
+        where = (asked.owner == owner) & (asked.id == request_id) & (asked.seal == seal)
+        free = where & asked.run_id.is_(None)
+        async with self._engine.begin() as connection:
+            await connection.execute(sql.update(_approvals).where(free).values(run_id=run_id))
+            taken = await connection.execute(sql.select(asked.run_id).where(where))
+            return taken.scalar_one_or_none()
+
     async def _one(self, query: Any) -> Any:
         async with self._engine.connect() as connection:
             return (await connection.execute(query)).one_or_none()
@@ -213,7 +250,7 @@ class Records:
         """Forget what is old, and tell what was running when the process ended."""
         oldest = time.time() - KEPT_SECONDS
         async with self._engine.begin() as connection:
-            for table in (_responses, _requests, _outcomes):
+            for table in (_responses, _requests, _outcomes, _approvals):
                 await connection.execute(sql.delete(table).where(table.c.created < oldest))
             mine = (_requests.c.instance == self._instance) & _requests.c.running
             await connection.execute(sql.update(_requests).where(mine).values(running=False))

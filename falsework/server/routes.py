@@ -96,7 +96,7 @@ class Routes:
                 return await open_stream(request, self._answers.events(owner, live.response.id, -1))
             if asked.stream:
                 told = _kept(self._answers.told(live), claim, stack.pop_all())
-                return await open_stream(request, told)
+                return await open_stream(request, told, live.fail)
             reply = await unless_gone(request, self._answers.whole(live))
             claim.reply = {"json": reply}
             return JSONResponse(reply)
