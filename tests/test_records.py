@@ -1,7 +1,6 @@
 """What is kept in the database, in SQLite and in a real PostgreSQL alike."""
 
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,6 @@ from pathlib import Path
 import anyio
 import pytest
 from asking import Json
-from databases import postgresql, programs
 from faulty import http_tool
 from houses import SETTINGS, calls, scaffold_of
 from toolhouses import an_upstream, house_of
@@ -17,8 +15,7 @@ from visiting import client, sent
 
 from falsework.runtime.faults import Fault
 from falsework.runtime.outcomes import Outcome
-from falsework.server import records as kept
-from falsework.server.records import Records
+from falsework.server.records import DELETED, Records
 from falsework.server.settings import BadSetting
 from falsework.server.turns import Scaffold
 
@@ -26,29 +23,6 @@ pytestmark = pytest.mark.anyio
 
 BODY: Json = {"id": "resp_1", "status": "in_progress", "output": [{"status": "in_progress"}]}
 DONE = Outcome("call_1", "save", '{"id":1}', value={"a": "ü"}, effect="applied", attempts=2)
-
-
-@pytest.fixture(scope="session")
-def postgresql_url() -> Iterator[str]:
-    if programs() is None:
-        pytest.skip("PostgreSQL isn't installed here: on Debian, the package postgresql")
-    with postgresql() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/kept.db"
-    kept: str = request.getfixturevalue("postgresql_url")
-    return kept
-
-
-@pytest.fixture
-async def records(url: str, request: pytest.FixtureRequest) -> AsyncIterator[Records]:
-    made = await Records.opened(url, request.node.name)
-    yield made
-    await made.close()
 
 
 async def test_a_response_is_found_by_its_owner_alone(records: Records) -> None:
@@ -62,6 +36,31 @@ async def test_a_response_is_found_by_its_owner_alone(records: Records) -> None:
     assert other is None
     assert not await records.delete("two", "resp_1")
     assert await records.delete("one", "resp_1")
+
+
+async def test_a_response_that_was_deleted_is_not_kept_again(records: Records) -> None:
+    await records.keep("one", BODY, [], [], running=True)
+    await records.delete("one", "resp_1")
+    await records.change("one", BODY, [], running=False)
+
+    assert await records.response("one", "resp_1") is None
+
+
+async def test_an_approval_is_taken_by_one_run_of_many(records: Records) -> None:
+    await records.ask_approval("one", "mcpr_1", "seal")
+    by: list[str | None] = []
+
+    async def take(number: int) -> None:
+        by.append(await records.take_approval("one", "mcpr_1", "seal", f"run_{number}"))
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(20):
+            tasks.start_soon(take, number)
+
+    assert len(set(by)) == 1
+    assert await records.take_approval("one", "mcpr_1", "seal", "run_20") == by[0]
+    assert await records.take_approval("one", "mcpr_1", "broken", "run_20") is None
+    assert await records.take_approval("two", "mcpr_1", "seal", "run_20") is None
 
 
 async def test_a_key_is_claimed_by_one_of_many(records: Records) -> None:
@@ -102,27 +101,6 @@ async def test_the_calls_of_a_run_are_remembered(records: Records) -> None:
     assert await records.outcomes("run_2") == {}
 
 
-async def test_what_a_process_left_open_is_ended_by_the_next_of_its_kind_alone(url: str) -> None:
-    first = await Records.opened(url, "here")
-    await first.keep("one", {**BODY, "id": "resp_open"}, [], [], running=True)
-    await first.begin("one", "open", "hash", "run_1")
-    other = await Records.opened(url, "there")
-    untouched = await other.response("one", "resp_open")
-    second = await Records.opened(url, "here")
-    ended = await second.response("one", "resp_open")
-    key = await second.begin("one", "open", "hash", "run_2")
-    for each in (first, other, second):
-        await each.close()
-
-    assert untouched is not None
-    assert ended is not None
-    assert key is not None
-    assert (untouched.body["status"], untouched.running) == ("in_progress", True)
-    assert (ended.body["status"], ended.running) == ("failed", False)
-    assert ended.body["output"] == [{"status": "incomplete"}]
-    assert (key.running, key.run_id) == (False, "run_1")
-
-
 async def test_a_key_that_is_free_again_is_taken_up_by_one_of_many(records: Records) -> None:
     await records.begin("one", "freed", "hash", "run_1")
     assert not await records.take_up("one", "freed"), "it is still running"
@@ -139,69 +117,9 @@ async def test_a_key_that_is_free_again_is_taken_up_by_one_of_many(records: Reco
     assert sum(won) == 1
 
 
-async def test_what_a_server_left_that_is_no_longer_seen_is_ended_by_another(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gone = await Records.opened(url, "gone")
-    await gone.keep("one", {**BODY, "id": "resp_gone"}, [], [], running=True)
-    await gone.begin("one", "gone", "hash", "run_1")
-    other = await Records.opened(url, "other")
-    await other.tidy()
-    before = await other.response("one", "resp_gone")
-    monkeypatch.setattr(kept, "LEASE_SECONDS", 0.05)
-    await anyio.sleep(0.1)
-    await other.tidy()
-    after = await other.response("one", "resp_gone")
-    taken = await other.take_up("one", "gone")
-    await gone.end("one", "gone", {"json": "too late"})
-    key = await other.begin("one", "gone", "hash", "run_2")
-    for each in (gone, other):
-        await each.close()
-
-    assert before is not None
-    assert after is not None
-    assert key is not None
-    assert (before.running, after.running, after.body["status"]) == (True, False, "failed")
-    assert (taken, key.running, key.reply) == (True, True, None)
-
-
-async def test_a_server_that_lives_keeps_what_it_is_doing(
-    records: Records, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kept, "BEAT_SECONDS", 0.02)
-    monkeypatch.setattr(kept, "LEASE_SECONDS", 0.1)
-    await records.begin("one", "kept", "hash", "run_1")
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(records.attend)
-        await anyio.sleep(0.3)
-        tasks.cancel_scope.cancel()
-    key = await records.begin("one", "kept", "hash", "run_2")
-
-    assert key is not None
-    assert key.running
-
-
-async def test_what_is_old_is_forgotten_while_the_server_runs(
-    records: Records, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await records.begin("one", "old", "hash", "run_old", -1)
-    await records.record("run_old", "{}", DONE)
-    await records.tidy()
-    running = await records.begin("one", "old", "hash", "run_2")
-    await records.end("one", "old", {"json": {}}, -1)
-    await records.keep("one", {**BODY, "id": "resp_old"}, [], [], running=False)
-    monkeypatch.setattr(kept, "KEPT_SECONDS", -1)
-    await records.tidy()
-
-    assert running is not None, "what still runs is never forgotten"
-    assert await records.begin("one", "old", "hash", "run_3") is None
-    assert await records.outcomes("run_old") == {}
-    assert await records.response("one", "resp_old") is None
-
-
 async def test_with_a_response_its_copies_are_deleted(records: Records) -> None:
     await records.begin("one", "copied", "hash", "run_copied")
-    await records.record("run_copied", "{}", DONE)
+    await records.record("run_copied", "{}", DONE, "resp_copied")
     await records.keep("one", {**BODY, "id": "resp_copied"}, [], [], running=False)
     await records.end("one", "copied", {"json": BODY}, response_id="resp_copied")
     assert not await records.delete("two", "resp_copied")
@@ -210,7 +128,7 @@ async def test_with_a_response_its_copies_are_deleted(records: Records) -> None:
     key = await records.begin("one", "copied", "hash", "run_2")
 
     assert key is not None
-    assert key.reply == kept.DELETED
+    assert key.reply == DELETED
     assert await records.outcomes("run_copied") == {}
 
 
@@ -224,7 +142,7 @@ async def test_of_a_response_that_is_deleted_while_it_is_made_nothing_is_kept(
     key = await records.begin("one", "meanwhile", "hash", "run_2")
 
     assert key is not None
-    assert key.reply == kept.DELETED
+    assert key.reply == DELETED
 
 
 async def test_a_call_is_remembered_whatever_its_id_and_arguments(records: Records) -> None:

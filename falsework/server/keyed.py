@@ -16,7 +16,8 @@ from falsework.runtime import telemetry
 from falsework.runtime.outcomes import Outcome
 from falsework.runtime.runs import Run
 from falsework.runtime.tools import Asked
-from falsework.server.records import KEY_SECONDS, Records
+from falsework.server.leases import KEY_SECONDS
+from falsework.server.records import Records
 from falsework.server.refusals import BadRequest, StillRunning
 from falsework.server.replies import Json, new_id
 from falsework.server.streams import unless_gone
@@ -56,8 +57,9 @@ class Claim:
     """How long the reply is kept, and the calls."""
 
     records: Records | None = None
-    """Where calls are kept; None where nobody can ask again."""
+    """Where calls are kept, if they are."""
 
+    keyed: bool = False
     settle: Callable[[], Awaitable[None]] = _at_once
     """Waits for calls that outlive their client, so that who comes again finds them done."""
 
@@ -67,13 +69,15 @@ class Claim:
         async def record(outcome: Outcome) -> None:
             if self.records:
                 asked = Asked(outcome.call_id, outcome.tool, outcome.arguments)
-                await self.records.record(run.id, run.identity(asked)[1], outcome)
+                identity = run.identity(asked)
+                await self.records.record(run.id, identity[1], outcome, self.response_id)
 
         run.memory, run.record, self.settle = self.memory, record, run.settle
 
     def briefly(self) -> None:
-        """Keep only what a retry needs: the client wants nothing stored."""
+        """Keep only what a retry needs, if there can be one: nothing should be stored."""
         self.seconds = min(self.seconds, SDK_SECONDS)
+        self.records = self.records if self.keyed else None
 
 
 class Keys:
@@ -88,7 +92,7 @@ class Keys:
         digest = hashlib.sha256(body).hexdigest()
         key = await self._key(request, owner, digest)
         if key is None:
-            yield Claim(new_id("run_"))
+            yield Claim(new_id("run_"), records=self._records)
             return
         claim = await self._claimed(request, owner, key, digest)
         if claim.replayed:
@@ -129,7 +133,7 @@ class Keys:
         seconds = SDK_SECONDS if key.startswith(SDK_PREFIX) else KEY_SECONDS
         earlier = await self._records.begin(owner, key, digest, run_id, seconds)
         if earlier is None:
-            return Claim(run_id, seconds=seconds, records=self._records)
+            return Claim(run_id, seconds=seconds, records=self._records, keyed=True)
         if not earlier.same_body:
             message = "This Idempotency-Key was used for another request."
             raise BadRequest(message, HEADER, "idempotency_key_reused")
@@ -138,4 +142,4 @@ class Keys:
         if earlier.running or not await self._records.take_up(owner, key):
             return None
         known = await self._records.outcomes(earlier.run_id)
-        return Claim(earlier.run_id, known, seconds=seconds, records=self._records)
+        return Claim(earlier.run_id, known, seconds=seconds, records=self._records, keyed=True)

@@ -12,23 +12,25 @@ import anyio
 import sqlalchemy as sql
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from falsework.runtime.outcomes import Outcome
-from falsework.server.rows import interrupted, known, told
+from falsework.server import leases
+from falsework.server.leases import KEY_SECONDS, tidied
+from falsework.server.rows import known, told
 from falsework.server.settings import BadSetting
-from falsework.server.tables import DRIVERS, INSERTS, instances, make, outcomes, requests, responses
+from falsework.server.tables import (
+    DRIVERS,
+    INSERTS,
+    approvals,
+    instances,
+    make,
+    outcomes,
+    requests,
+    responses,
+)
 
 Json = dict[str, Any]
-
-KEPT_SECONDS = 30 * 86400.0
-
-KEY_SECONDS = 86400.0
-"""How long a key is known by itself."""
-
-BEAT_SECONDS = 5.0
-LEASE_SECONDS = 30.0
-"""A server that wasn't seen for so long has ended, and others end what it left open."""
 
 DELETED: Json = {"deleted": True}
 """Stands for the reply whose response was deleted: the key stays taken."""
@@ -38,7 +40,7 @@ log = structlog.get_logger("falsework")
 
 @dataclass(frozen=True)
 class StoredResponse:
-    """A response as it is kept; `history` are the items of the conversation, this one included."""
+    """A response as it is kept; `history` are the conversation's items before its output."""
 
     body: Json
     input: list[Json]
@@ -71,7 +73,9 @@ class Records:
         address = sql.make_url(url)
         if address.drivername not in DRIVERS:
             raise BadSetting("database: should begin with sqlite:// or postgresql://")
-        engine = create_async_engine(address.set(drivername=DRIVERS[address.drivername]))
+        engine = create_async_engine(
+            address.set(drivername=DRIVERS[address.drivername]), hide_parameters=True
+        )
         made = cls(engine, instance)
         try:
             if address.drivername == "sqlite" and address.database:
@@ -96,7 +100,7 @@ class Records:
     async def attend(self) -> None:
         """Tell others that this server lives, and tidy up after those that don't; for ever."""
         while True:
-            await anyio.sleep(BEAT_SECONDS)
+            await anyio.sleep(leases.BEAT_SECONDS)
             try:
                 await self.tidy()
             except (SQLAlchemyError, OSError) as fault:
@@ -106,13 +110,22 @@ class Records:
         self, owner: str, body: Json, asked: Sequence[Json], history: Sequence[Json],
         events: Sequence[Json] = (), *, running: bool,
     ) -> None:  # fmt: skip
-        """Keep a response, or what it has become."""
+        """Keep a response."""
         values = {
             "owner": owner, "instance": self._instance, "created": time.time(), "running": running,
             "body": json.dumps(body), "input": json.dumps(list(asked)),
             "history": json.dumps(list(history)), "events": json.dumps(list(events)),
         }  # fmt: skip
         await self._upsert(responses, {"id": body["id"]}, values)
+
+    async def change(
+        self, owner: str, body: Json, events: Sequence[Json], *, running: bool
+    ) -> None:
+        """Keep what a response has become; one that was deleted stays so."""
+        where = (responses.c.id == body["id"]) & (responses.c.owner == owner)
+        values = {"running": running, "body": json.dumps(body), "events": json.dumps(list(events))}
+        async with self._engine.begin() as connection:
+            await connection.execute(sql.update(responses).where(where).values(values))
 
     async def response(self, owner: str, response_id: str) -> StoredResponse | None:
         """Return a response of this owner."""
@@ -130,11 +143,13 @@ class Records:
         """Delete a response of this owner, and its copies; tell whether there was one."""
         where = (responses.c.id == response_id) & (responses.c.owner == owner)
         copies = (requests.c.response_id == response_id) & (requests.c.owner == owner)
+        emptied = sql.update(requests).where(copies).values(reply=json.dumps(DELETED))
         async with self._engine.begin() as connection:
             there = bool((await connection.execute(sql.delete(responses).where(where))).rowcount)
-            await _forget_calls(connection, copies)
-            emptied = sql.update(requests).where(copies).values(reply=json.dumps(DELETED))
-            await connection.execute(emptied)
+            if there:
+                calls = outcomes.c.response_id == response_id
+                await connection.execute(sql.delete(outcomes).where(calls))
+                await connection.execute(emptied)
         return there
 
     async def begin(
@@ -193,12 +208,14 @@ class Records:
             key: str | None = found.scalar_one_or_none()
         return key
 
-    async def record(self, run_id: str, canonical: str, outcome: Outcome) -> None:
-        """Keep the outcome of a call."""
+    async def record(
+        self, run_id: str, canonical: str, outcome: Outcome, response_id: str | None = None
+    ) -> None:
+        """Keep the outcome of a call, which is deleted with its response."""
         # Ids may be the client's, of any length; text of any kind is safe as escaped JSON alone.
         name = hashlib.sha256(outcome.call_id.encode()).hexdigest()
         values = {"created": time.time(), "tool": outcome.tool, "canonical": "",
-                  "outcome": told(outcome, canonical)}  # fmt: skip
+                  "outcome": told(outcome, canonical), "response_id": response_id}  # fmt: skip
         await self._upsert(outcomes, {"run_id": run_id, "call_id": name}, values)
 
     async def outcomes(self, run_id: str) -> dict[tuple[str, str], Outcome]:
@@ -208,28 +225,31 @@ class Records:
             rows = (await connection.execute(where.order_by(outcomes.c.created))).all()
         return dict(known(row) for row in rows)
 
+    async def ask_approval(self, owner: str, request_id: str, seal: str) -> None:
+        """Keep that a call waits for approval; `seal` tells whether it is still the same call."""
+        values = {"seal": seal, "created": time.time()}
+        await self._upsert(approvals, {"owner": owner, "id": request_id}, values)
+
+    async def take_approval(
+        self, owner: str, request_id: str, seal: str, run_id: str
+    ) -> str | None:
+        """Answer a request for approval, once; return the run that did, None for no such call."""
+        asked = approvals.c
+        where = (asked.owner == owner) & (asked.id == request_id) & (asked.seal == seal)
+        free = where & asked.run_id.is_(None)
+        async with self._engine.begin() as connection:
+            await connection.execute(sql.update(approvals).where(free).values(run_id=run_id))
+            taken = await connection.execute(sql.select(asked.run_id).where(where))
+            return taken.scalar_one_or_none()
+
     async def tidy(self, *, restarted: bool = False) -> None:
         """Tell that this server lives, end what those left open that don't, forget what is old.
 
         `restarted`: what has this server's name was left by the process before it.
         """
-        now = time.time()
-        seen = instances.c.seen >= now - LEASE_SECONDS
-        alive = sql.select(instances.c.name).where(seen)
-        others = alive.where(instances.c.name != self._instance)
         async with self._engine.begin() as connection:
-            me = {"name": self._instance, "seen": now}
-            beat = INSERTS[self._engine.dialect.name](instances).values(me)
-            await connection.execute(
-                beat.on_conflict_do_update(index_elements=["name"], set_={"seen": now})
-            )
-            await _end_others(connection, others if restarted else alive)
-            old = (requests.c.expires < now) & ~requests.c.running
-            await _forget_calls(connection, old)
-            await connection.execute(sql.delete(requests).where(old))
-            oldest = now - KEPT_SECONDS
-            await connection.execute(sql.delete(responses).where(responses.c.created < oldest))
-            await connection.execute(sql.delete(instances).where(~seen))
+            insert = INSERTS[self._engine.dialect.name](instances)
+            await tidied(connection, insert, self._instance, restarted=restarted)
 
     async def _settle(self, where: sql.ColumnElement[bool], values: Json) -> bool:
         async with self._engine.begin() as connection:
@@ -246,19 +266,3 @@ class Records:
 
 def _named(owner: str, key: str) -> sql.ColumnElement[bool]:
     return (requests.c.owner == owner) & (requests.c.key == key)
-
-
-async def _forget_calls(connection: AsyncConnection, of: sql.ColumnElement[bool]) -> None:
-    runs = sql.select(requests.c.run_id).where(of)
-    await connection.execute(sql.delete(outcomes).where(outcomes.c.run_id.in_(runs)))
-
-
-async def _end_others(connection: AsyncConnection, alive: sql.Select[Any]) -> None:
-    """End what is running at servers that aren't alive."""
-    left = requests.c.running & requests.c.instance.not_in(alive)
-    await connection.execute(sql.update(requests).where(left).values(running=False))
-    left = responses.c.running & responses.c.instance.not_in(alive)
-    for row in (await connection.execute(sql.select(responses).where(left))).all():
-        ended = json.dumps(interrupted(json.loads(row.body)))
-        query = sql.update(responses).where(responses.c.id == row.id)
-        await connection.execute(query.values(running=False, body=ended))

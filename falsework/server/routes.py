@@ -91,7 +91,7 @@ class Routes:
                 return await self._in_background(request, live, claim)
             if asked.stream:
                 told = _kept(self._answers.told(live), claim, stack.pop_all())
-                return await open_stream(request, told)
+                return await open_stream(request, told, live.fail)
             reply = await unless_gone(request, self._answers.whole(live))
             claim.reply = {"json": reply}
             return JSONResponse(reply)

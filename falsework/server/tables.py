@@ -52,10 +52,20 @@ outcomes = sql.Table(
     _all,
     sql.Column("run_id", sql.String(64), primary_key=True),
     sql.Column("call_id", sql.String(64), primary_key=True),
-    sql.Column("created", sql.Float, nullable=False),
+    sql.Column("created", sql.Float, nullable=False, index=True),
     sql.Column("tool", sql.String(64), nullable=False),
     sql.Column("canonical", sql.Text, nullable=False),
     sql.Column("outcome", sql.Text, nullable=False),
+    sql.Column("response_id", sql.String(64), index=True),
+)
+approvals = sql.Table(
+    "falsework_approvals",
+    _all,
+    sql.Column("owner", sql.String(64), primary_key=True),
+    sql.Column("id", sql.String(64), primary_key=True),
+    sql.Column("seal", sql.String(64), nullable=False),
+    sql.Column("created", sql.Float, nullable=False, index=True),
+    sql.Column("run_id", sql.String(64)),
 )
 
 sql.Index("ix_falsework_requests_body", requests.c.owner, requests.c.body_hash)

@@ -252,9 +252,15 @@ Spelled = TypeVar("Spelled", bound=Wire)
 
 
 def parse_as(
-    kind: type[Spelled], body: bytes | dict[str, Any], refused: Mapping[str, tuple[Any, str]]
+    kind: type[Spelled],
+    body: bytes | dict[str, Any],
+    refused: Mapping[str, tuple[Any, str]],
+    at: tuple[int | str, ...] = (),
 ) -> Spelled:
-    """Return the object of that kind which a body spells; refuse it by the name of the field."""
+    """Return the object of that kind which a body spells; refuse it by the name of the field.
+
+    `at` is where it stands in the request.
+    """
     raw = _object(body) if isinstance(body, bytes) else body
     for name, (neutral, instead) in refused.items():
         if raw.get(name) not in (None, neutral):
@@ -263,7 +269,7 @@ def parse_as(
     try:
         return kind.model_validate(raw)
     except ValidationError as fault:
-        raise _refusal(fault.errors(include_url=False)[0]) from fault
+        raise _refusal(fault.errors(include_url=False)[0], at) from fault
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -276,8 +282,8 @@ def _object(body: bytes) -> dict[str, Any]:
     return raw
 
 
-def _refusal(fault: ErrorDetails) -> BadRequest:
-    path = fault["loc"]
+def _refusal(fault: ErrorDetails, at: tuple[int | str, ...]) -> BadRequest:
+    path = (*at, *fault["loc"])
     where = spell(path[:-2] if path[-1] == "[key]" else path)
     kind = fault["type"]
     code = "invalid_type" if kind.endswith("_type") else CODES.get(kind, "invalid_value")
