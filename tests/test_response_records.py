@@ -233,3 +233,28 @@ def test_of_what_is_not_to_be_stored_a_retry_finds_the_reply_but_not_for_long(
     assert again.json == first.json
     assert kept == (0,)
     assert expires < time.time() + 901
+
+
+@pytest.mark.parametrize("seconds", ["", "0.2"])
+def test_without_tools_a_response_in_the_background_has_all_the_time_that_it_needs(
+    scaffold: Scaffold, seconds: str
+) -> None:
+    file = {"request": {"deadline": "200ms"}}
+    body = {"model": "smollm2", "input": "?", "background": True}
+    with responding(scaffold, Line(["Hel"], "hang"), file=file) as house:
+        begun = sent(house, "POST", "/v1/responses", body, x_stainless_read_timeout=seconds).json
+        time.sleep(0.4)
+        found = sent(house, "GET", f"/v1/responses/{begun['id']}").json
+
+    assert found["status"] == "in_progress"
+
+
+def test_a_response_that_the_deadline_of_its_tools_cuts_says_so(scaffold: Scaffold) -> None:
+    tools = [{"type": "server_tool", "name": "look"}]
+    with an_upstream() as up:
+        file = {"tools": [http_tool(up)], "request": {"deadline": "200ms"}}
+        with responding(scaffold, Line(["Hel"], "hang"), file=file) as house:
+            reply = made(house, tools=tools)
+
+    assert (reply.status, reply.output_text) == ("incomplete", "Hel")
+    assert reply.incomplete_details.reason == "deadline"

@@ -14,7 +14,7 @@ from falsework.server.replies import Json, Usage
 from falsework.server.responses.items import conversation, listed
 from falsework.server.responses.lives import Live, listing
 from falsework.server.responses.questions import respelled
-from falsework.server.rounds import Called, Calling, Rounds, Told, Waiting
+from falsework.server.rounds import Called, Calling, Cut, Rounds, Told, Waiting
 
 Keep = Callable[[Live], Awaitable[None]]
 Ask = Callable[[Live, Json], Awaitable[None]]
@@ -71,12 +71,15 @@ def _spoken(step: Told, live: Live) -> list[Json]:
             return list(speech.called(step.outcomes))
         case Waiting():
             return list(speech.waits(step.calls))
+        case Cut():
+            response.incomplete = "deadline"
+            return []
         case Step():
             spoken = [told for event in step.events for told in speech.hears(event, step.logprobs)]
             if step.finish:
                 cut = step.finish == "length"
                 response.status = "incomplete" if cut else "completed"
-                response.incomplete = "max_output_tokens" if cut else ""
+                response.incomplete = (response.incomplete or "max_output_tokens") if cut else ""
             return spoken
 
 
