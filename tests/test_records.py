@@ -145,6 +145,22 @@ async def test_of_a_response_that_is_deleted_while_it_is_made_nothing_is_kept(
     assert key.reply == DELETED
 
 
+async def test_what_the_server_ran_in_a_turn_is_found_by_the_clients_call(
+    records: Records,
+) -> None:
+    await records.keep_turn("one", "call_mixed", [{"name": "look"}])
+
+    assert await records.turns("one", ["call_mixed", "call_x"]) == {
+        "call_mixed": [{"name": "look"}]
+    }
+    assert await records.turns("two", ["call_mixed"]) == {}
+
+
+async def test_an_id_that_is_no_text_is_of_no_response(records: Records) -> None:
+    assert await records.response("one", "\0") is None
+    assert not await records.delete("one", "\0")
+
+
 async def test_a_call_is_remembered_whatever_its_id_and_arguments(records: Records) -> None:
     odd = replace(DONE, call_id="mcpr_" + "x" * 80, arguments="\x00\ud800")
     await records.record("run_odd", "\x00\ud800", odd)

@@ -11,7 +11,7 @@ import sqlalchemy as sql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from falsework.server.rows import interrupted
-from falsework.server.tables import approvals, instances, outcomes, requests, responses
+from falsework.server.tables import approvals, instances, outcomes, requests, responses, turns
 
 KEPT_SECONDS = 30 * 86400.0
 
@@ -61,6 +61,7 @@ async def _forget(connection: AsyncConnection, now: float) -> None:
     for query in (
         sql.delete(outcomes).where(outcomes.c.run_id.in_(runs) | alone),
         sql.delete(requests).where(old),
+        sql.delete(turns).where(turns.c.created < now - KEY_SECONDS),
         sql.delete(responses).where(responses.c.created < now - KEPT_SECONDS),
         sql.delete(approvals).where(approvals.c.created < now - KEPT_SECONDS),
     ):

@@ -28,6 +28,7 @@ from falsework.server.tables import (
     outcomes,
     requests,
     responses,
+    turns,
 )
 
 Json = dict[str, Any]
@@ -129,6 +130,8 @@ class Records:
 
     async def response(self, owner: str, response_id: str) -> StoredResponse | None:
         """Return a response of this owner."""
+        if "\0" in response_id:  # which PostgreSQL takes for no text at all
+            return None
         where = (responses.c.id == response_id) & (responses.c.owner == owner)
         async with self._engine.connect() as connection:
             row = (await connection.execute(sql.select(responses).where(where))).one_or_none()
@@ -141,6 +144,8 @@ class Records:
 
     async def delete(self, owner: str, response_id: str) -> bool:
         """Delete a response of this owner, and its copies; tell whether there was one."""
+        if not await self.response(owner, response_id):
+            return False
         where = (responses.c.id == response_id) & (responses.c.owner == owner)
         copies = (requests.c.response_id == response_id) & (requests.c.owner == owner)
         emptied = sql.update(requests).where(copies).values(reply=json.dumps(DELETED))
@@ -224,6 +229,20 @@ class Records:
         async with self._engine.connect() as connection:
             rows = (await connection.execute(where.order_by(outcomes.c.created))).all()
         return dict(known(row) for row in rows)
+
+    async def keep_turn(self, owner: str, call_id: str, executed: Sequence[Json]) -> None:
+        """Keep what the server ran in a turn whose first call for the client has that id."""
+        values = {"created": time.time(), "executed": json.dumps(list(executed))}
+        await self._upsert(turns, {"owner": owner, "call_id": call_id}, values)
+
+    async def turns(self, owner: str, call_ids: Sequence[str]) -> dict[str, list[Json]]:
+        """Return what the server ran in such turns, by those ids."""
+        if not call_ids:
+            return {}
+        where = (turns.c.owner == owner) & turns.c.call_id.in_(call_ids)
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(sql.select(turns).where(where))).all()
+        return {row.call_id: json.loads(row.executed) for row in rows}
 
     async def ask_approval(self, owner: str, request_id: str, seal: str) -> None:
         """Keep that a call waits for approval; `seal` tells whether it is still the same call."""

@@ -12,7 +12,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
 from falsework.runtime.toolbox import Toolbox
-from falsework.server import wire
+from falsework.server import mixed, wire
 from falsework.server.chat import Chat
 from falsework.server.completions import streamed, whole
 from falsework.server.deadlines import seconds_of
@@ -65,7 +65,7 @@ class Routes:
         if ours.approval:
             message = "Only /v1/responses can ask for approval: set 'require_approval' to 'never'."
             raise BadRequest(message, "tools", "invalid_value")
-        question = ask(asked, self._settings, ours)
+        question = ask(await self._recalled(request, asked), self._settings, ours)
         if not ours.by_position and "idempotency-key" not in request.headers:
             return await self._completed(request, question, ours, None)
         async with AsyncExitStack() as stack:
@@ -165,12 +165,30 @@ class Routes:
         if question.stream:
             chunks = streamed(told, envelope)
             if claim and stack:
-                chunks = _kept(chunks, claim, stack.pop_all())
+                chunks = _kept(self._mixed(request, chunks), claim, stack.pop_all())
             return await open_stream(request, chunks)
         reply = await unless_gone(request, whole(told, envelope))
         if claim:
+            await mixed.keep(self._records, owner_of(request), [reply])
             claim.reply = {"json": reply}
         return JSONResponse(reply)
+
+    async def _recalled(self, request: Request, asked: wire.ChatRequest) -> wire.ChatRequest:
+        """Return a request that has in its history what the server ran."""
+        if not (self._toolbox.tools or self._toolbox.file.request_servers.allow_hosts):
+            return asked
+        messages = await mixed.recalled(self._records, owner_of(request), asked.messages)
+        return asked.model_copy(update={"messages": messages})
+
+    async def _mixed(self, request: Request, chunks: AsyncGenerator[Json]) -> AsyncGenerator[Json]:
+        """Pass a stream on; before its last chunk what the server ran is kept."""
+        said: list[Json] = []
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                said.append(chunk)
+                if any(choice["finish_reason"] for choice in chunk["choices"]):
+                    await mixed.keep(self._records, owner_of(request), said)
+                yield chunk
 
     async def _replayed(self, request: Request, reply: Mapping[str, Any]) -> Response:
         if reply == DELETED:

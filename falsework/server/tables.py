@@ -67,6 +67,14 @@ approvals = sql.Table(
     sql.Column("created", sql.Float, nullable=False, index=True),
     sql.Column("run_id", sql.String(64)),
 )
+turns = sql.Table(
+    "falsework_turns",
+    _all,
+    sql.Column("owner", sql.String(64), primary_key=True),
+    sql.Column("call_id", sql.String(64), primary_key=True),
+    sql.Column("created", sql.Float, nullable=False, index=True),
+    sql.Column("executed", sql.Text, nullable=False),
+)
 
 sql.Index("ix_falsework_requests_body", requests.c.owner, requests.c.body_hash)
 for table in (responses, requests):

@@ -8,11 +8,12 @@ always means absent.
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError, from_json
 
 from falsework.server import filters
 from falsework.server.refusals import BadRequest
+from falsework.server.wiremessages import Wire, WireMessage
 
 IGNORED = frozenset(
     {
@@ -64,10 +65,6 @@ CODES = {"missing": "missing_required_parameter", "custom": "invalid_value"}
 """Error codes by the kind of fault; a kind that ends in `_type` is `invalid_type`."""
 
 
-def _parts(content: object) -> object:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
 def _several(stop: object) -> object:
     return [stop] if isinstance(stop, str) else stop
 
@@ -83,49 +80,6 @@ def _biases(biases: object) -> object:
     if not all(str(token).isdecimal() for token in biases):
         raise PydanticCustomError("custom", "Every key should be a token id")
     return {int(token): bias for token, bias in biases.items()}
-
-
-class Wire(BaseModel):
-    """An object of the protocol: strict about types, silent about fields it doesn't know."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
-
-
-class Part(Wire):
-    """A part of a message's content."""
-
-    type: str
-    text: str | None = None
-    refusal: str | None = None
-
-
-class CalledFunction(Wire):
-    """What an earlier call of the assistant said."""
-
-    name: str
-    arguments: str
-
-
-class PastCall(Wire):
-    """An earlier call of the assistant."""
-
-    id: str
-    type: str = "function"
-    function: CalledFunction | None = None
-
-
-class WireMessage(Wire):
-    """A message of any role."""
-
-    role: str
-    content: Annotated[list[Part] | None, BeforeValidator(_parts)] = None
-    name: str | None = None
-    tool_calls: list[PastCall] | None = None
-    tool_call_id: str | None = None
-    refusal: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    function_call: dict[str, Any] | None = None
 
 
 class FunctionDefinition(Wire):

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from falsework.server.wire import Wire, chosen_by_word, parse_as
+from falsework.server.wire import chosen_by_word, parse_as
+from falsework.server.wiremessages import Wire
 
 REFUSED: Mapping[str, tuple[Any, str]] = {
     "context_management": (None, "send what should be left out no more"),

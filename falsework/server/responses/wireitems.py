@@ -7,7 +7,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from falsework.server.refusals import BadRequest
-from falsework.server.wire import Wire, parse_as, spell
+from falsework.server.wire import parse_as, spell
+from falsework.server.wiremessages import Wire
 
 Json = dict[str, Any]
 At = tuple[int | str, ...]
