@@ -156,7 +156,7 @@ def test_an_approved_call_takes_its_time_as_a_tool(scaffold: Scaffold) -> None:
         made(house, tools=tools, previous_response_id=first.id, input=[answer])
 
     (called,), (_, request) = lines_of(lines, "tool call"), lines_of(lines, "request")
-    assert request["tool"] == pytest.approx(called["ms"], abs=20)
+    assert request["tool"] >= called["ms"] - 1
 
 
 def test_what_requests_bring_along_is_no_label_and_its_owner_nobodys_request(

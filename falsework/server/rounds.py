@@ -1,5 +1,6 @@
 """A request with tools that the server runs: the model's turns, and the calls between them."""
 
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
@@ -44,9 +45,14 @@ class Waiting:
     calls: tuple[Asked, ...]
 
 
+@dataclass(frozen=True)
+class Cut:
+    """The deadline has passed before the reply was complete."""
+
+
 NOTHING_USED = Usage(0, 0)
 
-Told = Step | Usage | Calling | Called | Waiting
+Told = Step | Usage | Calling | Called | Waiting | Cut
 
 
 @dataclass
@@ -90,6 +96,8 @@ class Rounds:
                     async for each in told:
                         yield each
                 following = self._following(question, turn)
+        if turn.finish is None:
+            yield Cut()
         yield Step(0, (), (), self._finish(turn))
         yield self.usage
 
@@ -183,8 +191,9 @@ class Rounds:
                     yield replace(step, events=events, finish=None)
 
     async def _next(self, steps: AsyncIterator[Step | Usage]) -> Step | Usage | None:
-        """Return the next step, None at the end or once the deadline has passed."""
-        with anyio.move_on_after(max(0.0, self.run.deadline.left())):
+        """Return the next step, None at the end or once the deadline of its tools has passed."""
+        left = self.run.deadline.left() if self.served else math.inf
+        with anyio.move_on_after(max(0.0, left)):
             return await anext(steps, None)
         self.run.stopped_by = self.run.stopped_by or "deadline"
         return None
