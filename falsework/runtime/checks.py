@@ -1,10 +1,23 @@
 """What is wrong with a JSON value: against its schema, and in its depth."""
 
+import json
 from typing import Any
+
+from pydantic_core import from_json
 
 Json = dict[str, Any]
 
 MOST_DETAILS = 8
+
+
+def parsed(text: bytes) -> Any:
+    """Return what a JSON text says; raise ValueError for all that another JSON text can't say.
+
+    That is half characters, numbers without end, and what is nested hundreds deep.
+    """
+    value = from_json(text, allow_inf_nan=False)
+    json.dumps(value, allow_nan=False)  # a number may be too large for a float
+    return value
 
 
 def details(validator: Any, value: Any) -> tuple[Json, ...]:

@@ -167,7 +167,9 @@ class Toolbox:
         assert entry.python is not None, "the kind says so"
         safe = entry.effect in {"pure", "read"}
         run_in = entry.python.run_in or ("thread" if safe else "process")
-        made = PythonExecutor(entry.python, run_in, entry.bulkhead.max_concurrent)
+        cap = entry.limits.max_response_bytes
+        made = PythonExecutor(entry.python, run_in, entry.bulkhead.max_concurrent, cap)
+        self._stack.push_async_callback(made.aclose)
         telemetry.LEAKED_THREADS.labels(entry.name).set_function(lambda: float(made.leaked))
         return made, "write"
 
