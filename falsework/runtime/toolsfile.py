@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jsonschema_rs
 import yaml
 from pydantic import ValidationError
 
+from falsework.runtime.checks import validator
 from falsework.runtime.entries import ToolEntry, ToolsFile
 from falsework.runtime.policies import ToolPolicy
 
@@ -154,6 +154,6 @@ def _bad_schema(schema: Mapping[str, Any] | None, where: str) -> Iterator[str]:
     if schema is None:
         return
     try:
-        jsonschema_rs.validator_for(dict(schema))
+        validator(dict(schema))
     except ValueError as fault:
         yield f"{where}: isn't a JSON Schema: {str(fault).splitlines()[0]}."
