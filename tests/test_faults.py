@@ -169,6 +169,11 @@ async def test_an_open_breaker_falls_back_to_a_replica_and_then_to_an_old_result
     ("behaviour", "expected"),
     [
         (says_bytes(b"{", content_type="application/json"), "bad_response"),
+        (says_bytes(b'"\\ud800"'), "bad_response"),
+        (says_bytes(b'"\xed\xa0\x80"'), "bad_response"),
+        (says_bytes(b"NaN"), "bad_response"),
+        (says_bytes(b"1e999"), "bad_response"),
+        (says_bytes(b"[" * 100_000), "bad_response"),
         (says_bytes(b"x", content_encoding="gzip"), "bad_response"),
         (says_bytes(b"x", content_encoding="zstd"), "bad_response"),
         (says_bytes(b"[" * 40 + b"]" * 40), "bad_response"),

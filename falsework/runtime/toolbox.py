@@ -13,6 +13,7 @@ from falsework.runtime import telemetry
 from falsework.runtime.deadlines import Deadline
 from falsework.runtime.entries import Mcp, ServerEntry, ToolEntry, ToolsFile
 from falsework.runtime.executors.base import Executor
+from falsework.runtime.executors.bodies import CappedTransport
 from falsework.runtime.executors.credentials import credentials, secret
 from falsework.runtime.executors.egress import CheckedTransport, rules
 from falsework.runtime.executors.http import IN_QUERY, HttpExecutor
@@ -145,15 +146,14 @@ class Toolbox:
     def _http(self, entry: ToolEntry) -> tuple[Executor, EffectClass]:
         assert entry.http is not None, "the kind says so"
         client = self._client(entry, entry.http.url)
-        made = HttpExecutor(entry.http, client, _key_header(entry), entry.limits.max_response_bytes)
+        made = HttpExecutor(entry.http, client, _key_header(entry))
         return made, "read" if entry.http.method in IN_QUERY - {"DELETE"} else "write"
 
     def _openapi(self, entry: ToolEntry) -> tuple[Executor, EffectClass]:
         assert entry.openapi is not None, "the kind says so"
         request, described = operation(entry.openapi, self._folder)
         client = self._client(entry, request.url)
-        cap = entry.limits.max_response_bytes
-        made = OpenApiExecutor(request, client, _key_header(entry), cap)
+        made = OpenApiExecutor(request, client, _key_header(entry))
         made.described = described
         return made, "read" if request.method in IN_QUERY - {"DELETE"} else "write"
 
@@ -175,8 +175,9 @@ class Toolbox:
 
     def _client(self, entry: ToolEntry, url: str) -> httpx2.AsyncClient:
         urls = [url, *filter(None, [getattr(entry.auth, "token_url", None)])]
+        checked = CheckedTransport(rules(entry.egress, urls))
         client = httpx2.AsyncClient(
-            transport=CheckedTransport(rules(entry.egress, urls)),
+            transport=CappedTransport(checked, entry.limits.max_response_bytes),
             auth=credentials(entry.auth),
             timeout=httpx2.Timeout(entry.attempt_timeout, connect=entry.connect_timeout),
         )

@@ -3,7 +3,6 @@
 import email.utils
 import json
 import time
-import zlib
 from collections.abc import Mapping
 from string import Formatter
 from typing import Any
@@ -11,6 +10,7 @@ from urllib.parse import quote
 
 import httpx2
 
+from falsework.runtime.checks import parsed
 from falsework.runtime.conditions import filled
 from falsework.runtime.entries import Http
 from falsework.runtime.executors.base import Described, Json, Ticket
@@ -25,14 +25,10 @@ EXCERPT = 500
 class HttpExecutor:
     """Sends one request per attempt."""
 
-    def __init__(
-        self, request: Http, client: httpx2.AsyncClient, key_header: str | None, cap: int
-    ) -> None:
-        """`cap` bounds the bytes of a response after decompression."""
+    def __init__(self, request: Http, client: httpx2.AsyncClient, key_header: str | None) -> None:
         self._request = request
         self._client = client
         self._key_header = key_header
-        self._cap = cap
         url = httpx2.URL(request.url.replace("{", "").replace("}", ""))
         self.upstream = f"{url.scheme}://{url.netloc.decode()}"
 
@@ -46,7 +42,7 @@ class HttpExecutor:
         try:
             response = await self._client.send(request, stream=True)
             try:
-                body = await _read(response, self._cap)
+                body = await response.aread()
             finally:
                 await response.aclose()
         except httpx2.TransportError as fault:
@@ -112,25 +108,6 @@ def _path(url: str, arguments: Json) -> str:
     return "".join(pieces)
 
 
-async def _read(response: httpx2.Response, cap: int) -> bytes:
-    """Return the body; raise a Fault as soon as it is larger than the cap, decompressed."""
-    encoding = response.headers.get("content-encoding", "identity")
-    if encoding not in {"identity", "gzip", "deflate"}:
-        raise Fault(
-            "bad_response", "The upstream's answer is encoded in a way that wasn't asked for."
-        )
-    unpacked = zlib.decompressobj(wbits=47) if encoding != "identity" else None
-    body = bytearray()
-    async for raw in response.aiter_raw():
-        try:
-            body += unpacked.decompress(raw, cap + 1 - len(body)) if unpacked else raw
-        except zlib.error as fault:
-            raise Fault("bad_response", "The upstream's answer can't be decompressed.") from fault
-        if len(body) > cap:
-            raise Fault("too_large", f"The upstream's answer has more than {cap} bytes.")
-    return bytes(body)
-
-
 def _broken(fault: httpx2.TransportError, ticket: Ticket) -> Fault:
     if isinstance(fault, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
         return Fault("unavailable", "The upstream can't be reached.", "connect")
@@ -170,7 +147,7 @@ def _value(response: httpx2.Response, body: bytes) -> Any:
     if "json" not in response.headers.get("content-type", ""):
         return body.decode("utf-8", "replace")
     try:
-        return json.loads(body) if body else None
+        return parsed(body) if body else None
     except ValueError as fault:
         raise Fault("bad_response", "The upstream's answer isn't valid JSON.", sent=True) from fault
 
