@@ -11,8 +11,9 @@ from anyio.abc import TaskGroup
 
 from falsework.runtime.deadlines import Deadline
 from falsework.runtime.entries import NAME, Mcp, RequestServers, ToolEntry
+from falsework.runtime.executors.bodies import CappedTransport
 from falsework.runtime.executors.egress import CheckedTransport, rules
-from falsework.runtime.executors.mcp import McpExecutor, McpServer, over_http
+from falsework.runtime.executors.mcp import MOST_BYTES, McpExecutor, McpServer, over_http
 from falsework.runtime.faults import Fault
 from falsework.runtime.policies import Egress
 from falsework.runtime.tools import ServerTool
@@ -72,8 +73,8 @@ class Guests:
 
         def client() -> httpx2.AsyncClient:
             return httpx2.AsyncClient(
-                transport=CheckedTransport(allowed),
-                headers=dict(invitation.headers),
+                transport=CappedTransport(CheckedTransport(allowed), MOST_BYTES),
+                headers={"accept-encoding": "identity", **dict(invitation.headers)},
                 timeout=httpx2.Timeout(None, connect=LIST_SECONDS),
             )
 

@@ -11,13 +11,19 @@ from anyio.abc import TaskGroup
 
 from falsework.runtime import telemetry
 from falsework.runtime.deadlines import Deadline
-from falsework.runtime.entries import Mcp, ServerEntry, ToolEntry, ToolsFile
+from falsework.runtime.entries import ClientCredentials, Mcp, ServerEntry, ToolEntry, ToolsFile
 from falsework.runtime.executors.base import Executor
 from falsework.runtime.executors.bodies import CappedTransport
 from falsework.runtime.executors.credentials import credentials, secret
 from falsework.runtime.executors.egress import CheckedTransport, rules
 from falsework.runtime.executors.http import IN_QUERY, HttpExecutor
-from falsework.runtime.executors.mcp import McpExecutor, McpServer, over_http, over_stdio
+from falsework.runtime.executors.mcp import (
+    MOST_BYTES,
+    McpExecutor,
+    McpServer,
+    over_http,
+    over_stdio,
+)
 from falsework.runtime.executors.openapi import OpenApiExecutor, operation
 from falsework.runtime.executors.python import PythonExecutor
 from falsework.runtime.faults import Fault
@@ -113,18 +119,22 @@ class Toolbox:
         environment = {key: secret(place) for key, place in entry.environment.items()}
         if entry.url:
             url, auth = entry.url, credentials(entry.auth)
-            allowed = rules(entry.egress, [url])
+            allowed = rules(entry.egress, [url, *_token_url(entry)])
+            most = max(MOST_BYTES, entry.limits.max_response_bytes)
 
             def client() -> httpx2.AsyncClient:
                 return httpx2.AsyncClient(
-                    transport=CheckedTransport(allowed), auth=auth,
+                    transport=CappedTransport(CheckedTransport(allowed), most), auth=auth,
+                    headers={"accept-encoding": "identity"},
                     timeout=httpx2.Timeout(None, connect=entry.connect_timeout),
                 )  # fmt: skip
 
             connect = over_http(url, client)
         else:
             connect = over_stdio(entry.command, environment, str(self._folder))
-        self.servers[name] = server = McpServer(name, connect, pin_schemas=entry.pin_schemas)
+        self.servers[name] = server = McpServer(
+            name, connect, pin_schemas=entry.pin_schemas, spawned=not entry.url
+        )
         telemetry.MCP_UP.labels(name).set_function(lambda: float(server.up))
         telemetry.MCP_RESTARTS.labels(name).set_function(lambda: float(server.restarts))
         await self._servers.start(server.run)
@@ -174,8 +184,7 @@ class Toolbox:
         return made, "write"
 
     def _client(self, entry: ToolEntry, url: str) -> httpx2.AsyncClient:
-        urls = [url, *filter(None, [getattr(entry.auth, "token_url", None)])]
-        checked = CheckedTransport(rules(entry.egress, urls))
+        checked = CheckedTransport(rules(entry.egress, [url, *_token_url(entry)]))
         client = httpx2.AsyncClient(
             transport=CappedTransport(checked, entry.limits.max_response_bytes),
             auth=credentials(entry.auth),
@@ -192,6 +201,10 @@ MAKERS: Mapping[str, Maker] = {
     "openapi": Toolbox._openapi,  # noqa: SLF001
     "python": Toolbox._python,  # noqa: SLF001
 }
+
+
+def _token_url(entry: ToolEntry | ServerEntry) -> list[str]:
+    return [entry.auth.token_url] if isinstance(entry.auth, ClientCredentials) else []
 
 
 def _key_header(entry: ToolEntry) -> str | None:
