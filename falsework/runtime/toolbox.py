@@ -161,11 +161,10 @@ class Toolbox:
 
     def _openapi(self, entry: ToolEntry) -> tuple[Executor, EffectClass]:
         assert entry.openapi is not None, "the kind says so"
-        request, described = operation(entry.openapi, self._folder)
-        client = self._client(entry, request.url)
-        made = OpenApiExecutor(request, client, _key_header(entry))
-        made.described = described
-        return made, "read" if request.method in IN_QUERY - {"DELETE"} else "write"
+        found = operation(entry.openapi, self._folder)
+        client = self._client(entry, found.request.url)
+        made = OpenApiExecutor(found, client, _key_header(entry))
+        return made, "read" if found.request.method in IN_QUERY - {"DELETE"} else "write"
 
     def _mcp(self, entry: ToolEntry) -> tuple[Executor, EffectClass]:
         assert entry.mcp is not None, "the kind says so"
