@@ -89,7 +89,7 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
     async def _resolved(self, host: str, port: int) -> list[str]:
         try:
             found: list[Any] = list(await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except OSError as fault:
+        except (OSError, OverflowError, UnicodeError) as fault:  # of names and ports that are none
             raise Fault(
                 "unavailable", "The upstream's name can't be resolved.", "connect"
             ) from fault
