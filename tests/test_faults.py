@@ -179,6 +179,7 @@ async def test_an_open_breaker_falls_back_to_a_replica_and_then_to_an_old_result
         (says_bytes(b"[" * 40 + b"]" * 40), "bad_response"),
         (says("no number"), "bad_response"),
         (says_bytes(b"1" * 300_000), "too_large"),
+        (says_bytes(b"1" * 300_000, content_type="text/event-stream"), "too_large"),
         (bomb(50 * 2**20), "too_large"),
         (says({"why": "gone"}, 404), "upstream_rejected"),
         (says({}, 302, location="http://169.254.169.254/"), "blocked_egress"),

@@ -87,7 +87,7 @@ class Guests:
 
         def client() -> httpx2.AsyncClient:
             return httpx2.AsyncClient(
-                transport=CappedTransport(CheckedTransport(allowed), MOST_BYTES),
+                transport=CappedTransport(CheckedTransport(allowed), MOST_BYTES, but_events=True),
                 headers={"accept-encoding": "identity", **dict(invitation.headers)},
                 timeout=httpx2.Timeout(None, connect=LIST_SECONDS),
             )

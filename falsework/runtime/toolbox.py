@@ -124,7 +124,8 @@ class Toolbox:
 
             def client() -> httpx2.AsyncClient:
                 return httpx2.AsyncClient(
-                    transport=CappedTransport(CheckedTransport(allowed), most), auth=auth,
+                    transport=CappedTransport(CheckedTransport(allowed), most, but_events=True),
+                    auth=auth,
                     headers={"accept-encoding": "identity"},
                     timeout=httpx2.Timeout(None, connect=entry.connect_timeout),
                 )  # fmt: skip

@@ -23,16 +23,20 @@ class Unreadable(Fault, httpx2.StreamError):
 class CappedTransport(httpx2.AsyncBaseTransport):
     """Hands on answers of another transport whose bodies end at the cap, in a fault."""
 
-    def __init__(self, inner: httpx2.AsyncBaseTransport, cap: int) -> None:
-        """`cap` bounds the bytes after decompression; streams of events have caps of their own."""
+    def __init__(
+        self, inner: httpx2.AsyncBaseTransport, cap: int, *, but_events: bool = False
+    ) -> None:
+        """`cap` bounds the bytes after decompression; of events their reader may have its own."""
         self._inner = inner
         self._cap = cap
+        self._but_events = but_events
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request."""
         response = await self._inner.handle_async_request(request)
         encoding = response.headers.pop("content-encoding", "identity")
-        events = response.headers.get("content-type", "").startswith(EVENTS)
+        said = response.headers.get("content-type", "").lower()
+        events = self._but_events and said.startswith(EVENTS)
         if encoding != "identity" or not events:
             assert isinstance(response.stream, httpx2.AsyncByteStream), "the transport is async"
             response.stream = _Body(response.stream, "" if events else encoding, self._cap)

@@ -15,6 +15,10 @@ from typing import Any
 Json = dict[str, Any]
 
 
+RAISED = "exception"
+"""The reason of a tool that failed without meaning to."""
+
+
 class ToolError(Exception):
     """What a function raises to tell the model, in its own words, why it failed."""
 
@@ -42,7 +46,7 @@ def ended(name: str, arguments: Json) -> bytes:
         return _line({"kind": "tool_error", "message": str(fault)})
     except BaseException as fault:  # noqa: BLE001 - somebody else's code, which may even exit
         message = f"The tool failed with {type(fault).__name__}."
-        return _line({"kind": "tool_error", "message": message})
+        return _line({"kind": "tool_error", "message": message, "reason": RAISED})
     try:
         return _line({"value": result})
     except (TypeError, ValueError, RecursionError):

@@ -77,5 +77,5 @@ def _value(end: bytes, cap: int) -> Any:
     except ValueError as fault:
         raise Fault("bad_response", "The tool's answer isn't valid JSON.", sent=True) from fault
     if "value" not in said:
-        raise Fault(said["kind"], said["message"], sent=True)
+        raise Fault(said["kind"], said["message"], said.get("reason", ""), sent=True)
     return said["value"]
