@@ -29,13 +29,13 @@ async def test_a_server_that_nobody_names_any_more_is_left_and_one_that_is_named
     invitation = Invitation("guest", f"http://127.0.0.1:{port}/mcp")
     with over_http(port):
         async with anyio.create_task_group() as owners:
-            guests = Guests(OURS, owners, idle=0.6)
+            guests = Guests(OURS, owners, idle=1.5)
             for _ in range(3):
                 tools = await guests.tools(invitation)
-                await anyio.sleep(0.3)
+                await anyio.sleep(0.6)
             kept = guests._kept[invitation].server
             assert (kept.restarts, kept.up, "guest__add" in tools) == (0, True, True)
-            await anyio.sleep(1)
+            await anyio.sleep(2)
 
             assert (len(guests._kept), kept.up) == (0, False)
 

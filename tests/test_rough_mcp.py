@@ -29,7 +29,8 @@ from rough_mcp_server import TOOL
 
 from falsework.runtime.deadlines import Deadline
 from falsework.runtime.executors.base import Ticket
-from falsework.runtime.executors.mcp import Connect, McpServer, over_http, over_stdio
+from falsework.runtime.executors.mcp import McpServer
+from falsework.runtime.executors.mcpconnections import Connect, over_http, over_stdio
 from falsework.runtime.faults import Fault
 
 pytestmark = pytest.mark.anyio
@@ -142,6 +143,16 @@ async def test_a_server_that_lists_its_tools_and_dies_is_left_alone_for_longer_e
                     await server.call("t", {}, Ticket(Deadline.after(5), "call_1"))
 
         assert 1 <= server.restarts <= 4  # after 0.2, 0.4, 0.8 seconds
+
+
+async def test_a_server_that_dies_between_calls_is_there_again_before_the_next() -> None:
+    entry = rough({"after": "tools/call"}, effect="write")
+    async with toolbox(servers={"here": entry}) as box:
+        for number in range(2):
+            outcome = await call(box, f'{{"n": {number}}}', "here__t")
+            assert (outcome.value, outcome.attempts) == ("done", 1)
+            await anyio.sleep(0.1)
+        assert box.servers["here"].restarts >= 1
 
 
 async def test_a_list_of_tools_that_has_no_end_is_none() -> None:

@@ -13,7 +13,8 @@ from falsework.runtime.deadlines import Deadline
 from falsework.runtime.entries import NAME, Mcp, RequestServers, ToolEntry
 from falsework.runtime.executors.bodies import CappedTransport
 from falsework.runtime.executors.egress import CheckedTransport, rules
-from falsework.runtime.executors.mcp import MOST_BYTES, McpExecutor, McpServer, over_http
+from falsework.runtime.executors.mcp import McpExecutor, McpServer
+from falsework.runtime.executors.mcpconnections import MOST_BYTES, over_http
 from falsework.runtime.faults import Fault
 from falsework.runtime.policies import Egress
 from falsework.runtime.tools import ServerTool

@@ -17,13 +17,8 @@ from falsework.runtime.executors.bodies import CappedTransport
 from falsework.runtime.executors.credentials import credentials, secret
 from falsework.runtime.executors.egress import CheckedTransport, rules
 from falsework.runtime.executors.http import IN_QUERY, HttpExecutor
-from falsework.runtime.executors.mcp import (
-    MOST_BYTES,
-    McpExecutor,
-    McpServer,
-    over_http,
-    over_stdio,
-)
+from falsework.runtime.executors.mcp import McpExecutor, McpServer
+from falsework.runtime.executors.mcpconnections import MOST_BYTES, over_http, over_stdio
 from falsework.runtime.executors.openapi import OpenApiExecutor, operation
 from falsework.runtime.executors.python import PythonExecutor
 from falsework.runtime.faults import Fault

@@ -7,10 +7,8 @@ opens the connection anew, after a pause that grows.
 import hashlib
 import json
 import math
-import sys
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import aiolimiter
@@ -18,18 +16,15 @@ import anyio
 import httpx2
 import structlog
 from anyio.abc import TaskStatus
-from mcp import Client, ClientSession, MCPError, StdioServerParameters
-from mcp.client.stdio import stdio_client
-from mcp.client.streamable_http import streamable_http_client
+from mcp import Client, ClientSession, MCPError
 from mcp_types import CallToolResult, InputRequiredResult, PaginatedRequestParams, Tool
 from pydantic import ValidationError
 
 from falsework.runtime.deadlines import Deadline
 from falsework.runtime.executors.base import Described, Json, Ticket
 from falsework.runtime.executors.mcpanswers import over, refused, value
+from falsework.runtime.executors.mcpconnections import Connect, watched
 from falsework.runtime.faults import Fault
-
-Connect = Callable[[], AbstractAsyncContextManager[Any]]
 
 RESTART_BASE = 0.1
 RESTART_CAP = 30.0
@@ -38,9 +33,6 @@ STARTS_PER_MINUTE = 6
 START_SECONDS = 30.0
 CLOSE_SECONDS = 5.0
 MOST_PAGES = 100
-MOST_BYTES = 2**20
-"""How large any answer may be, a list of tools for example; a result has its own cap."""
-
 LIST_SECONDS = 5.0
 LISTED_FOR = 30.0
 """Seconds after which a call asks for the listing again, to see whether schemas changed."""
@@ -53,7 +45,7 @@ log = structlog.get_logger("falsework.tools")
 @dataclass(frozen=True)
 class _Connection:
     session: ClientSession
-    lost: anyio.Event = field(default_factory=anyio.Event)
+    lost: anyio.Event
 
 
 class McpServer:
@@ -107,14 +99,15 @@ class McpServer:
     async def _live(self) -> None:
         """Open the connection, and keep it until it is lost."""
         with anyio.move_on_after(self._patience) as life:
-            async with Client(self._connect()) as client:
-                connection = _Connection(client.session)
+            lost = anyio.Event()
+            async with Client(watched(self._connect(), lost)) as client:
+                connection = _Connection(client.session, lost)
                 await self._list(connection.session)
                 life.deadline = math.inf
                 self._connection = connection
                 self._ready.set()
                 try:
-                    await connection.lost.wait()
+                    await lost.wait()
                 finally:
                     self._lose(connection)
                     life.deadline = anyio.current_time() + CLOSE_SECONDS
@@ -232,29 +225,3 @@ class McpExecutor:
 def _digest(tool: Tool) -> str:
     schemas = json.dumps([tool.input_schema, tool.output_schema], sort_keys=True)
     return hashlib.sha256(schemas.encode()).hexdigest()
-
-
-def over_http(url: str, client: Callable[[], httpx2.AsyncClient]) -> Connect:
-    """Return how to connect to a server over streamable HTTP."""
-
-    @asynccontextmanager
-    async def connect() -> AsyncGenerator[Any]:
-        async with client() as opened, streamable_http_client(url, http_client=opened) as streams:
-            yield streams
-
-    return connect
-
-
-def over_stdio(command: tuple[str, ...], environment: Mapping[str, str], folder: str) -> Connect:
-    """Return how to start a server and talk to it over its input and output.
-
-    `python` is the interpreter that this server runs on.
-    """
-    program, *arguments = command
-    parameters = StdioServerParameters(
-        command=sys.executable if program == "python" else program,
-        args=arguments,
-        env=dict(environment),
-        cwd=folder,
-    )
-    return lambda: stdio_client(parameters)
