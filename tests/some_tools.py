@@ -1,11 +1,13 @@
 """Functions that the tests offer as tools."""
 
+import asyncio
 import datetime as dt
 import os
+import sys
 import time
 from pathlib import Path
 
-from falsework.runtime.executors.python import ToolError
+from falsework.runtime.executors.functions import ToolError
 
 seen: list[int] = []
 
@@ -58,3 +60,39 @@ def write(path: str, seconds: float = 0) -> str:
     with Path(path).open("a") as file:
         file.write("written\n")
     return "written"
+
+
+def leave() -> None:
+    """Ask the process to end, politely."""
+    sys.exit(3)
+
+
+def interrupt() -> None:
+    """Raise what a Ctrl-C would."""
+    raise KeyboardInterrupt
+
+
+async def cancel() -> None:
+    """Raise what a cancelled task would."""
+    raise asyncio.CancelledError
+
+
+def when() -> dt.date:
+    """Return what isn't JSON."""
+    return dt.date(2026, 1, 1)
+
+
+def half() -> str:
+    """Return half a character."""
+    return "\ud800"
+
+
+def shout() -> str:
+    """Print, where an answer would go."""
+    os.write(1, b"{}\n")
+    return input() if sys.stdin.readline() else "heard"
+
+
+def longest(length: int) -> str:
+    """Return a text."""
+    return "x" * length

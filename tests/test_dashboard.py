@@ -80,7 +80,8 @@ def samples(smollm2: Path) -> Iterator[dict[str, float]]:
                           fallback=[{"value": "nothing"}]),
                 http_tool(up, "write", method="POST", retry=ONCE),
                 http_tool(up, "private", egress=private),
-                {"name": "area", "description": "An area.",
+                {"name": "area",
+                    "effect": "pure", "description": "An area.",
                  "python": {"callable": "math:sqrt", "run_in": "thread"}},
             ],
         }  # fmt: skip

@@ -12,12 +12,14 @@ from anyio.abc import TaskGroup
 from falsework.runtime import telemetry
 from falsework.runtime.contradictions import disagreements, misuses
 from falsework.runtime.deadlines import Deadline
-from falsework.runtime.entries import Mcp, ServerEntry, ToolEntry, ToolsFile
+from falsework.runtime.entries import ClientCredentials, Mcp, ServerEntry, ToolEntry, ToolsFile
 from falsework.runtime.executors.base import Executor
+from falsework.runtime.executors.bodies import CappedTransport
 from falsework.runtime.executors.credentials import credentials, secret
 from falsework.runtime.executors.egress import CheckedTransport, Rules, rules
 from falsework.runtime.executors.http import IN_QUERY, HttpExecutor
-from falsework.runtime.executors.mcp import McpExecutor, McpServer, over_http, over_stdio
+from falsework.runtime.executors.mcp import McpExecutor, McpServer
+from falsework.runtime.executors.mcpconnections import MOST_BYTES, over_http, over_stdio
 from falsework.runtime.executors.openapi import OpenApiExecutor, operation
 from falsework.runtime.executors.python import PythonExecutor
 from falsework.runtime.faults import Fault
@@ -132,18 +134,23 @@ class Toolbox:
         environment = {key: secret(place) for key, place in entry.environment.items()}
         if entry.url:
             url, auth = entry.url, credentials(entry.auth)
-            allowed = rules(entry.egress, [url])
+            allowed = rules(entry.egress, [url, *_token_url(entry)])
+            most = max(MOST_BYTES, entry.limits.max_response_bytes)
 
             def client() -> httpx2.AsyncClient:
                 return httpx2.AsyncClient(
-                    transport=CheckedTransport(allowed), auth=auth,
+                    transport=CappedTransport(CheckedTransport(allowed), most, but_events=True),
+                    auth=auth,
+                    headers={"accept-encoding": "identity"},
                     timeout=httpx2.Timeout(None, connect=entry.connect_timeout),
                 )  # fmt: skip
 
             connect = over_http(url, client)
         else:
             connect = over_stdio(entry.command, environment, str(self._folder))
-        self.servers[name] = server = McpServer(name, connect, pin_schemas=entry.pin_schemas)
+        self.servers[name] = server = McpServer(
+            name, connect, pin_schemas=entry.pin_schemas, spawned=not entry.url
+        )
         telemetry.MCP_UP.labels(name).set_function(lambda: float(server.up))
         telemetry.MCP_RESTARTS.labels(name)  # a series from the start
         await self._servers.start(server.run)
@@ -170,17 +177,15 @@ class Toolbox:
     def _http(self, entry: ToolEntry) -> tuple[Executor, EffectClass]:
         assert entry.http is not None, "the kind says so"
         client = self._client(entry, entry.http.url)
-        made = HttpExecutor(entry.http, client, _key_header(entry), entry.limits.max_response_bytes)
+        made = HttpExecutor(entry.http, client, _key_header(entry))
         return made, "read" if entry.http.method in IN_QUERY - {"DELETE"} else "write"
 
     def _openapi(self, entry: ToolEntry) -> tuple[Executor, EffectClass]:
         assert entry.openapi is not None, "the kind says so"
-        request, described = operation(entry.openapi, self._folder)
-        client = self._client(entry, request.url)
-        cap = entry.limits.max_response_bytes
-        made = OpenApiExecutor(request, client, _key_header(entry), cap)
-        made.described = described
-        return made, "read" if request.method in IN_QUERY - {"DELETE"} else "write"
+        found = operation(entry.openapi, self._folder)
+        client = self._client(entry, found.request.url)
+        made = OpenApiExecutor(found, client, _key_header(entry))
+        return made, "read" if found.request.method in IN_QUERY - {"DELETE"} else "write"
 
     def _mcp(self, entry: ToolEntry) -> tuple[Executor, EffectClass]:
         assert entry.mcp is not None, "the kind says so"
@@ -191,15 +196,16 @@ class Toolbox:
     def _python(self, entry: ToolEntry) -> tuple[Executor, EffectClass]:
         assert entry.python is not None, "the kind says so"
         run_in = entry.python.place(entry.effect)
-        made = PythonExecutor(entry.python, run_in, entry.bulkhead.max_concurrent)
+        cap = entry.limits.max_response_bytes
+        made = PythonExecutor(entry.python, run_in, entry.bulkhead.max_concurrent, cap)
+        self._stack.push_async_callback(made.aclose)
         telemetry.LEAKED_THREADS.labels(entry.name).set_function(lambda: float(made.leaked))
         return made, "write"
 
     def _client(self, entry: ToolEntry, url: str) -> httpx2.AsyncClient:
-        urls = [url, *filter(None, [getattr(entry.auth, "token_url", None)])]
-        allowed = self.reach[entry.name] = rules(entry.egress, urls)
+        allowed = self.reach[entry.name] = rules(entry.egress, [url, *_token_url(entry)])
         client = httpx2.AsyncClient(
-            transport=CheckedTransport(allowed),
+            transport=CappedTransport(CheckedTransport(allowed), entry.limits.max_response_bytes),
             auth=credentials(entry.auth),
             timeout=httpx2.Timeout(entry.attempt_timeout, connect=entry.connect_timeout),
         )
@@ -214,6 +220,10 @@ MAKERS: Mapping[str, Maker] = {
     "openapi": Toolbox._openapi,  # noqa: SLF001
     "python": Toolbox._python,  # noqa: SLF001
 }
+
+
+def _token_url(entry: ToolEntry | ServerEntry) -> list[str]:
+    return [entry.auth.token_url] if isinstance(entry.auth, ClientCredentials) else []
 
 
 def _key_header(entry: ToolEntry) -> str | None:

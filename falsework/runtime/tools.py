@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import jsonschema_rs
 from opentelemetry import trace
 
 from falsework.runtime import telemetry
 from falsework.runtime.attempts import LEAST_SECONDS, Attempts, Effort
 from falsework.runtime.bulkheads import Bulkhead
 from falsework.runtime.caches import ResultCache
-from falsework.runtime.checks import checked, details, parsed
+from falsework.runtime.checks import checked, details, parsed, validator
 from falsework.runtime.conditions import judged
 from falsework.runtime.counts import Labels, counted
 from falsework.runtime.deadlines import Deadline
@@ -118,8 +117,12 @@ class ServerTool:
         self.description = entry.description or said.description
         self.parameters = entry.parameters or said.parameters or dict(NO_PARAMETERS)
         result_schema = entry.result_schema or said.result_schema
-        self._check_result = jsonschema_rs.validator_for(result_schema) if result_schema else None
-        self._check_arguments = jsonschema_rs.validator_for(self.parameters)
+        try:
+            self._check_result = validator(result_schema) if result_schema else None
+            self._check_arguments = validator(self.parameters)
+        except ValueError as fault:
+            message = f"A schema of the tool '{self.name}' isn't JSON Schema, complete in itself."
+            raise Fault("bad_response", message) from fault
 
     def read(self, arguments: str) -> Json:
         """Return the arguments of a call; raise a Fault that points at each that is wrong."""
