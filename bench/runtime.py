@@ -1,26 +1,36 @@
 """What the runtime costs, what it makes of faults, and what it keeps upstreams from.
 
-    python bench/runtime.py [--writes 10000]
+    python bench/runtime.py [--writes 10000] [--retried 200]
 
 Upstreams run in the same process, on the loopback; faults are drawn with a fixed seed.
 """
 
 import argparse
+import asyncio
+import itertools
 import json
 import random
+import re
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import httpx2
+import openai
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+import houses
+import toolhouses
 from faulty import call, calls, hangs, http_tool, kind, resets, run, says, toolbox, upstream
 
 from falsework.runtime.tools import Asked
+from falsework.server.builtin import prepare
+from falsework.server.watching.logs import configure
 
 FAULTS = 0.1
 QUIET = {"breaker": {"enabled": False}, "retry": {"base": "0ms"}}
@@ -113,6 +123,55 @@ async def writes(options: argparse.Namespace) -> str:
     return f"{len(ids) - len(set(ids))} of {options.writes} doubled"
 
 
+async def _message(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", head.lower())
+    return head + await reader.readexactly(int(length[1]) if length else 0)
+
+
+@asynccontextmanager
+async def losing(port: int) -> AsyncIterator[int]:
+    """Pass requests on to a server; every other one is cut, before its reply or instead of it."""
+    turns = itertools.cycle(["early", "", "late", ""])
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner, inside = await asyncio.open_connection("127.0.0.1", port)
+        lost = next(turns)
+        inside.write(await _message(reader))
+        if lost == "early":
+            await asyncio.sleep(0.03)
+        else:
+            reply = await _message(inner)
+            writer.write(b"" if lost else reply)
+        inside.close()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def retried(options: argparse.Namespace) -> str:
+    """Writes behind the whole server, asked for by an OpenAI SDK whose connections get lost."""
+    scaffold = houses.scaffold_of(Path(prepare("smollm2", print)))
+    turns = [houses.calls(("look", "{}")), "Done."] * (3 * options.retried)
+    async with upstream(always=says("done", after=0.06)) as up:
+        file = {"tools": [http_tool(up, method="POST")]}
+        with toolhouses.house_of(scaffold, *turns, file=file) as house:
+            async with losing(house.port) as port:
+
+                def ask() -> None:
+                    with openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="k") as sdk:
+                        for number in range(options.retried):
+                            sdk.chat.completions.create(
+                                model="smollm2",
+                                messages=[{"role": "user", "content": f"Write {number}."}],
+                                tools=[{"type": "server_tool", "name": "look"}],  # type: ignore[list-item]
+                            )
+
+                await anyio.to_thread.run_sync(ask)
+    return f"{len(up.seen) - options.retried} of {options.retried} doubled"
+
+
 async def hung(_: argparse.Namespace) -> str:
     """How long after its deadline a call of a hung tool ends."""
     late = []
@@ -140,6 +199,7 @@ FIGURES: dict[str, tuple[str, Callable[[argparse.Namespace], Awaitable[str]]]] =
     "outage, 1,000 calls": ("≤ 1.2 times and the burst; ≤ 5 ms", outage),
     "half-open breaker": ("1 of 50", half_open),
     "lost answers of writes": ("0", writes),
+    "lost replies, SDK retries": ("0", retried),
     "hung tool, beyond its deadline": ("≤ 100 ms", hung),
     "four reads of 500 ms": ("≤ 700 ms", parallel),
 }
@@ -155,4 +215,6 @@ async def measure(options: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--writes", type=int, default=10_000)
+    parser.add_argument("--retried", type=int, default=200)
+    configure("error")
     anyio.run(measure, parser.parse_args())

@@ -8,14 +8,19 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from falsework.server.builtin import prepare
+from falsework.server.records import Records
+
+if TYPE_CHECKING:
+    from falsework.server.turns import Scaffold
 
 KEY = "a-key-of-the-tests"
 START_SECONDS = 240
@@ -47,6 +52,22 @@ def anyio_backend() -> str:
 def smollm2() -> Path:
     """Give the folder of the built-in model, prepared if need be."""
     return Path(prepare("smollm2", print))
+
+
+@pytest.fixture(scope="session")
+def plain(smollm2: Path) -> "Scaffold":
+    """Give the scaffold of a model without a think block."""
+    from houses import scaffold_of  # noqa: PLC0415 - it takes seconds to import
+
+    return scaffold_of(smollm2)
+
+
+@pytest.fixture(scope="session")
+def thinker(smollm2: Path) -> "Scaffold":
+    """Give the scaffold of a model that thinks first."""
+    from houses import scaffold_of  # noqa: PLC0415 - it takes seconds to import
+
+    return scaffold_of(smollm2, thinks=True)
 
 
 @pytest.fixture(scope="session")
@@ -100,3 +121,28 @@ def wait_until_ready(server: Server) -> None:
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             time.sleep(0.5)
     pytest.fail(f"the server wasn't ready within {START_SECONDS} s:\n{server.says()}")
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    from databases import postgresql, programs  # noqa: PLC0415 - it needs this file's ports
+
+    if programs() is None:
+        pytest.skip("PostgreSQL isn't installed here: on Debian, the package postgresql")
+    with postgresql() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/kept.db"
+    kept: str = request.getfixturevalue("postgresql_url")
+    return kept
+
+
+@pytest.fixture
+async def records(url: str, request: pytest.FixtureRequest) -> AsyncIterator[Records]:
+    made = await Records.opened(url, request.node.name)
+    yield made
+    await made.close()

@@ -163,6 +163,15 @@ def http_tool(up: Upstream, name: str = "look", path: str = "/look", **fields: A
     }
 
 
+QUICK = {"attempt_timeout": "250ms", "deadline": "2s", "retry": {"base": "1ms"}}
+PATIENT = {"breaker": {"enabled": False}, "retry": {"base": "0ms"}}
+
+
+def write(up: Upstream, **fields: Any) -> Json:
+    """Return a write of the upstream."""
+    return http_tool(up, "change", "/change", method="POST", **fields)
+
+
 @asynccontextmanager
 async def toolbox(*tools: Json, **file: Any) -> AsyncIterator[Toolbox]:
     async with opened(parse({"tools": list(tools), **file})) as opened_box:
@@ -191,3 +200,12 @@ async def calls(
 
 def kind(outcome: Outcome) -> str:
     return outcome.fault.kind if outcome.fault else "ok"
+
+
+def connections(box: Toolbox, name: str = "look") -> int:
+    """Return how many connections the client of a tool holds."""
+    executor: Any = box.tools[name].executor
+    transport = executor._client._transport
+    while not hasattr(transport, "_pool"):
+        transport = transport._inner
+    return len(transport._pool.connections)

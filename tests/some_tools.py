@@ -1,10 +1,13 @@
 """Functions that the tests offer as tools."""
 
+import asyncio
+import datetime as dt
 import os
+import sys
 import time
 from pathlib import Path
 
-from falsework.runtime.executors.python import ToolError
+from falsework.runtime.executors.functions import ToolError
 
 seen: list[int] = []
 
@@ -30,6 +33,17 @@ def fail() -> None:
     raise RuntimeError("password is hunter2")
 
 
+def today() -> dt.date:
+    """Tell the day as no JSON can."""
+    return dt.date(2026, 11, 24)
+
+
+def write_and_fail(path: str) -> None:
+    """Write a line, and fail afterwards."""
+    write(path)
+    raise RuntimeError(path)
+
+
 def sleep(seconds: float) -> None:
     """Take a while, and don't listen."""
     time.sleep(seconds)
@@ -46,3 +60,39 @@ def write(path: str, seconds: float = 0) -> str:
     with Path(path).open("a") as file:
         file.write("written\n")
     return "written"
+
+
+def leave() -> None:
+    """Ask the process to end, politely."""
+    sys.exit(3)
+
+
+def interrupt() -> None:
+    """Raise what a Ctrl-C would."""
+    raise KeyboardInterrupt
+
+
+async def cancel() -> None:
+    """Raise what a cancelled task would."""
+    raise asyncio.CancelledError
+
+
+def when() -> dt.date:
+    """Return what isn't JSON."""
+    return dt.date(2026, 1, 1)
+
+
+def half() -> str:
+    """Return half a character."""
+    return "\ud800"
+
+
+def shout() -> str:
+    """Print, where an answer would go."""
+    os.write(1, b"{}\n")
+    return input() if sys.stdin.readline() else "heard"
+
+
+def longest(length: int) -> str:
+    """Return a text."""
+    return "x" * length

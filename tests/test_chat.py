@@ -1,11 +1,10 @@
 """What a client is told of what the model says, streamed and not."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from asking import named
-from houses import calls, chunks, scaffold_of, whole
+from houses import calls, chunks, whole
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from telling import TOOLS, F, G, cut, folded, says, told
@@ -15,17 +14,6 @@ from falsework.server.engines.base import EngineGone
 from falsework.server.engines.scripted import ScriptedEngine
 from falsework.server.refusals import Broken
 from falsework.server.turns import Scaffold
-
-
-@pytest.fixture(scope="module")
-def plain(smollm2: Path) -> Scaffold:
-    return scaffold_of(smollm2)
-
-
-@pytest.fixture(scope="module")
-def thinker(smollm2: Path) -> Scaffold:
-    return scaffold_of(smollm2, thinks=True)
-
 
 REPLIES = {
     "Hello!": ("Hello!", [], "stop"),

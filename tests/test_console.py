@@ -9,8 +9,11 @@ import pytest
 from asking import Json
 from faulty import http_tool, says
 from houses import SETTINGS, calls, scaffold_of
+from opentelemetry.trace import SpanKind
 from toolhouses import an_upstream, house_of
 from visiting import CHAT, HELLO, sent
+
+from falsework.runtime import telemetry
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = [
@@ -55,6 +58,41 @@ def test_the_last_requests_and_the_breakers_are_seen_in_a_browser(
     assert len(re.findall(r'class="bar failed"', page)) == 1
     assert up.url in page
     assert 'class="closed">closed' in page
+
+
+HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
+
+
+def test_a_hostile_name_is_text_and_an_open_breaker_and_latencies_are_seen(
+    smollm2: Path, tmp_path: Path
+) -> None:
+    settings = SETTINGS.model_copy(update={"console": True})
+    asked: Json = {**HELLO, "tools": [{"type": "server_tool", "name": "look"}]}
+    with an_upstream(always=says({}, 500)) as up:
+        file = {"tools": [http_tool(up, breaker={"min_calls": 1, "open_for": "60s"})]}
+        said = [calls(("look", "{}")), "No."]
+        with house_of(scaffold_of(smollm2), *said, file=file, settings=settings) as house:
+            sent(house, "POST", CHAT, asked)
+            with telemetry.TRACER.start_as_current_span(HOSTILE, kind=SpanKind.SERVER) as span:
+                span.set_attribute(HOSTILE, HOSTILE)
+            page = seen(f"{house.url}/console", tmp_path)
+
+    assert HOSTILE.replace("<", "&lt;").replace(">", "&gt;") in page
+    assert "<img" not in page
+    assert "<title>Falsework</title>" in page
+    assert 'class="open">open' in page
+    assert re.search(r'title="[1-9]\d* requests took at most [\d.]+ s" style="height: 100%', page)
+
+
+def test_the_page_admits_no_script_but_its_own_and_no_frame(smollm2: Path) -> None:
+    settings = SETTINGS.model_copy(update={"console": True})
+    with house_of(scaffold_of(smollm2), "x", file={}, settings=settings) as house:
+        policy = sent(house, "GET", "/console").headers["content-security-policy"]
+
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert re.search(r"script-src 'sha256-[\w+/]{43}='", policy)
 
 
 def test_without_a_key_the_page_says_so(smollm2: Path, tmp_path: Path) -> None:

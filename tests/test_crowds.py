@@ -3,12 +3,11 @@
 import asyncio
 import json
 import time
-from typing import Any
 
 import anyio
 import pytest
 from faulty import (
-    Upstream,
+    PATIENT,
     call,
     calls,
     http_tool,
@@ -17,19 +16,10 @@ from faulty import (
     says,
     toolbox,
     upstream,
+    write,
 )
 
 pytestmark = pytest.mark.anyio
-
-
-QUICK = {"attempt_timeout": "250ms", "deadline": "2s", "retry": {"base": "1ms"}}
-
-
-PATIENT = {"breaker": {"enabled": False}, "retry": {"base": "0ms"}}
-
-
-def write(up: Upstream, **fields: Any) -> dict[str, Any]:
-    return http_tool(up, "change", "/change", method="POST", **fields)
 
 
 @pytest.mark.parametrize(("share", "success"), [(0.1, 0.995), (0.3, 0.8)])

@@ -61,6 +61,7 @@ def test_an_engine_that_is_gone_is_a_503(scaffold: Scaffold, stream: bool) -> No
 def test_keep_alive_comments_are_sent_while_the_model_thinks(
     scaffold: Scaffold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert streams.KEEP_ALIVE_SECONDS <= 10
     monkeypatch.setattr(streams, "KEEP_ALIVE_SECONDS", 0.05)
     monkeypatch.setattr(streams, "PATIENCE_SECONDS", 0.05)
     with running(ScriptedEngine(Line([], "hang")), scaffold) as house:

@@ -29,7 +29,7 @@ def test_three_steps_run_as_they_are_and_with_faults(smollm2: Path, tmp_path: Pa
     assert '"changed":1' in first
     assert "the scoring service is not available" in second
     assert second.count("attempt 2") >= 2
-    assert "Writes that reached the CRM: 2" in second
+    assert "Writes of ada@example.com that were applied: 1" in second
     assert "vllm:" in metrics.text
     assert 'falsework_fallbacks_total{to="value",tool="score_customer"} 1.0' in metrics.text
     assert json.dumps(KEY) not in server.says()

@@ -9,6 +9,7 @@ import anyio
 import psutil
 import pytest
 from faulty import (
+    QUICK,
     Upstream,
     bomb,
     breaks_off,
@@ -18,23 +19,17 @@ from faulty import (
     http_tool,
     kind,
     resets,
+    run,
     says,
     says_bytes,
     toolbox,
     upstream,
+    write,
 )
 
+from falsework.runtime.tools import Asked
+
 pytestmark = pytest.mark.anyio
-
-
-QUICK = {"attempt_timeout": "250ms", "deadline": "2s", "retry": {"base": "1ms"}}
-
-
-PATIENT = {"breaker": {"enabled": False}, "retry": {"base": "0ms"}}
-
-
-def write(up: Upstream, **fields: Any) -> dict[str, Any]:
-    return http_tool(up, "change", "/change", method="POST", **fields)
 
 
 async def test_a_slow_read_is_sent_twice_and_the_first_answer_wins() -> None:
@@ -60,6 +55,16 @@ async def test_a_read_that_hangs_is_tried_again_then_answered_by_the_fallback() 
     assert json.loads(outcome.text())["degraded"] is True
     assert len(up.seen) == 3
     assert outcome.seconds < 2.05
+
+
+@pytest.mark.parametrize("partial", [False, True])
+async def test_a_fallback_says_whether_the_reply_is_partial(*, partial: bool) -> None:
+    tool = {"fallback": [{"value": "unknown", "partial": partial}], **QUICK}
+    async with upstream(always=says({}, 500)) as up, toolbox(http_tool(up, **tool)) as box:
+        calling = run(box)
+        await calling.call([Asked("call_1", "look", "{}")])
+
+    assert calling.told()["partial"] is partial
 
 
 @pytest.mark.parametrize("behaviour", [hangs, resets, breaks_off, says({}, 500), says({}, 502)])
@@ -169,11 +174,17 @@ async def test_an_open_breaker_falls_back_to_a_replica_and_then_to_an_old_result
     ("behaviour", "expected"),
     [
         (says_bytes(b"{", content_type="application/json"), "bad_response"),
+        (says_bytes(b'"\\ud800"'), "bad_response"),
+        (says_bytes(b'"\xed\xa0\x80"'), "bad_response"),
+        (says_bytes(b"NaN"), "bad_response"),
+        (says_bytes(b"1e999"), "bad_response"),
+        (says_bytes(b"[" * 100_000), "bad_response"),
         (says_bytes(b"x", content_encoding="gzip"), "bad_response"),
         (says_bytes(b"x", content_encoding="zstd"), "bad_response"),
         (says_bytes(b"[" * 40 + b"]" * 40), "bad_response"),
         (says("no number"), "bad_response"),
         (says_bytes(b"1" * 300_000), "too_large"),
+        (says_bytes(b"1" * 300_000, content_type="text/event-stream"), "too_large"),
         (bomb(50 * 2**20), "too_large"),
         (says({"why": "gone"}, 404), "upstream_rejected"),
         (says({}, 302, location="http://169.254.169.254/"), "blocked_egress"),

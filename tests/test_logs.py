@@ -40,6 +40,31 @@ def test_a_failure_is_told_with_its_place_and_without_the_values_there(said: io.
     assert "hunter2" not in said.getvalue()
 
 
+def fail_by_quoting(asked: str) -> None:
+    try:
+        int(asked)
+    except ValueError as fault:
+        raise ExceptionGroup(asked, [fault]) from fault
+
+
+@pytest.mark.parametrize("person", [False, True])
+def test_an_exceptions_text_may_quote_a_request_and_is_not_logged(
+    person: bool, said: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(said, "isatty", lambda: person)
+    configure("info", said)
+
+    try:
+        fail_by_quoting("hunter2")
+    except ExceptionGroup:
+        structlog.get_logger().exception("request failed")
+
+    assert "hunter2" not in said.getvalue()
+    assert "ExceptionGroup" in said.getvalue()
+    assert "ValueError" in said.getvalue()
+    assert "fail_by_quoting" in said.getvalue()
+
+
 def test_what_is_below_the_level_is_not_said(said: io.StringIO) -> None:
     structlog.get_logger().debug("detail")
 

@@ -10,6 +10,8 @@ from conftest import free_port
 from faulty import call, calls, kind, toolbox
 from mcpservers import SCRIPT, over_http
 
+from falsework.runtime.outcomes import Outcome
+
 pytestmark = pytest.mark.anyio
 
 STDIO = {"command": [sys.executable, SCRIPT, "stdio"]}
@@ -89,6 +91,40 @@ async def test_a_server_over_http_that_is_killed_is_reached_again_when_it_is_bac
 
     assert kind(lost) == "unavailable"
     assert back.ok
+
+
+async def test_a_server_killed_in_mid_call_over_http_is_back_at_once_and_others_go_on() -> None:
+    port, other_port = free_port(), free_port()
+    entry = {"tools": ["add", "sleep"], "effect": "read"}
+    servers = {
+        "here": {**entry, "url": f"http://127.0.0.1:{port}/mcp", "attempt_timeout": "8s"},
+        "there": {**entry, "url": f"http://127.0.0.1:{other_port}/mcp", "attempt_timeout": "8s"},
+    }
+    ends: dict[str, Outcome] = {}
+    both = anyio.Event()
+
+    async def slept(server: str) -> None:
+        ends[server] = await call(box, '{"seconds": 2}', f"{server}__sleep")
+        if len(ends) == len(servers):
+            both.set()
+
+    with over_http(port) as process, over_http(other_port):
+        async with toolbox(servers=servers) as box, anyio.create_task_group() as tasks:
+            tasks.start_soon(slept, "here")
+            tasks.start_soon(slept, "there")
+            await anyio.sleep(0.5)
+            process.kill()
+            process.wait()
+            with over_http(port):
+                begun = anyio.current_time()
+                back = await call(box, '{"a": 1, "b": 3}', "here__add")
+                waited = anyio.current_time() - begun
+                await both.wait()
+
+    assert back.ok
+    assert waited <= 1.5  # a second, and the call
+    assert (ends["there"].value, ends["there"].attempts) == ({"result": "slept"}, 1)
+    assert (ends["here"].value, ends["here"].attempts > 1) == ({"result": "slept"}, True)
 
 
 async def test_a_schema_that_changed_under_us_is_refused() -> None:

@@ -1,24 +1,11 @@
 """The objects that a client receives: their fields, their order, their counts."""
 
-from pathlib import Path
-
-import pytest
-from houses import calls, chunks, scaffold_of, whole
+from houses import calls, chunks, whole
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from telling import TOOLS, F, G, folded, says, told
 
 from falsework.server.engines.scripted import Line, ScriptedEngine
 from falsework.server.turns import Scaffold
-
-
-@pytest.fixture(scope="module")
-def plain(smollm2: Path) -> Scaffold:
-    return scaffold_of(smollm2)
-
-
-@pytest.fixture(scope="module")
-def thinker(smollm2: Path) -> Scaffold:
-    return scaffold_of(smollm2, thinks=True)
 
 
 def test_ids_are_unique(plain: Scaffold) -> None:

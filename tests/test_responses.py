@@ -125,6 +125,13 @@ def test_a_conversation_may_be_replayed_by_the_client(scaffold: Scaffold) -> Non
         ({"background": True, "store": False}, "background"),
         ({"previous_response_id": "resp_x"}, "previous_response_id"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"max_output_tokens": 5000}, "input"),
+        ({"input": "word " * 5000}, "input"),
+        ({"tool_choice": {"type": ["a"]}}, "tool_choice.type"),
+        ({"tool_choice": {"type": "allowed_tools", "tools": ["a"]}}, "tool_choice.tools[0]"),
+        ({"tool_choice": {"type": "allowed_tools", "tools": 5}}, "tool_choice.tools"),
+        ({"tools": [{"type": "custom", "name": "c", "format": "text"}]}, "tools[0].format"),
+        ({"include": ["everything"]}, "include"),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(
@@ -134,6 +141,25 @@ def test_what_cannot_be_done_is_refused_by_name(
         made(house, **fields)
 
     assert caught.value.param == param
+
+
+def test_a_place_in_the_input_counts_nothing_that_came_before(scaffold: Scaffold) -> None:
+    with responding(scaffold, "x") as house:
+        first = made(house)
+        with pytest.raises(openai.BadRequestError) as caught:
+            made(house, previous_response_id=first.id, input=[{"role": "robot", "content": "x"}])
+
+    assert caught.value.param == "input[0].role"
+
+
+def test_what_is_never_there_may_be_included(scaffold: Scaffold) -> None:
+    include = ["web_search_call.action.sources", "file_search_call.results"]
+    with responding(scaffold, "Hello!") as house:
+        reply = made(house, include=include)
+        odd = sent(house, "GET", f"/v1/responses/{reply.id}/input_items?limit=%C2%B2")
+
+    assert reply.output_text == "Hello!"
+    assert odd.status == 404, "of another owner, not a failure"
 
 
 def test_text_of_a_schema_is_asked_for_flat(scaffold: Scaffold) -> None:

@@ -1,6 +1,7 @@
 """The schema language: what may be said satisfies the schema; what can't be promised is refused."""
 
 import json
+import socket
 from typing import Any
 
 import jsonschema
@@ -175,6 +176,25 @@ def test_what_is_no_schema_at_all_is_refused_by_pointer(schema: Any, pointer: st
         compiled(schema)
 
     assert pointer == refused.value.pointer
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"enum": ["a"], "$ref": "http://127.0.0.1:PORT/"},
+        {"$schema": "http://127.0.0.1:PORT/", "enum": ["a"]},
+        {"$ref": "http://127.0.0.1:PORT/"},
+        {"enum": ["root"], "$ref": "file:///etc/passwd"},
+    ],
+)
+def test_what_a_schema_names_elsewhere_is_not_fetched(schema: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        port = str(listener.getsockname()[1])
+        with pytest.raises(SchemaRefused):
+            schemas.value(json.loads(json.dumps(schema).replace("PORT", port)))
+        with pytest.raises(BlockingIOError):
+            listener.accept()
 
 
 def deep(levels: int) -> dict[str, Any]:

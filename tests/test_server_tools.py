@@ -2,18 +2,24 @@
 
 import json
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from asking import Json, tool
-from faulty import http_tool, says
-from houses import calls, eventually, scaffold_of
+from conftest import free_port
+from faulty import http_tool, says, says_bytes
+from houses import SETTINGS, calls, eventually, running, scaffold_of
+from mcpservers import over_http as mcp_over_http
+from prometheus_client import REGISTRY
+from responding import FILE
 from toolhouses import an_upstream, house_of
 from visiting import CHAT, HELLO, client, left_open, sent
 
-from falsework.runtime import telemetry
-from falsework.server.engines.scripted import Line
+from falsework.runtime.toolbox import Toolbox, opened
+from falsework.server.engines.scripted import Line, ScriptedEngine
 from falsework.server.turns import Scaffold
 
 LOOK = {"type": "server_tool", "name": "look"}
@@ -155,6 +161,10 @@ def test_an_error_after_a_write_tells_the_client_not_to_ask_again(scaffold: Scaf
     assert len(up.seen) == 1
 
 
+def in_flight() -> float | None:
+    return REGISTRY.get_sample_value("falsework_bulkhead_in_flight", {"tool": "look"})
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_when_the_client_leaves_a_read_ends_at_once(scaffold: Scaffold, *, stream: bool) -> None:
     with an_upstream(always=says({}, after=20)) as up:
@@ -163,8 +173,63 @@ def test_when_the_client_leaves_a_read_ends_at_once(scaffold: Scaffold, *, strea
         with house_of(scaffold, calls(("look", "{}")), "x", file=file) as house:
             connection = left_open(house, tools=[LOOK], stream=stream)
             assert eventually(lambda: up.seen)
-            running = telemetry.BULKHEAD_IN_FLIGHT.labels("look")
-            assert running._value.get() == 1
+            assert in_flight() == 1
             connection.close()
-            assert eventually(lambda: running._value.get() == 0, 0.5)
+            assert eventually(lambda: in_flight() == 0, 0.5)
             assert house.engine.open == 0
+
+
+def test_a_server_whose_tools_have_ended_is_not_ready(scaffold: Scaffold) -> None:
+    made: list[Toolbox] = []
+
+    @asynccontextmanager
+    async def tools() -> AsyncIterator[Toolbox]:
+        async with opened() as box:
+            made.append(box)
+            yield box
+
+    with running(ScriptedEngine(Line(["a"])), scaffold, SETTINGS, tools()) as house:
+        before = sent(house, "GET", "/ready")
+        made[0].closed = True
+        after = sent(house, "GET", "/ready")
+
+    assert (before.status, after.status, after.error["code"]) == (200, 503, "tools_unavailable")
+
+
+def test_an_answer_that_breaks_a_write_breaks_no_request_after_it(scaffold: Scaffold) -> None:
+    with an_upstream(says_bytes(b"[" * 100_000)) as up:
+        file = {"tools": [http_tool(up, method="POST")]}
+        said = [calls(("look", "{}")), "First.", calls(("look", '{"id": 2}')), "Second."]
+        with house_of(scaffold, *said, file=file) as house:
+            first, second = (sent(house, "POST", CHAT, asked()) for _ in range(2))
+            ready = sent(house, "GET", "/ready")
+
+    (broken,) = first.json["choices"][0]["message"]["executed_tools"]
+    assert (broken["error"]["type"], broken["effect"]) == ("bad_response", "unknown")
+    assert second.json["choices"][0]["message"]["executed_tools"][0]["effect"] == "applied"
+    assert ready.status == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("brought", [False, True])
+def test_a_tool_of_an_mcp_server_is_run_and_told_of(
+    scaffold: Scaffold, *, stream: bool, brought: bool
+) -> None:
+    port = free_port()
+    wanted: Json = {"type": "mcp", "server_label": "sums", "require_approval": "never"}
+    file: Json = {"request_servers": {"allow_hosts": ["127.0.0.1"], "deny_private": False}}
+    if brought:
+        wanted |= {"server_url": f"http://127.0.0.1:{port}/mcp", "allowed_tools": ["add"]}
+    else:
+        file = FILE
+    turns = [calls(("sums__add", '{"a": 2, "b": 3}')), "Five."]
+    with mcp_over_http(port) if brought else nullcontext():
+        with house_of(scaffold, *turns, file=file) as house, client(house) as sdk:
+            said = sdk.chat.completions.create(**asked(tools=[wanted]), stream=stream)
+            choices = [one for each in (said if stream else [said]) for one in each.choices]
+
+    parts = [choice.delta if stream else choice.message for choice in choices]
+    (executed,) = [each for part in parts for each in getattr(part, "executed_tools", ())]
+    assert (executed["name"], executed["output"]) == ("sums__add", '{"result":5}')
+    assert "".join(part.content or "" for part in parts) == "Five."
+    assert choices[-1].finish_reason == "stop"

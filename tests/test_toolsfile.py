@@ -88,7 +88,7 @@ def test_what_is_wrong_is_named(file: dict[str, Any], said: str) -> None:
     ("text", "said"),
     [
         ("tools: []\ntools: []\n", "'tools' comes twice"),
-        ("tools:\n  - {name: t, on: 1}\n", "the key True needs quotes"),
+        ("tools:\n  - {name: t, on: 1}\n", "the key on needs quotes"),
         ("- a\n", "should be a mapping"),
         ("tools: [\n", "tools.yaml"),
     ],
@@ -170,7 +170,7 @@ def test_a_tool_is_called_by_hand_with_a_trace(tmp_path: Path) -> None:
     )
 
     assert done.exit_code == 0, done.output
-    assert "8" in done.stdout
+    assert done.stdout == "8\n"
     assert "attempt 1 took" in done.stderr
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from asking import Json
 from faulty import Behaviour, Upstream, upstream
 from houses import SETTINGS, Running, running
+from visiting import sent
 
 from falsework.runtime.toolbox import Toolbox, opened
 from falsework.runtime.toolsfile import parse
@@ -58,3 +59,10 @@ def house_of(
 
     with running(engine, scaffold, settings, tools()) as house:
         yield house
+
+
+def metrics_of(house: Running) -> dict[str, float]:
+    """Return the samples by name and labels."""
+    text = sent(house, "GET", "/metrics").text
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}

@@ -22,6 +22,14 @@ def connected() -> sqlite3.Connection:
     return database
 
 
+def reset() -> None:
+    """Put every customer back where it stood at the beginning."""
+    database = connected()
+    database.executemany("insert or replace into customer values (?, ?, ?)", CUSTOMERS)
+    database.commit()
+    database.close()
+
+
 @server.tool()
 def find(email: str) -> dict[str, Any]:
     """Find a customer by e-mail."""

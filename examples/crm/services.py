@@ -2,14 +2,16 @@
 
     python examples/crm/services.py
 
-`POST /faults {"score": ["503", "hang"], "stage": ["lost"]}`: the next requests fail like that.
+`POST /faults {"score": ["503", "hang"], "stage": ["lost"]}` starts anew, and the next requests fail
+like that; it answers how often which customer was written to until then.
 """
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import uvicorn
-from customers import connected
+from customers import connected, reset
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -20,6 +22,8 @@ PORT = 8765
 faults: dict[str, list[str]] = {"score": [], "stage": []}
 done: dict[str, Any] = {}
 """Writes by their Idempotency-Key: the same key never acts twice."""
+applied: Counter[str] = Counter()
+"""How often each customer was written to."""
 
 
 async def _fault(name: str) -> Response | None:
@@ -51,15 +55,20 @@ async def set_stage(request: Request) -> Response:
         database.commit()
         done[key] = {"email": email, "stage": stage, "changed": rows.rowcount}
         database.close()
+        applied[email] += 1
     if lost:
         await asyncio.sleep(30)
     return JSONResponse(done[key])
 
 
 async def inject(request: Request) -> Response:
-    """Set what goes wrong next."""
-    faults.update(await request.json())
-    return JSONResponse({"writes": len(done)})
+    """Start anew, and set what goes wrong next."""
+    before = dict(applied)
+    reset()
+    done.clear()
+    applied.clear()
+    faults.update({"score": [], "stage": []} | await request.json())
+    return JSONResponse({"applied": before})
 
 
 app = Starlette(

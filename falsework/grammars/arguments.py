@@ -3,7 +3,6 @@
 from falsework.grammars import values
 
 _WORDS = {"True": "true", "False": "false", "None": "null"}
-_CLOSING = {"}": "{", "]": "[", ")": "("}
 
 
 class ArgumentsReader:

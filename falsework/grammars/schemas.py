@@ -38,6 +38,9 @@ DEPTH_LIMIT = 48
 SCHEMA_LIMIT = 20_000
 """How many subschemas may be visited, each reference counted anew."""
 
+NOTHING_ELSE = jsonschema_rs.Registry([])
+"""No schema is fetched because another names it."""
+
 TOP = Place()
 
 Schema = Mapping[str, Any] | bool
@@ -74,10 +77,13 @@ class _Compiler:
     def __post_init__(self) -> None:
         """Refuse what isn't a JSON Schema at all."""
         try:
-            jsonschema_rs.meta.validate(self.root)  # type: ignore[arg-type]
+            jsonschema_rs.meta.validate(self.root, NOTHING_ELSE)  # type: ignore[arg-type]
         except jsonschema_rs.ValidationError as fault:
             pointer = "".join(f"/{escaped(str(step))}" for step in fault.instance_path)
             raise SchemaRefused(fault.message, pointer) from None
+        except jsonschema_rs.ReferencingError:
+            msg = "no such dialect of JSON Schema is known"
+            raise SchemaRefused(msg, "/$schema", "$schema") from None
         except (ValueError, RecursionError) as fault:
             raise SchemaRefused(str(fault), "") from None
 
@@ -187,9 +193,12 @@ class _Compiler:
             beside["type"] = sorted({*([types] if isinstance(types, str) else types), "null"})
         if isinstance(self.root, Mapping):
             beside |= {name: self.root[name] for name in DEFINITIONS if name in self.root}
-        judge = jsonschema_rs.validator_for(beside)
-        fitting = [one for one in listed if judge.is_valid(one)]
         keyword = "enum" if "enum" in schema else "const"
+        try:
+            judge = jsonschema_rs.validator_for(beside, offline=True)
+        except ValueError as fault:
+            raise place.refuse(str(fault).splitlines()[0], keyword) from None
+        fitting = [one for one in listed if judge.is_valid(one)]
         if not fitting:
             msg = "no listed value satisfies the rest of the schema"
             raise place.refuse(msg, keyword)

@@ -1,5 +1,6 @@
 """MCP servers that requests bring themselves: connected once for equal ones, and not for ever."""
 
+import contextvars
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,16 +10,22 @@ import cachetools
 import httpx2
 from anyio.abc import TaskGroup
 
+from falsework.runtime import telemetry
 from falsework.runtime.deadlines import Deadline
 from falsework.runtime.entries import NAME, Mcp, RequestServers, ToolEntry
+from falsework.runtime.executors.bodies import CappedTransport
 from falsework.runtime.executors.egress import CheckedTransport, rules
-from falsework.runtime.executors.mcp import McpExecutor, McpServer, over_http
+from falsework.runtime.executors.mcp import McpExecutor, McpServer
+from falsework.runtime.executors.mcpconnections import MOST_BYTES, over_http
 from falsework.runtime.faults import Fault
 from falsework.runtime.policies import Egress
 from falsework.runtime.tools import ServerTool
 from falsework.runtime.upstreams import Upstream
 
 KEPT = 32
+IDLE_SECONDS = 300.0
+"""How long a server stays connected that no request names; longer than requests take."""
+
 LIST_SECONDS = 5.0
 
 
@@ -51,41 +58,56 @@ class _Kept(cachetools.LRUCache[Invitation, _Guest]):
 class Guests:
     """Connects to them, where the operator allows their hosts."""
 
-    def __init__(self, policy: RequestServers, owners: TaskGroup) -> None:
+    def __init__(
+        self, policy: RequestServers, owners: TaskGroup, idle: float = IDLE_SECONDS
+    ) -> None:
         self._policy = policy
+        self._idle = idle
         self._owners = owners
         self._kept = _Kept(KEPT)
 
     async def tools(self, invitation: Invitation) -> Mapping[str, ServerTool]:
         """Return a server's tools by their names here; raise a Fault."""
-        if httpx2.URL(invitation.url).host not in self._policy.allow_hosts:
+        if not self._allows(invitation.url):
             raise Fault("not_allowed", "This server may not connect to that MCP server.")
         guest = self._kept.get(invitation)
         if guest is None:
-            guest = self._kept[invitation] = await self._welcomed(invitation)
+            guest = self._kept[invitation] = self._welcomed(invitation)
+        guest.scope.deadline = anyio.current_time() + self._idle
         for name in await guest.server.listed(Deadline.after(LIST_SECONDS)):
             await self._add(guest, invitation.label, name)
         return guest.tools
 
-    async def _welcomed(self, invitation: Invitation) -> _Guest:
+    def _allows(self, url: str) -> bool:
+        try:
+            named = httpx2.URL(url)
+        except httpx2.InvalidURL:
+            return False
+        return named.scheme in {"http", "https"} and named.host in self._policy.allow_hosts
+
+    def _welcomed(self, invitation: Invitation) -> _Guest:
         allowed = rules(Egress(deny_private=self._policy.deny_private), [invitation.url])
 
         def client() -> httpx2.AsyncClient:
             return httpx2.AsyncClient(
-                transport=CheckedTransport(allowed),
-                headers=dict(invitation.headers),
+                transport=CappedTransport(CheckedTransport(allowed), MOST_BYTES, but_events=True),
+                headers={"accept-encoding": "identity", **dict(invitation.headers)},
                 timeout=httpx2.Timeout(None, connect=LIST_SECONDS),
             )
 
         guest = _Guest(
-            McpServer(invitation.label, over_http(invitation.url, client)), anyio.CancelScope()
+            McpServer(invitation.label, over_http(invitation.url, client), label=telemetry.OTHER),
+            anyio.CancelScope(),
         )
 
         async def own() -> None:
             with guest.scope:
                 await guest.server.run()
+            if self._kept.get(invitation) is guest:
+                del self._kept[invitation]
 
-        self._owners.start_soon(own)
+        # It outlives the request that brought it, whose id and trace its lines must not bear.
+        contextvars.Context().run(self._owners.start_soon, own)
         return guest
 
     async def _add(self, guest: _Guest, label: str, name: str) -> None:
@@ -94,7 +116,7 @@ class Guests:
             return  # what can't be named can't be called
         entry = ToolEntry(name=full, mcp=Mcp(server=label, tool=name))
         executor = McpExecutor(guest.server, name, entry.limits.max_response_bytes)
-        upstream = Upstream("request_server", entry)  # its own breaker, but no name of a client's
-        tool = ServerTool(entry, "write", executor, upstream, {})
+        upstream = Upstream(telemetry.OTHER, entry)  # its own breaker, but no name of a client's
+        tool = ServerTool(entry, "write", executor, upstream, {}, label=telemetry.OTHER)
         await tool.describe()
         guest.tools[full] = tool

@@ -14,7 +14,8 @@ Json = dict[str, Any]
 class Outcome:
     """One call, ended: with a value, or with a fault.
 
-    `degraded`: a fallback answered, named by `fallback`. `effect` says what became of a write.
+    `degraded`: a fallback answered, named by `fallback`; `partial`: it says that something is
+    missing. `effect` says what became of a write.
     `note` is told to the model beside the result. `seconds` is how long it took, `backoff` and
     `queued` of them between attempts and before the first.
     """
@@ -28,6 +29,7 @@ class Outcome:
     attempts: int = 0
     fallback: str = "none"
     degraded: bool = False
+    partial: bool = False
     truncated: bool = False
     note: str = ""
     seconds: float = 0.0

@@ -14,15 +14,19 @@ from typing import Any, Protocol
 import anyio
 
 from falsework.runtime import telemetry
+from falsework.runtime.counts import UNKNOWN, count
 from falsework.runtime.deadlines import Deadline
-from falsework.runtime.faults import Fault
+from falsework.runtime.faults import Effect, Fault
 from falsework.runtime.outcomes import Outcome, canonical
 from falsework.runtime.policies import RequestPolicy
 from falsework.runtime.tools import Asked, Circumstances, ServerTool
+from falsework.runtime.unforeseen import log_unforeseen
 
 Record = Callable[[Outcome], Awaitable[None]]
 
 QUARTER = 0.25
+
+NOT_RECORDED = Fault("internal", "The call couldn't be recorded, so it wasn't made.")
 
 AGAIN = "The same call was made before; this is what became of it."
 
@@ -44,6 +48,10 @@ def _begun(asked: Asked) -> Outcome:
     fault = Fault("cancelled", "The server ended while this call was made.")
     fault.hint = "Check what became of it before doing it again."
     return Outcome(asked.id, asked.name, asked.arguments, fault=fault, effect="unknown")
+
+
+def _is_wrong(outcome: Outcome) -> bool:
+    return outcome.fault is not None and outcome.fault.kind == "invalid_arguments"
 
 
 @dataclass
@@ -73,6 +81,7 @@ class Run:
     """Seconds kept for the answer: the policy's, or a quarter of a short deadline."""
     _identical: Counter[tuple[str, str]] = field(default_factory=Counter)
     _failed_steps: int = 0
+    _repairs: bool = False
     _unfinished: set[anyio.Event] = field(default_factory=set)
     _started: int = 0
 
@@ -82,6 +91,7 @@ class Run:
     def may_call(self) -> bool:
         """Tell whether the next turn of the model may call tools; count the turn."""
         self.steps += 1
+        telemetry.REPAIR_TURNS.inc(int(self._repairs))
         if self.steps >= self.policy.max_steps:
             self._stop("max_steps")
         if self._started and self._started >= self._most_calls():
@@ -129,7 +139,7 @@ class Run:
             return replace(known, call_id=asked.id, note=AGAIN, attempts=0, seconds=0.0)
         refusal = self._refused(asked)
         if refusal:
-            return Outcome(asked.id, asked.name, asked.arguments, fault=refusal)
+            return self._refusal(asked, refusal)
         self._started += 1
         tool = self.tools[asked.name]
         under = Circumstances(
@@ -138,26 +148,37 @@ class Run:
             self._key(asked),
             self.headers,
             approved,
+            repairs=self._got_wrong(asked.name),
         )
 
         async def work() -> Outcome:
             over = anyio.Event()
             self._unfinished.add(over)
             try:
-                if tool.writes:
-                    await self.record(_begun(asked))
-                outcome = self.memory[identity] = await tool.call(asked, under)
-                await self.record(outcome)
+                return await self._recorded(tool, asked, under)
             finally:
                 self._unfinished.discard(over)
                 over.set()
-            return outcome
 
         try:
             return await (self.finish(work) if tool.finishes else work())
-        except anyio.get_cancelled_exc_class():
-            telemetry.CANCELLED.labels(asked.name).inc()
-            raise
+        except Fault as fault:  # the server is shutting down
+            effect: Effect = "unknown" if tool.writes else "none"
+            outcome = Outcome(asked.id, asked.name, asked.arguments, fault=fault, effect=effect)
+            count(outcome, tool.labels)
+            return outcome
+
+    async def _recorded(self, tool: ServerTool, asked: Asked, under: Circumstances) -> Outcome:
+        """Call a tool; a write isn't begun unless that is on record."""
+        outcome = Outcome(asked.id, asked.name, asked.arguments, fault=NOT_RECORDED)
+        try:
+            if tool.writes:
+                await self.record(_begun(asked))
+            outcome = self.memory[self.identity(asked)] = await tool.call(asked, under)
+            await self.record(outcome)
+        except Exception as fault:  # noqa: BLE001 - the database's: a call fails by its outcome
+            log_unforeseen(telemetry.UNRECORDED_LINE, fault, tool=asked.name)
+        return outcome
 
     async def settle(self) -> None:
         """Return once nothing runs any more, what outlives its client included."""
@@ -171,18 +192,32 @@ class Run:
         if self._started >= self._most_calls():
             self._stop("max_tool_calls")
             return Fault("not_allowed", "No more tool calls are allowed in this request.")
-        done = {outcome.tool for outcome in (*self.executed, *self.memory.values()) if outcome.ok}
+        known = (*self.executed, *self.memory.values())
+        done = {one.tool for one in known if one.ok and one.fallback != "value"}
         missing = [name for name in tool.entry.requires if name not in done | self.done_before]
         if missing:
             message = f"'{missing[0]}' has to succeed first."
             return Fault("precondition_failed", message, hint=f"Call '{missing[0]}' before.")
         return None
 
+    def _refusal(self, asked: Asked, fault: Fault) -> Outcome:
+        """Return the outcome of a call that isn't made."""
+        outcome = Outcome(asked.id, asked.name, asked.arguments, fault=fault)
+        tool = self.tools.get(asked.name)
+        count(outcome, tool.labels if tool else UNKNOWN)
+        return outcome
+
+    def _got_wrong(self, name: str) -> bool:
+        """Tell whether the model got the arguments of this tool's last call wrong."""
+        last = next((one for one in reversed(self.executed) if one.tool == name), None)
+        return last is not None and _is_wrong(last)
+
     def _most_calls(self) -> int:
         most = self.policy.max_tool_calls
         return most if self.max_tool_calls is None else min(most, self.max_tool_calls)
 
     def _judge(self, outcomes: Sequence[Outcome]) -> None:
+        self._repairs = any(_is_wrong(outcome) for outcome in outcomes)
         failed = bool(outcomes) and not any(outcome.ok for outcome in outcomes)
         self._failed_steps = self._failed_steps + 1 if failed else 0
         if self._failed_steps >= self.policy.max_failed_steps:
@@ -205,12 +240,12 @@ class Run:
         """Return what makes this call the same call when the whole request is sent again."""
         name, arguments = self.identity(asked)
         return hmac.new(
-            self.id.encode(), f"{name}\n{arguments}".encode(), hashlib.sha256
+            self.id.encode(), f"{name}\n{arguments}".encode(errors="replace"), hashlib.sha256
         ).hexdigest()
 
     def told(self) -> dict[str, Any]:
         """Return what the client is told beside the reply."""
-        partial = any(not outcome.ok or outcome.degraded for outcome in self.executed)
+        partial = any(not outcome.ok or outcome.partial for outcome in self.executed)
         return {
             "steps": self.steps,
             "tool_calls": self._started,

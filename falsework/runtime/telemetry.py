@@ -1,7 +1,8 @@
-"""Every name under which the runtime is seen from outside: metrics, spans, attributes.
+"""Every name under which the server is seen from outside: metrics, spans, lines of the log.
 
 The GenAI conventions of OpenTelemetry are still in development, so they are spelled here alone.
-Labels come from closed lists: tools and upstreams of the tools file, kinds of faults.
+Labels come from closed lists: tools and upstreams of the tools file, kinds of faults. What requests
+bring along is OTHER.
 """
 
 from opentelemetry import trace
@@ -9,25 +10,37 @@ from prometheus_client import Counter, Gauge, Histogram
 
 FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 GEN_AI = tuple(0.01 * 2**n for n in range(14))
+MCP = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
+FIRST_TOKEN = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5)
 COUNTS = tuple(range(17))
+
+OTHER = "other"
+"""The label of tools and upstreams that stand in no tools file."""
+
+HTTP_REQUESTS = Counter(
+    "falsework_http_requests", "Requests at the door, refused ones too.", ("route", "status")
+)
 
 REQUEST_SECONDS = Histogram(
     "falsework_request_duration_seconds", "A request, from its body to its last byte.",
     ("model", "api", "stream", "outcome"), buckets=FAST,
 )  # fmt: skip
 FIRST_TOKEN_SECONDS = Histogram(
-    "falsework_request_ttft_seconds", "Time to first token.", ("model", "api"), buckets=FAST
-)
+    "falsework_request_ttft_seconds", "Time to first token.",
+    ("model", "api", "stream", "outcome"), buckets=FAST,
+)  # fmt: skip
 PHASE_SECONDS = Histogram(
     "falsework_request_time_seconds", "Parts of a request; they sum to the whole.",
     ("phase",), buckets=FAST,
 )  # fmt: skip
 MODEL_TURNS = Histogram(
-    "falsework_request_model_turns", "Turns of the model in a request.", buckets=COUNTS
+    "falsework_request_model_turns", "Turns of the model in a request.", ("model",), buckets=COUNTS
 )
 TOOL_CALLS_OF_REQUEST = Histogram(
-    "falsework_request_tool_calls", "Calls that the server ran in a request.", buckets=COUNTS
-)
+    "falsework_request_tool_calls", "Calls that the server ran in a request.",
+    ("model",), buckets=COUNTS,
+)  # fmt: skip
 DEADLINE_REMAINING = Histogram(
     "falsework_request_deadline_remaining_seconds", "What was left of the deadline at the end.",
     buckets=FAST,
@@ -35,6 +48,22 @@ DEADLINE_REMAINING = Histogram(
 STOPPED = Counter(
     "falsework_request_stopped", "Requests that a limit led to their answer.", ("by",)
 )
+SERVER_SECONDS = Histogram(
+    "gen_ai_server_request_duration_seconds", "A request, as the conventions name it.",
+    ("gen_ai_operation_name", "gen_ai_request_model", "error_type"), buckets=GEN_AI,
+)  # fmt: skip
+SERVER_FIRST_TOKEN = Histogram(
+    "gen_ai_server_time_to_first_token_seconds", "The first token of a request.",
+    ("gen_ai_operation_name", "gen_ai_request_model"), buckets=FIRST_TOKEN,
+)  # fmt: skip
+SERVER_PER_TOKEN = Histogram(
+    "gen_ai_server_time_per_output_token_seconds", "Tokens after the first, of one turn.",
+    ("gen_ai_operation_name", "gen_ai_request_model"), buckets=PER_TOKEN,
+)  # fmt: skip
+CHAT_SECONDS = Histogram(
+    "gen_ai_client_operation_duration_seconds", "One turn of the model, asked by our runtime.",
+    ("gen_ai_operation_name", "gen_ai_request_model", "error_type"), buckets=GEN_AI,
+)  # fmt: skip
 EXECUTE_SECONDS = Histogram(
     "gen_ai_execute_tool_duration_seconds", "A call of a tool, all attempts together.",
     ("tool", "tool_type", "error_type"), buckets=GEN_AI,
@@ -42,6 +71,7 @@ EXECUTE_SECONDS = Histogram(
 TOOL_CALLS = Counter(
     "falsework_tool_calls", "Calls of tools.", ("tool", "kind", "effect", "outcome", "error_type")
 )
+ATTEMPTS = Counter("falsework_tool_attempts", "Attempts of calls.", ("tool", "outcome"))
 ATTEMPT_SECONDS = Histogram(
     "falsework_tool_attempt_duration_seconds", "One attempt.", ("tool", "outcome"), buckets=FAST
 )
@@ -54,12 +84,13 @@ BREAKER_STATE = Gauge("falsework_breaker_state", "0 closed, 1 half open, 2 open.
 BREAKER_TRANSITIONS = Counter(
     "falsework_breaker_transitions",
     "Changes of a breaker's state.",
-    ("upstream", "before", "after"),
+    ("upstream", "from", "to"),
 )
 BREAKER_REJECTIONS = Counter(
     "falsework_breaker_rejections", "Attempts that a breaker kept away.", ("upstream",)
 )
 BULKHEAD_IN_FLIGHT = Gauge("falsework_bulkhead_in_flight", "Calls that run.", ("tool",))
+BULKHEAD_QUEUED = Gauge("falsework_bulkhead_queued", "Calls that wait for a place.", ("tool",))
 BULKHEAD_WAIT = Histogram(
     "falsework_bulkhead_wait_seconds", "Waiting for a place.", ("tool",), buckets=FAST
 )
@@ -71,6 +102,9 @@ CACHE = Counter("falsework_cache", "Looks into the result cache.", ("tool", "res
 ARGUMENTS = Counter(
     "falsework_argument_validation", "Arguments of calls, checked.", ("tool", "result")
 )
+REPAIR_TURNS = Counter(
+    "falsework_repair_turns", "Turns of the model after arguments that it got wrong."
+)
 REPLAYS = Counter("falsework_idempotent_replays", "Requests answered by a kept response.")
 AMBIGUOUS = Counter(
     "falsework_ambiguous_writes", "Writes whose answer never came.", ("tool", "resolved")
@@ -79,11 +113,20 @@ DISCONNECTS = Counter("falsework_client_disconnects", "Clients that left early."
 CANCELLED = Counter("falsework_cancelled_tools", "Calls that were given up.", ("tool",))
 LEAKED_THREADS = Gauge("falsework_leaked_threads", "Abandoned threads that still run.", ("tool",))
 MCP_UP = Gauge("falsework_mcp_server_up", "1 while a server is connected.", ("server",))
-MCP_RESTARTS = Gauge("falsework_mcp_restarts", "Connections that were lost.", ("server",))
-EGRESS_BLOCKED = Counter("falsework_egress_blocked", "Connections refused by the rules.", ("tool",))
+MCP_RESTARTS = Counter("falsework_mcp_restarts", "Connections that were lost.", ("server",))
+MCP_SECONDS = Histogram(
+    "mcp_client_operation_duration_seconds", "A request to an MCP server.",
+    ("server", "mcp_method_name", "error_type"), buckets=MCP,
+)  # fmt: skip
+EGRESS_BLOCKED = Counter(
+    "falsework_egress_blocked", "Connections refused by the rules.", ("reason",)
+)
 TRUNCATED = Counter("falsework_result_truncated", "Results cut for the model.", ("tool",))
 
 REASONING_TOKENS = Counter("falsework_reasoning_tokens", "Tokens of think blocks.")
+REASONING_LEVEL = Counter(
+    "falsework_reasoning_level", "Requests by their reasoning effort.", ("level", "source")
+)
 GRAMMAR_SECONDS = Histogram(
     "falsework_grammar_compile_seconds", "From a form of reply to its automaton.", buckets=FAST
 )
@@ -93,23 +136,56 @@ PHASES = ("queue", "prefill", "think", "decode", "tool", "backoff", "queue_tool"
 
 TRACER = trace.get_tracer("falsework")
 
-WORKFLOW = "invoke_workflow"
+SERVER = "POST {path}"
+BACKGROUND = "background response"
+WORKFLOW = "invoke_workflow {name}"
 CHAT = "chat {model}"
 EXECUTE_TOOL = "execute_tool {name}"
 ATTEMPT = "attempt {number}"
 PAUSE = "backoff"
 
 OPERATION = "gen_ai.operation.name"
+PROVIDER = "gen_ai.provider.name"
+WORKFLOW_NAME = "gen_ai.workflow.name"
 TOOL_NAME = "gen_ai.tool.name"
 TOOL_TYPE = "gen_ai.tool.type"
 CALL_ID = "gen_ai.tool.call.id"
 REQUEST_MODEL = "gen_ai.request.model"
+REASONING = "gen_ai.request.reasoning.level"
+INPUT_TOKENS = "gen_ai.usage.input_tokens"
+CACHED_TOKENS = "gen_ai.usage.cache_read.input_tokens"
+OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+THOUGHT_TOKENS = "gen_ai.usage.reasoning.output_tokens"
+FINISH_REASONS = "gen_ai.response.finish_reasons"
+FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"
 ERROR_TYPE = "error.type"
+STATUS_CODE = "http.response.status_code"
 ATTEMPT_NUMBER = "falsework.attempt.number"
 BREAKER = "falsework.breaker.state"
 DEADLINE_LEFT = "falsework.deadline_left_ms"
 BACKOFF = "falsework.backoff_ms"
 EXTENSION = "extension"
 """gen_ai.tool.type of a tool that the server runs."""
+FALSEWORK = "falsework"
+"""gen_ai.provider.name of what we serve ourselves."""
+
+RETRY, HEDGE, BREAKER_OPEN = "retry", "hedge", "breaker.open"
+FALLBACK, REPAIR, CANCEL = "fallback", "repair", "cancel"
+"""Events of a call's span."""
+FIRST_PIECE = "first token"
+"""Event of a turn's span."""
+
+LIST_TOOLS, CALL_TOOL = "tools/list", "tools/call"
+"""mcp.method.name of what we ask MCP servers."""
+
+REQUEST_LINE = "request"
+REFUSED_LINE = "refused"
+CALL_LINE = "tool call"
+FAILED_LINE, CUT_LINE = "request failed", "stream failed"
+LOST_LINE = "connection lost"
+BROKEN_LINE, UNRECORDED_LINE = "call failed", "outcome not recorded"
+UNFINISHED_LINE, UNMADE_LINE = "work failed", "response failed"
+UNREACHED_LINE = "database not reached"
+"""What lines of the log are called."""
 
 BREAKER_NUMBERS = {"closed": 0, "half_open": 1, "open": 2}

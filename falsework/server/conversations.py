@@ -1,18 +1,42 @@
 """Messages as clients write them, turned into the conversation that prompts are made from."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from falsework.grammars.calls import Call
 from falsework.prompts.messages import Message
 from falsework.server.refusals import BadRequest
-from falsework.server.wire import Part, PastCall, WireMessage
+from falsework.server.wiremessages import ExecutedCall, Part, PastCall, WireMessage
 
 
 def conversation(messages: Sequence[WireMessage]) -> tuple[Message, ...]:
     """Return the messages, each call answered and each answer to a call."""
     said = tuple(_message(message, f"messages.[{i}]") for i, message in enumerate(messages))
     _check_answers(said)
-    return said
+    return tuple(
+        each
+        for message, spelled in zip(said, messages, strict=True)
+        for each in (*_executed(spelled.executed_tools or ()), message)
+    )
+
+
+def _executed(calls: Sequence[ExecutedCall]) -> Iterator[Message]:
+    """Yield calls that the server ran as the turn that they were, with their results."""
+    if calls:
+        yield Message(
+            "assistant",
+            calls=tuple(Call(call.name, call.arguments) for call in calls),
+            call_ids=tuple(call.id for call in calls),
+        )
+    for call in calls:
+        yield Message("tool", _result(call), call_id=call.id, name=call.name)
+
+
+def _result(call: ExecutedCall) -> str:
+    if call.error is None:
+        return call.output or ""
+    told = {"ok": False, "error": call.error, "degraded": call.degraded}
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":"))
 
 
 def _message(message: WireMessage, where: str) -> Message:

@@ -4,11 +4,11 @@ import hmac
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from http import HTTPStatus
 
 import structlog
 from fastapi import Request
-from opentelemetry import propagate
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import INVALID_SPAN, Span, StatusCode
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
@@ -18,6 +18,7 @@ from falsework.runtime import telemetry
 from falsework.server.refusals import Broken, ClientGone, Refusal, TooLarge, Unauthorized
 from falsework.server.replies import new_id
 from falsework.server.streams import error_body
+from falsework.server.watching.traces import request_span
 
 REQUEST_ID = "x-request-id"
 GOOD_REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
@@ -39,39 +40,47 @@ class Door:
             await self._app(scope, receive, send)
             return
         request_id = _request_id(Headers(scope=scope))
-        begun = False
+        status = 0
 
         async def send_named(message: Message) -> None:
-            nonlocal begun
+            nonlocal status
             if message["type"] == "http.response.start":
-                begun = True
+                status = message["status"]
+                _tell(scope, status, span)
                 MutableHeaders(scope=message)[REQUEST_ID] = request_id
             await send(message)
 
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        try:
-            with _span(scope):
+        with _span(scope) as span:
+            try:
                 await self._app(scope, receive, send_named)
-        except Exception:
-            # The outermost handler of all.
-            log.exception("request failed")
-            if begun:
-                raise
-            refusal = Broken("The server failed. The fault is its own, and it is logged.")
-            await rendered(refusal)(scope, receive, send_named)
+            except Exception:
+                # The outermost handler of all.
+                log.exception(telemetry.FAILED_LINE)
+                span.set_status(StatusCode.ERROR)
+                if status:
+                    raise
+                refusal = Broken("The server failed. The fault is its own, and it is logged.")
+                await rendered(refusal)(scope, receive, send_named)
 
 
-def _span(scope: Scope) -> AbstractContextManager[object]:
-    """Return the span of a request that is worth one, within the client's own trace."""
+def _span(scope: Scope) -> AbstractContextManager[Span]:
+    """Return the span of a request that is worth one."""
     if scope["method"] != "POST" or scope["path"] not in TRACED:
-        return nullcontext()
-    return telemetry.TRACER.start_as_current_span(
-        f"POST {scope['path']}",
-        propagate.extract(dict(Headers(scope=scope))),
-        SpanKind.SERVER,
-        record_exception=False,
-    )
+        return nullcontext(INVALID_SPAN)
+    return request_span(scope["path"], dict(Headers(scope=scope)))
+
+
+def _tell(scope: Scope, status: int, span: Span) -> None:
+    """Count a request by its route, and log it where it was refused."""
+    route = getattr(scope.get("route"), "path", telemetry.OTHER)
+    telemetry.HTTP_REQUESTS.labels(route, status).inc()
+    span.set_attribute(telemetry.STATUS_CODE, status)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        span.set_status(StatusCode.ERROR)
+    if status >= HTTPStatus.BAD_REQUEST and status != ClientGone.status:
+        log.info(telemetry.REFUSED_LINE, route=route, status=status)
 
 
 def _request_id(headers: Mapping[str, str]) -> str:

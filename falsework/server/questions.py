@@ -51,6 +51,8 @@ class Question:
     sampling: Sampling = _AS_THE_SERVER_LIKES
     stop: tuple[str, ...] = ()
     think_budget: int | None = None
+    effort: str | None = None
+    """The reasoning_effort that the client gave, by which `think_budget` was chosen."""
     stream: bool = False
     include_usage: bool = False
     named: bool = False
@@ -82,6 +84,7 @@ def ask(request: ChatRequest, limits: Settings, served: Served = NOTHING_SERVED)
         sampling=_sampling(request),
         stop=tuple(request.stop or ()),
         think_budget=_think_budget(request.reasoning_effort),
+        effort=request.reasoning_effort,
         stream=bool(request.stream),
         include_usage=_include_usage(request),
         named=request.tool_choice is not None and request.tool_choice.type == "function",

@@ -1,12 +1,13 @@
 """A request with tools that the server runs: the model's turns, and the calls between them."""
 
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 
 import anyio
-from opentelemetry.trace import INVALID_SPAN, Span, use_span
+from opentelemetry.trace import INVALID_SPAN, use_span
 
 from falsework.grammars.calls import Arguments, Call, CallBegins, CallEnds, Event, Reasoning, Text
 from falsework.grammars.policy import ToolChoice
@@ -44,9 +45,14 @@ class Waiting:
     calls: tuple[Asked, ...]
 
 
+@dataclass(frozen=True)
+class Cut:
+    """The deadline has passed before the reply was complete."""
+
+
 NOTHING_USED = Usage(0, 0)
 
-Told = Step | Usage | Calling | Called | Waiting
+Told = Step | Usage | Calling | Called | Waiting | Cut
 
 
 @dataclass
@@ -77,28 +83,36 @@ class Rounds:
     served: frozenset[str]
     waits: Callable[[Asked], bool] = lambda _: False
     clients_calls: int = 0
-    workflow: Span = INVALID_SPAN
     usage: Usage = NOTHING_USED
 
     async def told(self, question: Question) -> AsyncGenerator[Told]:
         """Tell the steps of all turns as one reply; the last step has the finish_reason."""
         turn = _Turn()
         following: Question | None = question
-        with self._as_one_workflow():
+        with self.as_one_workflow():
             while following is not None:
                 question, turn = following, _Turn()
                 async with aclosing(self._round(question, turn)) as told:
                     async for each in told:
                         yield each
                 following = self._following(question, turn)
+        if turn.finish is None:
+            yield Cut()
         yield Step(0, (), (), self._finish(turn))
         yield self.usage
 
     @contextmanager
-    def _as_one_workflow(self) -> Iterator[None]:
+    def as_one_workflow(self) -> Iterator[None]:
         """Watch the request; once something was written, tell clients not to repeat it."""
+        if self.watch.run is self.run:
+            yield  # within the workflow of whoever had something to run before the first turn
+            return
         self.watch.run = self.run
-        self.workflow = telemetry.TRACER.start_span(telemetry.WORKFLOW)
+        name = self.watch.api
+        attributes = {telemetry.OPERATION: "invoke_workflow", telemetry.WORKFLOW_NAME: name}
+        self.watch.workflow = workflow = telemetry.TRACER.start_span(
+            telemetry.WORKFLOW.format(name=name), attributes=attributes
+        )
         try:
             yield
         except Refusal as refusal:
@@ -106,7 +120,8 @@ class Rounds:
                 refusal.headers = {**refusal.headers, "x-should-retry": "false"}
             raise
         finally:
-            self.workflow.end()
+            workflow.end()
+            self.watch.workflow = INVALID_SPAN
 
     async def _round(self, question: Question, turn: _Turn) -> AsyncGenerator[Told]:
         """Tell one turn of the model, and run those of its calls that are ours."""
@@ -121,7 +136,7 @@ class Rounds:
         turn.ready = [each for each in ours if each not in waiting]
         if turn.ready:
             yield Calling(tuple(turn.ready))
-            turn.outcomes = await self._run(turn.ready)
+            turn.outcomes = await self.ran(turn.ready)
             yield Called(tuple(turn.outcomes))
         if waiting:
             yield Waiting(tuple(waiting))
@@ -134,18 +149,27 @@ class Rounds:
         turn.finish = turn.finish if left else "length"
         return left
 
-    async def _run(self, calls: Sequence[Asked]) -> list[Outcome]:
-        """Run the calls of a turn; the longest of them is what the request waited for."""
-        began = time.monotonic()
-        with use_span(self.workflow):
-            outcomes = await self.run.call(calls)
-        seconds = time.monotonic() - began
-        longest = max(outcomes, key=lambda outcome: outcome.seconds)
-        for phase, part in (("backoff", longest.backoff), ("queue_tool", longest.queued)):
+    async def ran(
+        self, calls: Sequence[Asked], approved: frozenset[str] = frozenset()
+    ) -> list[Outcome]:
+        """Run calls; the longest of them is what the request waited for."""
+        began, outcomes = time.monotonic(), list[Outcome]()
+        self.watch.phase = "tool"
+        try:
+            with use_span(self.watch.workflow, record_exception=False,
+                          set_status_on_exception=False):  # fmt: skip
+                outcomes = await self.run.call(calls, approved)
+        finally:
+            self._spent(time.monotonic() - began, outcomes)
+        return outcomes
+
+    def _spent(self, seconds: float, outcomes: Sequence[Outcome]) -> None:
+        longest = max(outcomes, key=lambda outcome: outcome.seconds, default=None)
+        parts = {"backoff": longest.backoff, "queue_tool": longest.queued} if longest else {}
+        for phase, part in parts.items():
             self.watch.spent(phase, min(part, seconds))
             seconds -= min(part, seconds)
         self.watch.spent("tool", seconds)
-        return outcomes
 
     def _finish(self, turn: _Turn) -> FinishReason:
         if turn.finish is None:
@@ -167,8 +191,9 @@ class Rounds:
                     yield replace(step, events=events, finish=None)
 
     async def _next(self, steps: AsyncIterator[Step | Usage]) -> Step | Usage | None:
-        """Return the next step, None at the end or once the deadline has passed."""
-        with anyio.move_on_after(max(0.0, self.run.deadline.left())):
+        """Return the next step, None at the end or once the deadline of its tools has passed."""
+        left = self.run.deadline.left() if self.served else math.inf
+        with anyio.move_on_after(max(0.0, left)):
             return await anext(steps, None)
         self.run.stopped_by = self.run.stopped_by or "deadline"
         return None

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, TypeVar
 
 import structlog
@@ -11,16 +11,18 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from falsework.runtime import telemetry
 from falsework.server.refusals import Broken, ClientGone, Refusal
 from falsework.server.replies import Json
 
 LINE_END = "\n"
-KEEP_ALIVE_SECONDS = 15
+KEEP_ALIVE_SECONDS = 10
 SEND_TIMEOUT_SECONDS = 60
 PATIENCE_SECONDS = 5
 """How long an answer waits for its first chunk: an early failure is told by the status."""
 
 Result = TypeVar("Result")
+Failed = Callable[[Refusal], Json]
 
 log = structlog.get_logger("falsework")
 
@@ -53,11 +55,13 @@ async def _give_up(*tasks: asyncio.Task[Any]) -> None:
 class Stream(EventSourceResponse):
     """Server-sent events, one for each chunk; however it ends, the chunks are closed."""
 
-    def __init__(self, chunks: AsyncGenerator[Json], first: "asyncio.Task[Json]") -> None:
+    def __init__(
+        self, chunks: AsyncGenerator[Json], first: "asyncio.Task[Json | None]", failed: Failed
+    ) -> None:
         self._chunks = chunks
         self._first = first
         super().__init__(
-            _events(chunks, first),
+            _events(chunks, first, failed),
             ping=KEEP_ALIVE_SECONDS,
             ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep=LINE_END),
             send_timeout=SEND_TIMEOUT_SECONDS,
@@ -72,46 +76,53 @@ class Stream(EventSourceResponse):
             await _close(self._chunks, self._first)
 
 
-async def open_stream(request: Request, chunks: AsyncGenerator[Json]) -> Stream:
-    """Return a stream of the chunks once the first is there, or after some patience."""
+async def open_stream(
+    request: Request, chunks: AsyncGenerator[Json], failed: Failed | None = None
+) -> Stream:
+    """Return a stream of the chunks once the first is there, or after some patience.
+
+    `failed` returns the event that tells a failure.
+    """
     first = asyncio.create_task(_first(chunks))
     try:
         await unless_gone(request, _patience(first))
     except BaseException:
         await _close(chunks, first)
         raise
-    return Stream(chunks, first)
+    return Stream(chunks, first, failed or error_body)
 
 
-async def _first(chunks: AsyncGenerator[Json]) -> Json:
-    return await anext(chunks)
+async def _first(chunks: AsyncGenerator[Json]) -> Json | None:
+    return await anext(chunks, None)
 
 
-async def _patience(first: "asyncio.Task[Json]") -> None:
+async def _patience(first: "asyncio.Task[Json | None]") -> None:
     await asyncio.wait((first,), timeout=PATIENCE_SECONDS)
     if first.done():
         first.result()
 
 
-async def _close(chunks: AsyncGenerator[Json], first: "asyncio.Task[Json]") -> None:
+async def _close(chunks: AsyncGenerator[Json], first: "asyncio.Task[Json | None]") -> None:
     await _give_up(first)
     with CancelScope(shield=True):
         await chunks.aclose()
 
 
 async def _events(
-    chunks: AsyncGenerator[Json], first: "asyncio.Task[Json]"
+    chunks: AsyncGenerator[Json], first: "asyncio.Task[Json | None]", failed: Failed
 ) -> AsyncGenerator[ServerSentEvent]:
     try:
-        yield _event(await asyncio.shield(first))
+        chunk = await asyncio.shield(first)
+        if chunk is not None:
+            yield _event(chunk)
         async for chunk in chunks:
             yield _event(chunk)
     except Refusal as refusal:
-        yield _event(error_body(refusal))
+        yield _event(failed(refusal))
     except Exception:
         # The outermost handler of a stream: its status is sent, so only an event can tell.
-        log.exception("stream failed")
-        yield _event(error_body(Broken("The server failed while it streamed the reply.")))
+        log.exception(telemetry.CUT_LINE)
+        yield _event(failed(Broken("The server failed while it streamed the reply.")))
     yield _said("[DONE]")
 
 

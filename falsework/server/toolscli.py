@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
+import structlog
 import typer
 import yaml
 from opentelemetry.sdk.trace import ReadableSpan
@@ -18,8 +19,9 @@ from falsework.runtime.faults import Fault
 from falsework.runtime.outcomes import Outcome
 from falsework.runtime.policies import ToolPolicy
 from falsework.runtime.toolbox import Toolbox, opened
-from falsework.runtime.tools import Asked
+from falsework.runtime.tools import Asked, ServerTool
 from falsework.runtime.toolsfile import BadToolsFile, read
+from falsework.server.watching.logs import configure
 from falsework.server.watching.traces import tracer_provider
 
 commands = typer.Typer(no_args_is_help=True)
@@ -55,8 +57,10 @@ class _Complaints:
 
     def __enter__(self) -> None:
         sys.path.insert(0, str(Path.cwd()))  # where the functions of python tools are looked for
+        configure("warning")  # what is printed belongs to the result
 
     def __exit__(self, _: object, fault: BaseException | None, __: object) -> None:
+        structlog.reset_defaults()
         if isinstance(fault, BadToolsFile):
             typer.secho(f"Error: {fault}", err=True, fg=typer.colors.RED)
             raise typer.Exit(2) from fault
@@ -66,11 +70,24 @@ async def _print_policies(file: ToolsFile, folder: Path) -> None:
     async with opened(file, folder) as toolbox:
         for tool in toolbox.tools.values():
             typer.secho(f"{tool.name} ({tool.kind}, {tool.upstream.name})", bold=True)
-            policy = tool.entry.model_dump(
-                mode="json", include=set(ToolPolicy.model_fields), exclude_none=True
-            )
-            typer.echo(_indented(yaml.safe_dump(policy, sort_keys=False)))
+            typer.echo(_indented(yaml.safe_dump(_policy(tool, toolbox), sort_keys=False)))
     typer.echo(f"{len(toolbox.tools)} tools, and nothing is wrong with them.")
+
+
+def _policy(tool: ServerTool, toolbox: Toolbox) -> dict[str, Any]:
+    """Return what holds for a tool: where the file is silent, what follows from the rest of it."""
+    fields = set(ToolPolicy.model_fields) - {"egress"}
+    policy = tool.entry.model_dump(mode="json", include=fields, exclude_none=True)
+    if tool.name in toolbox.reach:
+        allowed = toolbox.reach[tool.name]
+        policy["egress"] = {
+            "allow_hosts": sorted(allowed.hosts),
+            "deny_private": allowed.deny_private,
+            "require_tls": allowed.require_tls,
+        }
+    if tool.entry.python:
+        policy["run_in"] = tool.entry.python.place(tool.entry.effect)
+    return policy
 
 
 def _indented(text: str) -> str:

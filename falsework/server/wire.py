@@ -8,10 +8,12 @@ always means absent.
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError, from_json
 
+from falsework.server import filters
 from falsework.server.refusals import BadRequest
+from falsework.server.wiremessages import Wire, WireMessage
 
 IGNORED = frozenset(
     {
@@ -63,10 +65,6 @@ CODES = {"missing": "missing_required_parameter", "custom": "invalid_value"}
 """Error codes by the kind of fault; a kind that ends in `_type` is `invalid_type`."""
 
 
-def _parts(content: object) -> object:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
 def _several(stop: object) -> object:
     return [stop] if isinstance(stop, str) else stop
 
@@ -82,49 +80,6 @@ def _biases(biases: object) -> object:
     if not all(str(token).isdecimal() for token in biases):
         raise PydanticCustomError("custom", "Every key should be a token id")
     return {int(token): bias for token, bias in biases.items()}
-
-
-class Wire(BaseModel):
-    """An object of the protocol: strict about types, silent about fields it doesn't know."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
-
-
-class Part(Wire):
-    """A part of a message's content."""
-
-    type: str
-    text: str | None = None
-    refusal: str | None = None
-
-
-class CalledFunction(Wire):
-    """What an earlier call of the assistant said."""
-
-    name: str
-    arguments: str
-
-
-class PastCall(Wire):
-    """An earlier call of the assistant."""
-
-    id: str
-    type: str = "function"
-    function: CalledFunction | None = None
-
-
-class WireMessage(Wire):
-    """A message of any role."""
-
-    role: str
-    content: Annotated[list[Part] | None, BeforeValidator(_parts)] = None
-    name: str | None = None
-    tool_calls: list[PastCall] | None = None
-    tool_call_id: str | None = None
-    refusal: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    function_call: dict[str, Any] | None = None
 
 
 class FunctionDefinition(Wire):
@@ -146,8 +101,8 @@ class WireTool(Wire):
     server_url: str | None = Field(default=None, pattern=r"^https?://[^/?#@\s]+(/|$)")
     authorization: str | None = Field(default=None, repr=False)
     headers: dict[str, str] | None = Field(default=None, repr=False)
-    allowed_tools: list[str] | dict[str, Any] | None = None
-    require_approval: str | dict[str, Any] | None = None
+    allowed_tools: filters.AllowedTools | None = None
+    require_approval: filters.RequiredApproval | None = None
 
 
 class FunctionName(Wire):
@@ -251,9 +206,15 @@ Spelled = TypeVar("Spelled", bound=Wire)
 
 
 def parse_as(
-    kind: type[Spelled], body: bytes | dict[str, Any], refused: Mapping[str, tuple[Any, str]]
+    kind: type[Spelled],
+    body: bytes | dict[str, Any],
+    refused: Mapping[str, tuple[Any, str]],
+    at: tuple[int | str, ...] = (),
 ) -> Spelled:
-    """Return the object of that kind which a body spells; refuse it by the name of the field."""
+    """Return the object of that kind which a body spells; refuse it by the name of the field.
+
+    `at` is where it stands in the request.
+    """
     raw = _object(body) if isinstance(body, bytes) else body
     for name, (neutral, instead) in refused.items():
         if raw.get(name) not in (None, neutral):
@@ -262,7 +223,7 @@ def parse_as(
     try:
         return kind.model_validate(raw)
     except ValidationError as fault:
-        raise _refusal(fault.errors(include_url=False)[0]) from fault
+        raise _refusal(fault.errors(include_url=False)[0], at) from fault
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -275,8 +236,8 @@ def _object(body: bytes) -> dict[str, Any]:
     return raw
 
 
-def _refusal(fault: ErrorDetails) -> BadRequest:
-    path = fault["loc"]
+def _refusal(fault: ErrorDetails, at: tuple[int | str, ...]) -> BadRequest:
+    path = (*at, *fault["loc"])
     where = spell(path[:-2] if path[-1] == "[key]" else path)
     kind = fault["type"]
     code = "invalid_type" if kind.endswith("_type") else CODES.get(kind, "invalid_value")

@@ -1,5 +1,6 @@
 """Secrets, from the environment or from files, on their way into a request and nowhere else."""
 
+import math
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -9,11 +10,13 @@ from typing import Any
 import anyio
 import httpx2
 
+from falsework.runtime.checks import parsed
 from falsework.runtime.entries import Auth, BasicAuth, BearerAuth, ClientCredentials, HeaderAuth
 from falsework.runtime.entries import Secret as Place
 from falsework.runtime.faults import Fault
 from falsework.runtime.toolsfile import BadToolsFile
 
+REFUSED = "The tool's credentials were not accepted."
 EXPIRY_MARGIN = 30
 """A token this near its end, in seconds, is renewed before it is used."""
 
@@ -37,7 +40,10 @@ def secret(place: Place) -> str:
 class _Header(httpx2.Auth):
     def __init__(self, name: str, value: str) -> None:
         self._name = name
-        self._value = value
+        try:
+            self._value = _sendable(value)
+        except ValueError as fault:
+            raise BadToolsFile(f"the secret for the header {name} {fault}") from fault
 
     async def async_auth_flow(
         self, request: httpx2.Request
@@ -49,8 +55,6 @@ class _Header(httpx2.Auth):
 class _ClientToken(httpx2.Auth):
     """A token that is asked for when it is needed, once for all who wait for it."""
 
-    requires_response_body = True
-
     def __init__(self, grant: ClientCredentials) -> None:
         self._grant = grant
         self._pair = (secret(grant.client_id), secret(grant.client_secret))
@@ -61,26 +65,52 @@ class _ClientToken(httpx2.Auth):
     async def async_auth_flow(
         self, request: httpx2.Request
     ) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
-        async with self._lock:
-            if time.monotonic() >= self._until:
-                self._take((yield self._wanted()))
-        request.headers["authorization"] = f"Bearer {self._token}"
-        response = yield request
-        if response.status_code == httpx2.codes.UNAUTHORIZED:
-            self._until = 0.0
+        refused = ""
+        for _ in range(2):
+            async with self._lock:
+                if self._token == refused or time.monotonic() >= self._until:
+                    self._take(await _read((yield self._wanted(request))))
+            refused = self._token
+            request.headers["authorization"] = f"Bearer {refused}"
+            response = yield request
+            if response.status_code != httpx2.codes.UNAUTHORIZED:
+                return
 
-    def _wanted(self) -> httpx2.Request:
-        fields = {"grant_type": "client_credentials", "scope": " ".join(self._grant.scopes)}
-        request = httpx2.Request("POST", self._grant.token_url, data=fields)
+    def _wanted(self, beside: httpx2.Request) -> httpx2.Request:
+        fields = {"grant_type": "client_credentials"}
+        if self._grant.scopes:
+            fields["scope"] = " ".join(self._grant.scopes)
+        extensions = {"timeout": beside.extensions.get("timeout", {})}
+        request = httpx2.Request("POST", self._grant.token_url, data=fields, extensions=extensions)
         signed: httpx2.Request = next(httpx2.BasicAuth(*self._pair).auth_flow(request))
         return signed
 
-    def _take(self, response: httpx2.Response) -> None:
-        if response.status_code != httpx2.codes.OK:
-            raise Fault("unavailable", "The tool's credentials were not accepted.", "connect")
-        said = response.json()
-        self._token = said["access_token"]
-        self._until = time.monotonic() + float(said.get("expires_in", 300)) - EXPIRY_MARGIN
+    def _take(self, body: bytes) -> None:
+        try:
+            said = parsed(body)
+            token, lasts = _sendable(said["access_token"]), float(said.get("expires_in", 300))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise Fault("upstream_rejected", REFUSED) from None  # its cause may tell the token
+        self._token = token
+        self._until = time.monotonic() + (lasts if math.isfinite(lasts) else 0) - EXPIRY_MARGIN
+
+
+async def _read(response: httpx2.Response) -> bytes:
+    """Return what the token's giver says; raise a Fault where that is no."""
+    status = response.status_code
+    if status == httpx2.codes.TOO_MANY_REQUESTS or status >= httpx2.codes.INTERNAL_SERVER_ERROR:
+        message = "The tool's credentials can't be had at the moment."
+        raise Fault("unavailable", message, "connect", code=status)
+    if status != httpx2.codes.OK:
+        raise Fault("upstream_rejected", REFUSED, code=status)
+    return await response.aread()
+
+
+def _sendable(value: str) -> str:
+    """Return a header's value; raise ValueError where no header can hold it."""
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError("should be printable ASCII")
+    return value
 
 
 def _bearer(auth: BearerAuth) -> httpx2.Auth:

@@ -3,16 +3,19 @@
 import ipaddress
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
 import httpx2
 
+from falsework.runtime import telemetry
 from falsework.runtime.faults import Fault
 from falsework.runtime.policies import Egress
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -50,11 +53,13 @@ def is_public(address: Address) -> bool:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(inner)
+        if address not in _GLOBAL_UNICAST:
+            return False
     return address.is_global and not address.is_multicast
 
 
 class CheckedTransport(httpx2.AsyncBaseTransport):
-    """Resolves a name once, checks every address, and connects to one that was checked.
+    """Resolves a name once, checks every address, and connects to the first that answers.
 
     A name that resolves to something else a moment later (DNS rebinding) changes nothing.
     """
@@ -69,38 +74,46 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
         """Send a request; raise a Fault `blocked_egress` before any byte is sent."""
         url = request.url
         if url.host not in self._rules.hosts:
-            raise _blocked("This tool may not connect to that host.")
+            raise _blocked("This tool may not connect to that host.", "host")
         if self._rules.require_tls and url.scheme != "https":
-            raise _blocked("This tool may only connect with TLS.")
-        address = await self._resolved(url.host, url.port or _PORTS[url.scheme])
-        pinned = httpx2.Request(
-            request.method,
-            url.copy_with(host=address),
-            headers=request.headers,  # Host is the name still
-            stream=request.stream,
-            extensions={**request.extensions, "sni_hostname": url.host},
-        )
-        return await self._inner.handle_async_request(pinned)
+            raise _blocked("This tool may only connect with TLS.", "tls")
+        *others, last = await self._resolved(url.host, url.port or _PORTS[url.scheme])
+        for address in others:
+            with suppress(httpx2.ConnectError, httpx2.ConnectTimeout):
+                return await self._inner.handle_async_request(_pinned(request, address))
+        return await self._inner.handle_async_request(_pinned(request, last))
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._inner.aclose()
 
-    async def _resolved(self, host: str, port: int) -> str:
+    async def _resolved(self, host: str, port: int) -> list[str]:
         try:
             found: list[Any] = list(await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except OSError as fault:
+        except (OSError, OverflowError, UnicodeError) as fault:  # of names and ports that are none
             raise Fault(
                 "unavailable", "The upstream's name can't be resolved.", "connect"
             ) from fault
         addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
         if self._rules.deny_private and not all(map(is_public, addresses)):
-            raise _blocked("This tool may not connect to private addresses.")
-        return str(addresses[0])
+            raise _blocked("This tool may not connect to private addresses.", "private")
+        return list(dict.fromkeys(map(str, addresses)))
 
 
 _PORTS = {"http": 80, "https": 443}
 
 
-def _blocked(message: str) -> Fault:
+def _pinned(request: httpx2.Request, address: str) -> httpx2.Request:
+    url = request.url
+    return httpx2.Request(
+        request.method,
+        url.copy_with(host=address),
+        headers=request.headers,  # Host is the name still
+        stream=request.stream,
+        extensions={**request.extensions, "sni_hostname": url.host},
+    )
+
+
+def _blocked(message: str, reason: str) -> Fault:
+    telemetry.EGRESS_BLOCKED.labels(reason).inc()
     return Fault("blocked_egress", message)

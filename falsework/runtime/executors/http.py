@@ -2,8 +2,8 @@
 
 import email.utils
 import json
+import math
 import time
-import zlib
 from collections.abc import Mapping
 from string import Formatter
 from typing import Any
@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import httpx2
 
+from falsework.runtime.checks import parsed
 from falsework.runtime.conditions import filled
 from falsework.runtime.entries import Http
 from falsework.runtime.executors.base import Described, Json, Ticket
@@ -25,14 +26,10 @@ EXCERPT = 500
 class HttpExecutor:
     """Sends one request per attempt."""
 
-    def __init__(
-        self, request: Http, client: httpx2.AsyncClient, key_header: str | None, cap: int
-    ) -> None:
-        """`cap` bounds the bytes of a response after decompression."""
+    def __init__(self, request: Http, client: httpx2.AsyncClient, key_header: str | None) -> None:
         self._request = request
         self._client = client
         self._key_header = key_header
-        self._cap = cap
         url = httpx2.URL(request.url.replace("{", "").replace("}", ""))
         self.upstream = f"{url.scheme}://{url.netloc.decode()}"
 
@@ -46,7 +43,7 @@ class HttpExecutor:
         try:
             response = await self._client.send(request, stream=True)
             try:
-                body = await _read(response, self._cap)
+                body = await response.aread()
             finally:
                 await response.aclose()
         except httpx2.TransportError as fault:
@@ -55,47 +52,78 @@ class HttpExecutor:
 
     def _built(self, arguments: Json, ticket: Ticket) -> httpx2.Request:
         asked = self._request
-        try:
-            url = _path(asked.url, arguments)
-            query = {key: filled(value, arguments) for key, value in asked.query.items()
-                     if _given(value, arguments)}  # fmt: skip
-            headers = {key: str(filled(value, arguments)) for key, value in asked.headers.items()}
-            body = filled(asked.body, arguments)
-        except (KeyError, ValueError) as fault:
-            raise Fault("invalid_arguments", f"The argument {fault} is missing.") from fault
-        rest = {key: value for key, value in arguments.items() if key not in _places(asked)}
-        in_query = asked.method in IN_QUERY
-        if in_query:
-            query |= rest
         left = {DEADLINE: str(max(0, int(ticket.deadline.left() * 1000)))}
         key = {self._key_header: ticket.key} if self._key_header and ticket.key else {}
 
         async def noticed(event: str, _: Mapping[str, Any]) -> None:
             ticket.sent |= event.endswith(".send_request_headers.started")
 
-        return self._client.build_request(
-            asked.method,
-            url,
-            params=query or None,
-            headers={"accept-encoding": "gzip", **headers, **left, **key, **ticket.headers},
-            json=None if in_query else body if body is not None else rest,
-            extensions={"trace": noticed},
-        )
+        try:
+            url = httpx2.URL(_path(asked.url, arguments))
+            headers = _headers(asked, arguments)
+            return self._client.build_request(
+                asked.method,
+                url,
+                params=_query(asked, arguments).merge(url.params) or None,
+                headers={"accept-encoding": "gzip", **headers, **left, **key, **ticket.headers},
+                json=_body(asked, arguments),
+                extensions={"trace": noticed},
+            )
+        except KeyError as fault:
+            raise Fault("invalid_arguments", f"The argument {fault} is missing.") from fault
+        except (ValueError, httpx2.InvalidURL) as fault:
+            message = "The arguments make no request that can be sent."
+            raise Fault("invalid_arguments", message) from fault
 
 
-def _places(asked: Http) -> set[str]:
-    """Return the arguments that url, query, headers and body name."""
+def _query(asked: Http, arguments: Json) -> httpx2.QueryParams:
+    """Return the query, in which what the operator names isn't another argument's."""
+    rest = _rest(asked, arguments) if asked.method in IN_QUERY else {}
+    free = {key: value for key, value in rest.items() if key not in asked.query}
+    return httpx2.QueryParams({**free, **_filled(asked.query, arguments)})
+
+
+def _headers(asked: Http, arguments: Json) -> dict[str, str]:
+    headers = {}
+    for name, value in _filled(asked.headers, arguments).items():
+        headers[name] = text = _text(value)
+        if not (text.isascii() and text.isprintable()):
+            message = f"The header {name} can hold printable ASCII only."
+            raise Fault("invalid_arguments", message)
+    return headers
+
+
+def _body(asked: Http, arguments: Json) -> Any:
+    if asked.method in IN_QUERY:
+        return None
+    if asked.body is None:
+        return _rest(asked, arguments)
+    return filled(asked.body, arguments) if _given(asked.body, arguments) else None
+
+
+def _rest(asked: Http, arguments: Json) -> Json:
+    """Return the arguments that no place names."""
     texts = [asked.url, json.dumps([asked.query, asked.headers, asked.body])]
+    places = {piece.partition("}")[0] for text in texts for piece in text.split("{")[1:]}
+    return {key: value for key, value in arguments.items() if key not in places}
+
+
+def _filled(templates: Mapping[str, Any], arguments: Json) -> Json:
+    """Return templates filled, without those of optional arguments that weren't given."""
     return {
-        name for text in texts for piece in text.split("{")[1:]
-        if (name := piece.partition("}")[0]).isidentifier()
+        key: filled(value, arguments) for key, value in templates.items()
+        if _given(value, arguments)
     }  # fmt: skip
 
 
 def _given(template: Any, arguments: Json) -> bool:
-    """Tell whether an optional argument of the query was given."""
+    """Tell whether what is one placeholder and nothing else has its argument."""
     whole = isinstance(template, str) and template.startswith("{") and template.endswith("}")
     return not whole or template[1:-1] in arguments
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _path(url: str, arguments: Json) -> str:
@@ -104,31 +132,11 @@ def _path(url: str, arguments: Json) -> str:
     for literal, name, _, _ in Formatter().parse(url):
         pieces.append(literal)
         if name is not None:
-            value = arguments[name]
-            text = value if isinstance(value, str) else json.dumps(value)
+            text = _text(arguments[name])
             if text in {".", ".."}:
-                raise ValueError(f"'{name}' can't be part of a path")
+                raise Fault("invalid_arguments", f"'{name}' can't be part of a path.")
             pieces.append(quote(text, safe=""))
     return "".join(pieces)
-
-
-async def _read(response: httpx2.Response, cap: int) -> bytes:
-    """Return the body; raise a Fault as soon as it is larger than the cap, decompressed."""
-    encoding = response.headers.get("content-encoding", "identity")
-    if encoding not in {"identity", "gzip", "deflate"}:
-        raise Fault(
-            "bad_response", "The upstream's answer is encoded in a way that wasn't asked for."
-        )
-    unpacked = zlib.decompressobj(wbits=47) if encoding != "identity" else None
-    body = bytearray()
-    async for raw in response.aiter_raw():
-        try:
-            body += unpacked.decompress(raw, cap + 1 - len(body)) if unpacked else raw
-        except zlib.error as fault:
-            raise Fault("bad_response", "The upstream's answer can't be decompressed.") from fault
-        if len(body) > cap:
-            raise Fault("too_large", f"The upstream's answer has more than {cap} bytes.")
-    return bytes(body)
 
 
 def _broken(fault: httpx2.TransportError, ticket: Ticket) -> Fault:
@@ -170,7 +178,7 @@ def _value(response: httpx2.Response, body: bytes) -> Any:
     if "json" not in response.headers.get("content-type", ""):
         return body.decode("utf-8", "replace")
     try:
-        return json.loads(body) if body else None
+        return parsed(body) if body else None
     except ValueError as fault:
         raise Fault("bad_response", "The upstream's answer isn't valid JSON.", sent=True) from fault
 
@@ -178,11 +186,16 @@ def _value(response: httpx2.Response, body: bytes) -> Any:
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that an upstream asks to wait, None where it says nothing readable."""
     try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        said = headers.get("retry-after", "")
-        if said.strip().isdigit():
-            return float(said)
-        return max(0.0, email.utils.parsedate_to_datetime(said).timestamp() - time.time())
-    except ValueError:
+        after = _asked_to_wait(headers)
+    except (ValueError, OverflowError):
         return None
+    return max(0.0, after) if math.isfinite(after) else None
+
+
+def _asked_to_wait(headers: Mapping[str, str]) -> float:
+    if "retry-after-ms" in headers:
+        return float(headers["retry-after-ms"]) / 1000
+    said = headers.get("retry-after", "")
+    if said.strip().isdigit():
+        return float(said)
+    return email.utils.parsedate_to_datetime(said).timestamp() - time.time()

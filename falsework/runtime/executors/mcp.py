@@ -6,28 +6,36 @@ opens the connection anew, after a pause that grows.
 
 import hashlib
 import json
-import sys
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import aiolimiter
 import anyio
 import httpx2
 import structlog
 from anyio.abc import TaskStatus
-from mcp import Client, MCPError, StdioServerParameters
-from mcp.client.stdio import stdio_client
-from mcp.client.streamable_http import streamable_http_client
-from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT, CallToolResult, TextContent, Tool
+from mcp import Client, ClientSession, MCPError
+from mcp_types import CallToolResult, InputRequiredResult, PaginatedRequestParams, Tool
+from pydantic import ValidationError
 
+from falsework.runtime import telemetry
 from falsework.runtime.deadlines import Deadline
 from falsework.runtime.executors.base import Described, Json, Ticket
-from falsework.runtime.faults import Fault, Kind
-
-Connect = Callable[[], AbstractAsyncContextManager[Any]]
+from falsework.runtime.executors.mcpanswers import over, refused, value
+from falsework.runtime.executors.mcpconnections import Connect, watched
+from falsework.runtime.faults import Fault
 
 RESTART_BASE = 0.1
 RESTART_CAP = 30.0
+WANTED_WITHIN = 1.0
+STARTS_PER_MINUTE = 6
+START_SECONDS = 30.0
+CLOSE_SECONDS = 5.0
+MOST_PAGES = 100
 LIST_SECONDS = 5.0
 LISTED_FOR = 30.0
 """Seconds after which a call asks for the listing again, to see whether schemas changed."""
@@ -37,41 +45,91 @@ DEADLINE_KEY = "falsework/deadlineMs"
 log = structlog.get_logger("falsework.tools")
 
 
+@dataclass(frozen=True)
+class _Connection:
+    session: ClientSession
+    lost: anyio.Event
+
+
 class McpServer:
     """One connection, supervised."""
 
-    def __init__(self, name: str, connect: Connect, *, pin_schemas: bool = True) -> None:
+    def __init__(  # noqa: PLR0913 - in what servers differ
+        self,
+        name: str,
+        connect: Connect,
+        *,
+        pin_schemas: bool = True,
+        spawned: bool = False,
+        patience: float = START_SECONDS,
+        label: str | None = None,
+    ) -> None:
+        """A `spawned` server isn't started at will; `patience` bounds its start, in seconds.
+
+        `label` is what metrics call it where its name isn't the tools file's own.
+        """
         self.name = name
-        self.up = False
+        self.label = name if label is None else label
         self.restarts = 0
         self.tools: Mapping[str, Tool] = {}
         self._connect = connect
         self._pin = pin_schemas
+        self._patience = patience
+        self._starts = aiolimiter.AsyncLimiter(STARTS_PER_MINUTE, 60) if spawned else None
         self._pins: dict[str, str] = {}
-        self._client: Client | None = None
+        self._connection: _Connection | None = None
+        self._proven = False
         self._ready = anyio.Event()
-        self._lost = anyio.Event()
+        self._wanted = anyio.Event()
         self._listed_at = 0.0
+
+    @property
+    def up(self) -> bool:
+        """Whether there is a connection."""
+        return self._connection is not None
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Own the connection until cancelled."""
         task_status.started()
         failures = 0
         while True:
+            if self._starts:
+                await self._starts.acquire()
+            self._proven = False
             try:
-                async with Client(self._connect()) as client:
-                    await self._list(client)
-                    failures = 0
-                    self._client, self.up = client, True
-                    self._ready.set()
-                    await self._lost.wait()
-            except (MCPError, httpx2.HTTPError, OSError, ExceptionGroup) as fault:
-                log.warning("connection lost", server=self.name, error=type(fault).__name__)
-            self._lose()
-            self._lost = anyio.Event()
+                await self._live()
+            except Exception as fault:  # noqa: BLE001 - whatever a server does, it is opened anew
+                log.warning(telemetry.LOST_LINE, server=self.name, error=type(fault).__name__)
+            failures = 0 if self._proven else failures + 1
             self.restarts += 1
-            await anyio.sleep(min(RESTART_BASE * 2**failures, RESTART_CAP))
-            failures += 1
+            telemetry.MCP_RESTARTS.labels(self.label).inc()
+            await self._pause(min(RESTART_BASE * 2 ** min(failures, 10), RESTART_CAP))
+
+    async def _live(self) -> None:
+        """Open the connection, and keep it until it is lost."""
+        with anyio.move_on_after(self._patience) as life:
+            lost = anyio.Event()
+            async with Client(watched(self._connect(), lost)) as client:
+                connection = _Connection(client.session, lost)
+                await self._list(connection.session)
+                life.deadline = math.inf
+                self._connection = connection
+                self._ready.set()
+                try:
+                    await lost.wait()
+                finally:
+                    self._lose(connection)
+                    life.deadline = anyio.current_time() + CLOSE_SECONDS
+        if life.cancelled_caught:
+            log.warning(telemetry.LOST_LINE, server=self.name, error="TimeoutError")
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next connection, no more than a second where a call waits for it."""
+        self._wanted = anyio.Event()
+        await anyio.sleep(min(seconds, WANTED_WITHIN))
+        if not self._ready.statistics().tasks_waiting:
+            with anyio.move_on_after(seconds - WANTED_WITHIN):
+                await self._wanted.wait()
 
     async def listed(self, deadline: Deadline) -> Mapping[str, Tool]:
         """Return the server's tools; raise a Fault where it can't be reached in time."""
@@ -80,45 +138,70 @@ class McpServer:
 
     async def call(self, tool: str, arguments: Json, ticket: Ticket) -> CallToolResult:
         """Call a tool; raise a Fault."""
-        client = await self._connected(ticket.deadline)
-        left = max(0.01, ticket.deadline.left())
-        meta: Any = {DEADLINE_KEY: int(left * 1000), **ticket.headers}
+        connection = await self._connected(ticket.deadline)
         try:
             if anyio.current_time() - self._listed_at > LISTED_FOR:
-                await self._list(client)
+                await self._list(connection.session)
             self._check(tool)
-            ticket.sent = True
-            return await client.call_tool(tool, arguments, left, meta=meta)
+            with self._timed(telemetry.CALL_TOOL):
+                result = await _called(connection.session, tool, arguments, ticket)
         except MCPError as fault:
-            raise self._fault(fault) from fault
-        except (httpx2.HTTPError, OSError, anyio.ClosedResourceError, RuntimeError) as fault:
-            self._lose()
+            if over(fault):
+                self._lose(connection)
+            raise refused(fault, sent=ticket.sent) from fault
+        except (ValidationError, RuntimeError) as fault:  # of its schema, where it has one
+            message = "The MCP server's answer isn't what the protocol or its schema says."
+            raise Fault("bad_response", message, sent=ticket.sent) from fault
+        except (httpx2.HTTPError, OSError, anyio.ClosedResourceError) as fault:
+            self._lose(connection)
             message = "The connection to the MCP server broke."
             raise Fault("unavailable", message, "crash", sent=ticket.sent) from fault
+        self._proven = True
+        if isinstance(result, CallToolResult):
+            return result
+        message = "The tool asks for more than its arguments, which can't be given here."
+        raise Fault("precondition_failed", message, sent=True)
 
-    async def _connected(self, deadline: Deadline) -> Client:
+    async def _connected(self, deadline: Deadline) -> _Connection:
+        self._wanted.set()
         with anyio.move_on_after(max(0.0, deadline.left())):
             await self._ready.wait()
-        if self._client is None:
+        if self._connection is None:
             raise Fault("unavailable", "The MCP server can't be reached.", "connect")
-        return self._client
+        return self._connection
 
-    def _lose(self) -> None:
-        """Let nobody use this connection any more, and its owner open another."""
-        if self.up:
-            self._client, self.up = None, False
+    def _lose(self, connection: _Connection) -> None:
+        """Let nobody use a connection any more, and its owner open another."""
+        connection.lost.set()
+        if self._connection is connection:
+            self._connection = None
             self._ready = anyio.Event()
-        self._lost.set()
 
-    async def _list(self, client: Client) -> None:
+    @contextmanager
+    def _timed(self, method: str) -> Iterator[None]:
+        """Measure a request to the server; an error is told by its class alone."""
+        began, error = time.monotonic(), ""
+        try:
+            yield
+        except BaseException as fault:
+            error = type(fault).__name__
+            raise
+        finally:
+            series = telemetry.MCP_SECONDS.labels(self.label, method, error)
+            series.observe(time.monotonic() - began)
+
+    async def _list(self, session: ClientSession) -> None:
         found: dict[str, Tool] = {}
         cursor = None
-        while True:
-            page = await client.list_tools(cursor=cursor, cache_mode="refresh")
+        for _ in range(MOST_PAGES):
+            with self._timed(telemetry.LIST_TOOLS):
+                page = await session.list_tools(params=PaginatedRequestParams(cursor=cursor))
             found.update((tool.name, tool) for tool in page.tools)
             cursor = page.next_cursor
             if cursor is None:
                 break
+        else:
+            raise Fault("bad_response", "The MCP server's list of tools has no end.")
         self.tools = found
         self._listed_at = anyio.current_time()
         for name, tool in found.items():
@@ -131,16 +214,14 @@ class McpServer:
         if self._pin and self._pins[name] != _digest(tool):
             raise Fault("precondition_failed", "The MCP server changed this tool's schema.")
 
-    def _fault(self, fault: MCPError) -> Fault:
-        code = fault.error.code
-        if code == REQUEST_TIMEOUT:
-            return Fault("timeout", "The MCP server didn't answer in time.", "timeout", sent=True)
-        if code == CONNECTION_CLOSED:
-            self._lose()
-            message = "The connection to the MCP server broke."
-            return Fault("unavailable", message, "crash", sent=True, code=code)
-        message = f"The MCP server refused: {fault.error.message[:500]}"
-        return Fault("upstream_rejected", message, sent=True, code=code)
+
+async def _called(
+    session: ClientSession, tool: str, arguments: Json, ticket: Ticket
+) -> CallToolResult | InputRequiredResult:
+    left = max(0.01, ticket.deadline.left())
+    meta: Any = {DEADLINE_KEY: int(left * 1000), **ticket.headers}
+    ticket.sent = True
+    return await session.call_tool(tool, arguments, left, meta=meta, allow_input_required=True)
 
 
 class McpExecutor:
@@ -162,42 +243,9 @@ class McpExecutor:
 
     async def attempt(self, arguments: Json, ticket: Ticket) -> Any:
         """Return the structured content, or the text."""
-        result = await self._server.call(self._tool, arguments, ticket)
-        text = "\n".join(part.text for part in result.content if isinstance(part, TextContent))
-        if len(text) > self._cap:
-            raise Fault("too_large", f"The tool's answer has more than {self._cap} characters.")
-        if result.is_error:
-            kind: Kind = "tool_error"
-            raise Fault(kind, text or "The tool failed and didn't say why.", sent=True)
-        return result.structured_content if result.structured_content is not None else text
+        return value(await self._server.call(self._tool, arguments, ticket), self._cap)
 
 
 def _digest(tool: Tool) -> str:
     schemas = json.dumps([tool.input_schema, tool.output_schema], sort_keys=True)
     return hashlib.sha256(schemas.encode()).hexdigest()
-
-
-def over_http(url: str, client: Callable[[], httpx2.AsyncClient]) -> Connect:
-    """Return how to connect to a server over streamable HTTP."""
-
-    @asynccontextmanager
-    async def connect() -> AsyncGenerator[Any]:
-        async with client() as opened, streamable_http_client(url, http_client=opened) as streams:
-            yield streams
-
-    return connect
-
-
-def over_stdio(command: tuple[str, ...], environment: Mapping[str, str], folder: str) -> Connect:
-    """Return how to start a server and talk to it over its input and output.
-
-    `python` is the interpreter that this server runs on.
-    """
-    program, *arguments = command
-    parameters = StdioServerParameters(
-        command=sys.executable if program == "python" else program,
-        args=arguments,
-        env=dict(environment),
-        cwd=folder,
-    )
-    return lambda: stdio_client(parameters)

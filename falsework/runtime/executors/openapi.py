@@ -2,65 +2,130 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
+import httpx2
 import yaml
 
 from falsework.runtime.entries import Http, OpenApi
-from falsework.runtime.executors.base import Described
+from falsework.runtime.executors.base import Described, Ticket
 from falsework.runtime.executors.http import HttpExecutor
 from falsework.runtime.toolsfile import BadToolsFile
 
 Json = dict[str, Any]
 
 METHODS = ("get", "put", "post", "delete", "head", "patch")
+RESERVED = frozenset({"accept", "authorization", "content-type"})
 DEEPEST = 20
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation's request, and the placeholder in it of each argument."""
+
+    request: Http
+    described: Described
+    places: Mapping[str, str]
 
 
 class OpenApiExecutor(HttpExecutor):
     """Sends the operation's request."""
 
-    described: Described
+    def __init__(
+        self, found: Operation, client: httpx2.AsyncClient, key_header: str | None
+    ) -> None:
+        super().__init__(found.request, client, key_header)
+        self._found = found
 
     async def describe(self) -> Described:
         """Return what the document says of the operation."""
-        return self.described
+        return self._found.described
+
+    async def attempt(self, arguments: Json, ticket: Ticket) -> Any:
+        """Return the response's JSON, or its text."""
+        places = self._found.places
+        placed = {places.get(name, name): value for name, value in arguments.items()}
+        return await super().attempt(placed, ticket)
 
 
-def operation(asked: OpenApi, folder: Path) -> tuple[Http, Described]:
-    """Return an operation's request and its description; raise BadToolsFile."""
+def operation(asked: OpenApi, folder: Path) -> Operation:
+    """Return an operation; raise BadToolsFile."""
     document = _document(folder / asked.document.removeprefix("file://"))
     path, method, found, shared = _found(document, asked)
-    base = asked.base_url or next((one["url"] for one in document.get("servers", [])), "")
-    if not base.startswith(("http://", "https://")):
-        raise BadToolsFile(f"{asked.document}: has no absolute server URL; give base_url")
-    places = [_inlined(one, document) for one in [*shared, *found.get("parameters", [])]]
+    parts = _parts(_inlined([*shared, *found.get("parameters", [])], document), asked)
     body = _body(_inlined(found.get("requestBody", {}), document))
-    fields = {one["name"]: _field(one) for one in places}
-    flat = body is not None and body.get("type", "object") == "object" and "properties" in body
-    in_body: Json = dict(body["properties"]) if body and flat else {"body": body} if body else {}
-    if clash := fields.keys() & in_body.keys():
+    if clash := {part["name"] for part in parts} & body.fields.keys():
         raise BadToolsFile(f"{asked.operation}: '{clash.pop()}' stands in two places")
-    required = [one["name"] for one in places if one.get("required")]
-    required += (body or {}).get("required", []) if flat else list(in_body)
+    prefix = "place_"
+    while any(name.startswith(prefix) for name in body.fields):
+        prefix += "_"
+    places = {part["name"]: f"{prefix}{number}" for number, part in enumerate(parts)}
     parameters: Json = {
         "type": "object",
-        "properties": {**fields, **in_body},
-        "required": required,
+        "properties": {**{part["name"]: _field(part) for part in parts}, **body.fields},
+        "required": [*(part["name"] for part in parts if _required(part)), *body.required],
         "additionalProperties": False,
     }
-    by_place = {kind: {one["name"]: "{" + one["name"] + "}" for one in places if one["in"] == kind}
-                for kind in ("query", "header")}  # fmt: skip
-    request = Http(
-        url=base.rstrip("/") + path,
-        method=method.upper(),  # type: ignore[arg-type]  # one of METHODS
-        query=by_place["query"],
-        headers=by_place["header"],
-        body=None if flat or body is None else "{body}",
-    )
     text = found.get("description") or found.get("summary") or ""
-    return request, Described(text, parameters)
+    written = _placed(_base(asked, document) + path, parts, places)
+    written |= {"method": method.upper(), "body": "{body}" if body.whole else None}
+    return Operation(_request(asked, written, places), Described(text, parameters), places)
+
+
+def _placed(url: str, parts: list[Json], places: Mapping[str, str]) -> Json:
+    """Return url, query and headers, in which each argument has a placeholder."""
+    named: dict[str, dict[str, str]] = {"query": {}, "header": {}}
+    for part in parts:
+        name, place = part["name"], "{" + places[part["name"]] + "}"
+        if part["in"] == "path":
+            url = url.replace("{" + name + "}", place)
+        else:
+            named[part["in"]][name] = place
+    return {"url": url, "query": named["query"], "headers": named["header"]}
+
+
+def _request(asked: OpenApi, written: Json, places: Mapping[str, str]) -> Http:
+    try:
+        request = Http.model_validate(written)
+        names = {name for _, name, _, _ in Formatter().parse(request.url) if name}
+    except ValueError as fault:
+        message = f"{asked.document}: has no absolute server URL; give base_url"
+        raise BadToolsFile(message) from fault
+    if unknown := names - {*places.values()}:
+        raise BadToolsFile(f"{asked.operation}: the path's '{unknown.pop()}' is no parameter")
+    return request
+
+
+def _base(asked: OpenApi, document: Json) -> str:
+    """Return the server's URL, its variables at their defaults."""
+    first: Json = next(iter(document.get("servers", [])), {})
+    url: str = asked.base_url or first.get("url", "")
+    for name, variable in first.get("variables", {}).items():
+        url = url.replace("{" + name + "}", str(variable.get("default", "")))
+    if "{" in url:
+        raise BadToolsFile(f"{asked.document}: the server URL has variables; give base_url")
+    return url.rstrip("/")
+
+
+def _parts(parameters: list[Json], asked: OpenApi) -> list[Json]:
+    """Return the parameters that are arguments; an operation's own replace those of its path."""
+    parts = {(part["in"], part["name"]): part for part in parameters if not _reserved(part)}
+    names = [name for _, name in parts]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise BadToolsFile(f"{asked.operation}: '{twice.pop()}' stands in two places")
+    return list(parts.values())
+
+
+def _reserved(part: Json) -> bool:
+    """Tell whether a parameter is none of the model's: the standard says so of these headers."""
+    return part["in"] == "cookie" or (part["in"] == "header" and part["name"].lower() in RESERVED)
+
+
+def _required(part: Json) -> bool:
+    return part["in"] == "path" or bool(part.get("required"))
 
 
 def _document(path: Path) -> Json:
@@ -91,12 +156,24 @@ def _field(place: Json) -> Json:
     return {"description": place["description"], **schema} if "description" in place else schema
 
 
-def _body(request: Mapping[str, Any]) -> Json | None:
+@dataclass(frozen=True)
+class _Body:
+    fields: Json
+    required: tuple[str, ...]
+    whole: bool
+    """Whether the body is one argument, and not an argument for each of its fields."""
+
+
+def _body(request: Mapping[str, Any]) -> _Body:
     content = request.get("content", {})
     schema: Json | None = next(
         (one.get("schema") for kind, one in content.items() if "json" in kind), None
     )
-    return schema
+    if schema is None:
+        return _Body({}, (), whole=False)
+    if schema.get("type", "object") == "object" and "properties" in schema:
+        return _Body(dict(schema["properties"]), tuple(schema.get("required", ())), whole=False)
+    return _Body({"body": schema}, ("body",) if request.get("required") else (), whole=True)
 
 
 def _inlined(part: Any, document: Json, depth: int = 0) -> Any:
@@ -111,6 +188,8 @@ def _inlined(part: Any, document: Json, depth: int = 0) -> Any:
     if not isinstance(reference, str):
         return {key: _inlined(value, document, depth + 1) for key, value in part.items()}
     there: Any = document
-    for step in reference.removeprefix("#/").split("/"):
-        there = there.get(step.replace("~1", "/").replace("~0", "~"), {})
+    for step in reference.split("/")[1:]:
+        there = there.get(step.replace("~1", "/").replace("~0", "~"))
+        if not isinstance(there, dict):
+            raise BadToolsFile(f"the document refers to '{reference}', which isn't in it")
     return _inlined(there, document, depth + 1)

@@ -1,101 +1,81 @@
 """A tool that is a function: in a process that can be stopped, or in a thread that can't."""
 
 import asyncio
-import functools
-import importlib
+import contextvars
 import inspect
-from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import anyio
-import anyio.to_process
-import anyio.to_thread
-
+from falsework.runtime.checks import parsed
 from falsework.runtime.entries import Python
 from falsework.runtime.executors.base import Described, Json, Ticket
+from falsework.runtime.executors.functions import ended, loaded
+from falsework.runtime.executors.workers import Workers
 from falsework.runtime.faults import Fault
 from falsework.runtime.toolsfile import BadToolsFile
-
-
-class ToolError(Exception):
-    """What a function raises to tell the model, in its own words, why it failed."""
 
 
 class PythonExecutor:
     """Calls a function with the arguments by name."""
 
-    def __init__(self, asked: Python, run_in: str, places: int) -> None:
-        """`places` bounds the processes or threads of this tool, abandoned ones included."""
+    def __init__(self, asked: Python, run_in: str, places: int, cap: int) -> None:
+        """`places` bounds processes or threads, abandoned ones included; `cap` answers' bytes."""
         self.upstream = f"python:{asked.callable}"
-        self.leaked = 0
         self._name = asked.callable
-        self._in_process = run_in == "process"
-        self._places = anyio.CapacityLimiter(places)
-        loaded(asked.callable)
+        self._cap = cap
+        self._places = places
+        self._workers = Workers(places, cap) if run_in == "process" else None
+        self._threads = ThreadPoolExecutor(places, thread_name_prefix=self.upstream)
+        self._abandoned: list[Future[bytes]] = []
+        try:
+            self._function = loaded(asked.callable)
+        except (ImportError, AttributeError, TypeError) as fault:
+            raise BadToolsFile(f"python: there is no {asked.callable}: {fault}") from fault
+
+    @property
+    def leaked(self) -> int:
+        """How many threads still run whose call was given up."""
+        self._abandoned = [one for one in self._abandoned if not one.done()]
+        return len(self._abandoned)
 
     async def describe(self) -> Described:
         """Return the function's docstring."""
-        return Described(inspect.getdoc(loaded(self._name)) or "")
+        return Described(inspect.getdoc(self._function) or "")
 
     async def attempt(self, arguments: Json, ticket: Ticket) -> Any:
         """Return what the function returns."""
-        ticket.sent = True
+        if self._workers:
+            return _value(await self._workers.ended(self._name, arguments, ticket), self._cap)
+        return _value(await self._thread(arguments, ticket), self._cap)
+
+    async def aclose(self) -> None:
+        """End the processes, and leave the threads to themselves."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._workers:
+            await self._workers.aclose()
+
+    async def _thread(self, arguments: Json, ticket: Ticket) -> bytes:
+        if self.leaked >= self._places:
+            raise Fault("overloaded", "Calls that were given up still hold the tool's threads.")
+
+        def run() -> bytes:
+            ticket.sent = True
+            return ended(self._name, arguments)
+
+        running = self._threads.submit(contextvars.copy_context().run, run)
         try:
-            return await (self._process(arguments) if self._in_process else self._thread(arguments))
-        except ToolError as fault:
-            raise Fault("tool_error", str(fault), sent=True) from fault
-        except Fault:
-            raise
-        except anyio.BrokenWorkerProcess as fault:
-            raise Fault("unavailable", "The tool's process died.", "crash", sent=True) from fault
-        except Exception as fault:  # the tool is somebody else's code
-            message = f"The tool failed with {type(fault).__name__}."
-            raise Fault("tool_error", message, sent=True) from fault
-
-    async def _process(self, arguments: Json) -> Any:
-        return await anyio.to_process.run_sync(
-            called, self._name, arguments, cancellable=True, limiter=self._places
-        )
-
-    async def _thread(self, arguments: Json) -> Any:
-        over = False
-        loop = asyncio.get_running_loop()
-
-        def ended() -> None:
-            if over:
-                self.leaked -= 1
-
-        def run() -> Any:
-            try:
-                return called(self._name, arguments)
-            finally:
-                loop.call_soon_threadsafe(ended)
-
-        try:
-            return await anyio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=self._places)
-        except anyio.get_cancelled_exc_class():
-            over = True
-            self.leaked += 1
-            raise
+            return await asyncio.wrap_future(running)
+        finally:
+            self._abandoned.append(running)
 
 
-@functools.cache
-def loaded(name: str) -> Callable[..., Any]:
-    """Return the function of `module:function`; raise BadToolsFile."""
-    module, _, path = name.partition(":")
+def _value(end: bytes, cap: int) -> Any:
+    if len(end) > cap:
+        raise Fault("too_large", f"The tool's answer has more than {cap} bytes.", sent=True)
     try:
-        found: Any = importlib.import_module(module)
-        for step in path.split("."):
-            found = getattr(found, step)
-    except (ImportError, AttributeError) as fault:
-        raise BadToolsFile(f"python: there is no {name}: {fault}") from fault
-    if not callable(found):
-        raise BadToolsFile(f"python: {name} can't be called")
-    function: Callable[..., Any] = found
-    return function
-
-
-def called(name: str, arguments: Json) -> Any:
-    """Call a function, in whatever process or thread this is."""
-    result = loaded(name)(**arguments)
-    return asyncio.run(result) if inspect.iscoroutine(result) else result
+        said = parsed(end)
+    except ValueError as fault:
+        raise Fault("bad_response", "The tool's answer isn't valid JSON.", sent=True) from fault
+    if "value" not in said:
+        raise Fault(said["kind"], said["message"], said.get("reason", ""), sent=True)
+    return said["value"]

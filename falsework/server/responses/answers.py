@@ -1,30 +1,34 @@
 """Responses: made, kept, taken up again, told to whoever asks for them."""
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, aclosing, suppress
 
 import anyio
+import structlog
 
-from falsework.runtime.faults import Fault
+from falsework.runtime import telemetry
 from falsework.runtime.outcomes import Outcome
 from falsework.runtime.toolbox import Toolbox
-from falsework.runtime.tools import Asked
 from falsework.server.chat import Chat
-from falsework.server.choices import Step
 from falsework.server.keyed import Claim
 from falsework.server.records import Records, StoredResponse
-from falsework.server.refusals import BadRequest, NotFound, Refusal
-from falsework.server.replies import Json, Usage
-from falsework.server.responses.items import approvals, full_name, listed, succeeded
-from falsework.server.responses.lives import Live, listing, with_id
+from falsework.server.refusals import BadRequest, Broken, NotFound, Refusal
+from falsework.server.replies import Json
+from falsework.server.responses.approvals import approvals, seal, taken
+from falsework.server.responses.items import OURS, succeeded
+from falsework.server.responses.lives import Live, kept
+from falsework.server.responses.making import made
 from falsework.server.responses.objects import ResponseObject
-from falsework.server.responses.questions import wanted
-from falsework.server.responses.speech import Speech
+from falsework.server.responses.questions import Wanted, respelled, wanted
+from falsework.server.responses.speech import Speech, closing
 from falsework.server.responses.wire import ResponseRequest
-from falsework.server.rounds import Called, Calling, Rounds, Told, Waiting
 from falsework.server.settings import Settings
-from falsework.server.streams import error_body
+from falsework.server.watching.traces import background_span
 from falsework.server.watching.watches import Watch, watched
+
+FAILED = "The server failed while it made the response."
+
+log = structlog.get_logger("falsework")
 
 
 class Answers:
@@ -41,56 +45,81 @@ class Answers:
         self, request: ResponseRequest, owner: str, claim: Claim, seconds: float
     ) -> Live:
         """Return a response that can be made; refuse the request before anything is said."""
-        items = [with_id(item) for item in request.input or []]
+        items = [kept(item) for item in request.input or []]
         before = await self._before(request, owner)
-        history = [*before, *items]
-        want = await wanted(request, history, self._settings, self._toolbox)
-        await self._chat.scaffold.prepare(want.question)  # what can't be said is refused here
-        response = ResponseObject(request)
-        logprobs = want.question.sampling.logprobs is not None
-        speech = Speech(response, want.served.labels, logprobs=logprobs)
+        want = await wanted(request, before, items, self._settings, self._toolbox)
+        with respelled():
+            await self._chat.scaffold.prepare(want.question)  # what can't be said is refused here
+        answers = approvals(before, items, want.served.names)
+        live = self._begun(request, owner, claim, seconds, before, items, want)
+        live.approvals = await taken(answers, owner, live.run, self._records)
+        if request.background:
+            live.response.status = "queued"
+        if request.store is False:
+            claim.briefly()
+        else:
+            claim.response_id = live.response.id
+            body = live.response.body()
+            await self._records.keep(owner, body, items, live.history, running=True)
+        self._live[live.response.id] = live
+        return live
 
-        async def record(outcome: Outcome) -> None:
-            identity = run.identity(Asked(outcome.call_id, outcome.tool, outcome.arguments))
-            await self._records.record(run.id, identity[1], outcome)
-
+    def _begun(  # noqa: PLR0913 - here a response's parts meet
+        self, request: ResponseRequest, owner: str, claim: Claim, seconds: float,
+        before: list[Json], items: list[Json], want: Wanted,
+    ) -> Live:  # fmt: skip
         run = self._toolbox.run(
-            claim.run_id, seconds, want.served.guests, principal=owner, memory=claim.memory,
-            record=record,
+            claim.run_id, seconds, want.served.guests, principal=owner,
             max_tool_calls=request.max_tool_calls,
             done_before=succeeded(before, frozenset(self._toolbox.tools)),
         )  # fmt: skip
-        claim.settle = run.settle
-        watch = Watch(request.model, "responses", bool(request.stream))
-        live = Live(owner, response, items, history, speech, run, watch, want, approvals(history))
-        if request.background:
-            response.status = "queued"
-        await self._keep(live, running=True)
-        self._live[response.id] = live
+        response = ResponseObject(request)
+        logprobs = want.question.sampling.logprobs is not None
+        speech = Speech(response, want.served.labels, logprobs=logprobs)
+        background = bool(request.background)
+        watch = Watch(request.model, "responses", bool(request.stream), background=background)
+        live = Live(owner, response, items, [*before, *items], speech, run, watch, want)
+        claim.take(run)
+        claimed = run.record
+
+        async def record(outcome: Outcome) -> None:
+            await claimed(outcome)
+            if speech.ended:
+                speech.put(outcome)  # a write that outlived its response
+                await self._keep(live, running=False)
+
+        run.record = record
         return live
 
     async def told(self, live: Live) -> AsyncGenerator[Json]:
-        """Make the response, event by event."""
-        response, speech = live.response, live.speech
-        response.status = "in_progress"
+        """Make the response, event by event; it is kept before its end is told."""
+        live.response.status = "in_progress"
         try:
-            for event in speech.begin():
-                yield live.add(event)
-            async with aclosing(watched(self._spoken(live), live.watch)) as spoken:
-                async for event in spoken:
-                    yield live.add(event)
-            for event in speech.end():
-                yield live.add(event)
+            for event in live.speech.begin():
+                live.grow()
+                yield event
+            making = made(live, self._chat, self._progress, self._ask)
+            async with aclosing(watched(making, live.watch)) as told:
+                async for event in told:
+                    live.grow()
+                    yield event
+            ending = list(live.speech.end())
         except Refusal as refusal:
-            response.status, error = "failed", error_body(refusal)["error"]
-            response.error = {"code": error["code"] or "server_error", "message": error["message"]}
-            live.add(speech.fail(error))
+            said = len(live.events)
+            live.fail(refusal)
+            for event in live.events[said:-1]:
+                yield event
+            raise  # whoever sends the events tells the last one
+        except (anyio.get_cancelled_exc_class(), GeneratorExit):
+            live.give_up()
             raise
         finally:
-            if response.status == "in_progress":
-                live.give_up()
+            if not live.speech.ended:
+                live.fail(Broken(FAILED))
             with anyio.CancelScope(shield=True):
                 await self._over(live)
+        for event in ending:
+            yield event
 
     async def whole(self, live: Live) -> Json:
         """Make the response and return it."""
@@ -99,13 +128,19 @@ class Answers:
                 pass
         return live.response.body()
 
-    async def in_background(self, live: Live) -> None:
-        """Make the response for nobody yet."""
-        with live.scope:
+    async def in_background(self, live: Live, seat: ExitStack) -> None:
+        """Make the response for nobody yet; it holds its seat until it is made."""
+        with seat, live.scope, background_span():
             try:
                 await self.whole(live)
             except Refusal:
                 return  # it stands in the response
+            except Exception:
+                # The outermost handler of a task that nobody waits for.
+                log.exception(telemetry.UNMADE_LINE)
+                live.fail(Broken(FAILED))
+                with suppress(Exception):  # what failed may be the database
+                    await self._keep(live, running=False)
 
     async def retrieve(self, owner: str, response_id: str) -> Json:
         """Return a response, made or being made."""
@@ -118,7 +153,12 @@ class Answers:
         """Tell the events of a response from behind number `after` on, to its end."""
         live = self._live.get(response_id)
         if not (live and live.owner == owner):
-            for event in (await self._stored(owner, response_id)).events[after + 1 :]:
+            stored = await self._stored(owner, response_id)
+            if stored.running:
+                message = "Another server makes this response: retrieve it without 'stream'."
+                raise BadRequest(message, "stream")
+            cut_off = [closing(stored.body, after + 1)]  # its events went with the process
+            for event in stored.events[after + 1 :] if stored.events else cut_off:
                 yield event
             return
         at = after + 1
@@ -139,7 +179,6 @@ class Answers:
         """Delete a response."""
         live = self._live.get(response_id)
         if live and live.owner == owner:
-            live.deleted = True
             live.scope.cancel()
         if not await self._records.delete(owner, response_id):
             raise _not_found(response_id)
@@ -153,80 +192,17 @@ class Answers:
         if not live.response.request.background:
             raise BadRequest("Cannot cancel a synchronous response.", "response_id")
         live.scope.cancel()
-        while not live.over:
-            await live.grown.wait()
+        await live.ends()
         return live.response.body()
 
-    async def _spoken(self, live: Live) -> AsyncGenerator[Json]:
-        response, speech, want = live.response, live.speech, live.want
-        for label in dict.fromkeys(want.served.labels.values()):
-            if label not in listed(live.history):
-                for event in speech.lists(label, listing(label, want)):
-                    yield event
-        async for event in self._approved(live):
-            yield event
-        question = want.question
-        if response.output:
-            again = await wanted(
-                response.request, [*live.history, *response.output], self._settings, self._toolbox
-            )
-            question = again.question
-        names = want.served.names
-        rounds = Rounds(self._chat, live.run, live.watch, names, lambda asked: _waits(asked, live))
-        async with aclosing(rounds.told(question)) as steps:
-            async for step in steps:
-                for event in self._speak(step, live):
-                    yield event
-                if isinstance(step, Calling | Called):
-                    await self._keep(live, running=True)
-        if names:
-            response.runtime = live.run.told()
-
-    def _speak(self, step: Told, live: Live) -> list[Json]:
-        speech, response = live.speech, live.response
-        match step:
-            case Usage():
-                response.usage = step
-                return []
-            case Calling():
-                return list(speech.calling(step.calls))
-            case Called():
-                return list(speech.called(step.outcomes))
-            case Waiting():
-                return list(speech.waits(step.calls))
-            case Step():
-                spoken = [
-                    told for event in step.events for told in speech.hears(event, step.logprobs)
-                ]
-                if step.finish:
-                    cut = step.finish == "length"
-                    response.status = "incomplete" if cut else "completed"
-                    response.incomplete = "max_output_tokens" if cut else ""
-                return spoken
-
-    async def _approved(self, live: Live) -> AsyncGenerator[Json]:
-        """Run the calls that the client has approved; tell the model of those it hasn't."""
-        names = frozenset(live.run.tools)
-        for said in live.approvals:
-            request = said.request
-            asked = Asked(request["id"], full_name(request, names), request["arguments"])
-            for event in live.speech.calling([asked], {asked.id: request["id"]}):
-                yield event
-            if said.approved:
-                outcomes = await live.run.call([asked], frozenset({asked.id}))
-            else:
-                fault = Fault(
-                    "not_allowed", f"The user did not approve this call. {said.reason}".strip()
-                )
-                outcomes = [Outcome(asked.id, asked.name, asked.arguments, fault=fault)]
-            for event in live.speech.called(outcomes):
-                yield event
-            await self._keep(live, running=True)
-
-    async def _before(self, request: ResponseRequest, owner: str) -> Sequence[Json]:
+    async def _before(self, request: ResponseRequest, owner: str) -> list[Json]:
+        """Return the items of the conversation that a request goes on with."""
         earlier = request.previous_response_id
         if earlier is None:
             return []
+        live = self._live.get(earlier)
+        if live and live.speech.ended:
+            await live.ends()
         stored = await self._records.response(owner, earlier)
         if stored is None:
             raise BadRequest(
@@ -234,7 +210,10 @@ class Answers:
                 "previous_response_id",
                 "previous_response_not_found",
             )
-        return stored.history
+        if stored.running:
+            message = f"Previous response with id '{earlier[:100]}' is still being made."
+            raise BadRequest(message, "previous_response_id", "invalid_value")
+        return [*stored.history, *({**item, OURS: True} for item in stored.body["output"])]
 
     async def _stored(self, owner: str, response_id: str) -> StoredResponse:
         stored = await self._records.response(owner, response_id)
@@ -242,31 +221,28 @@ class Answers:
             raise _not_found(response_id)
         return stored
 
+    async def _ask(self, live: Live, item: Json) -> None:
+        await self._records.ask_approval(live.owner, item["id"], seal(item))
+
+    async def _progress(self, live: Live) -> None:
+        await self._keep(live, running=True)
+
     async def _keep(self, live: Live, *, running: bool) -> None:
-        if live.deleted or live.response.request.store is False:
+        if live.response.request.store is False:
             return
-        body = live.response.body()
-        history = [*live.history, *body["output"]]
-        events = [] if running else live.events
-        await self._records.keep(live.owner, body, live.items, history, events, running=running)
+        async with live.keeping:
+            events = [] if running else live.events
+            body = live.response.body()
+            await self._records.change(live.owner, body, events, running=running)
 
     async def _over(self, live: Live) -> None:
-        await self._keep(live, running=False)
-        live.over = True
-        live.grown.set()
-        self._live.pop(live.response.id, None)
+        try:
+            await self._keep(live, running=False)
+        finally:
+            live.over = True
+            live.grow()
+            self._live.pop(live.response.id, None)
 
 
 def _not_found(response_id: str) -> NotFound:
     return NotFound(f"Response with id '{response_id[:100]}' not found.", "response_id")
-
-
-def _waits(asked: Asked, live: Live) -> bool:
-    """Tell whether a call needs the client's approval: by its request, or by the tools file."""
-    if asked.name in live.want.served.approval:
-        return True
-    tool = live.run.tools[asked.name]
-    try:
-        return tool.waits_for_approval(tool.read(asked.arguments))
-    except Fault:
-        return False  # its arguments are wrong, which the run tells the model

@@ -6,17 +6,23 @@ from typing import Any
 import anyio
 
 from falsework.runtime.runs import Run
+from falsework.server.refusals import Refusal
 from falsework.server.replies import Json, new_id
-from falsework.server.responses.items import Approval
+from falsework.server.responses.approvals import Approval
+from falsework.server.responses.items import OURS
 from falsework.server.responses.objects import ResponseObject
 from falsework.server.responses.questions import Wanted
 from falsework.server.responses.speech import Speech
+from falsework.server.streams import error_body
 from falsework.server.watching.watches import Watch
 
 
 @dataclass
 class Live:
-    """A response that is being made: who asked, what it says so far, and how to stop it."""
+    """A response that is being made: who asked, what it says so far, and how to stop it.
+
+    `history` are the items of the conversation, those of the input included.
+    """
 
     owner: str
     response: ResponseObject
@@ -26,33 +32,60 @@ class Live:
     run: Run
     watch: Watch
     want: Wanted
-    approvals: list[Approval]
-    events: list[Json] = field(default_factory=list)
+    approvals: list[Approval] = field(default_factory=list)
     grown: anyio.Event = field(default_factory=anyio.Event)
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    keeping: anyio.Lock = field(default_factory=anyio.Lock)
     over: bool = False
-    deleted: bool = False
 
-    def give_up(self) -> None:
-        """Say why it isn't made any further: it was cancelled, its client left, or the server."""
-        response = self.response
-        leaving = bool(response.request.background) and not self.scope.cancel_called
-        response.status = "failed" if leaving else "cancelled"
-        if leaving:
-            message = "The server ended before the response did."
-            response.error = {"code": "server_error", "message": message}
+    @property
+    def events(self) -> list[Json]:
+        """All that it has said."""
+        return self.speech.events
 
-    def add(self, event: Json) -> Json:
-        """Keep an event for those who come later."""
-        self.events.append(event)
+    def grow(self) -> None:
+        """Wake those who wait for more events."""
         self.grown.set()
         self.grown = anyio.Event()
-        return event
+
+    async def ends(self) -> None:
+        """Wait until it is over, and kept."""
+        while not self.over:
+            await self.grown.wait()
+
+    def fail(self, refusal: Refusal) -> Json:
+        """End it as failed; return the event that says so."""
+        if not self.events or self.events[-1]["type"] != "error":
+            error = error_body(refusal)["error"]
+            told = {"code": error["code"] or "server_error", "message": error["message"]}
+            self.response.status, self.response.error = "failed", told
+            self.response.completed_at = None
+            list(self.speech.fail({**error, **told}))
+            self.grow()
+        return self.events[-1]
+
+    def give_up(self) -> None:
+        """End it as it stands: it was cancelled, its client left, or the server."""
+        if self.speech.ended:
+            return
+        response = self.response
+        if response.status == "in_progress":
+            leaving = bool(response.request.background) and not self.scope.cancel_called
+            response.status = "failed" if leaving else "cancelled"
+            message = "The server ended before the response did."
+            response.error = {"code": "server_error", "message": message} if leaving else None
+        list(self.speech.end())
+        self.grow()
 
 
-def with_id(item: Json) -> Json:
-    """Return an item with an id, its own or a new one."""
-    return item if item.get("id") else {**item, "id": new_id("item_")}
+def kept(item: Json) -> Json:
+    """Return an item of the input as it is kept: with an id, its text in parts, never ours."""
+    item = {key: value for key, value in item.items() if key != OURS}
+    item["id"] = item.get("id") or new_id("item_")
+    if "role" in item and isinstance(item.get("content"), str):
+        kind = "output_text" if item["role"] == "assistant" else "input_text"
+        item |= {"type": "message", "content": [{"type": kind, "text": item["content"]}]}
+    return item
 
 
 def listing(label: str, want: Wanted) -> list[Json]:
@@ -74,7 +107,7 @@ def page(items: list[Json], query: Any) -> Json:
     ordered = items if query.get("order") == "asc" else items[::-1]
     ids = [item.get("id") for item in ordered]
     begin = ids.index(query["after"]) + 1 if query.get("after") in ids else 0
-    limit = min(max(int(query["limit"]), 1), 100) if query.get("limit", "").isdigit() else 20
+    limit = min(max(int(query["limit"]), 1), 100) if query.get("limit", "").isdecimal() else 20
     shown = ordered[begin : begin + limit]
     return {
         "object": "list",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from falsework.server.replies import Usage, new_id
-from falsework.server.responses.wire import ResponseRequest
+from falsework.server.responses.wire import ResponseRequest, ToolChosen
 
 Json = dict[str, Any]
 
@@ -17,6 +17,7 @@ class ResponseObject:
     request: ResponseRequest
     id: str = field(default_factory=lambda: new_id("resp_"))
     created_at: int = field(default_factory=lambda: int(time.time()))
+    completed_at: int | None = None
     status: str = "in_progress"
     output: list[Json] = field(default_factory=list)
     usage: Usage | None = None
@@ -29,12 +30,11 @@ class ResponseObject:
         asked = self.request
         text = asked.text.model_dump(exclude_none=True, by_alias=True) if asked.text else {}
         reasoning = asked.reasoning
-        ended = self.status in {"completed", "incomplete"}
         body: Json = {
             "id": self.id,
             "object": "response",
             "created_at": self.created_at,
-            "completed_at": int(time.time()) if ended else None,
+            "completed_at": self.completed_at,
             "status": self.status,
             "background": bool(asked.background),
             "error": self.error,
@@ -70,10 +70,11 @@ class ResponseObject:
         return {**body, "tool_runtime": self.runtime} if self.runtime else body
 
 
-def _choice(choice: Json | None) -> Any:
+def _choice(choice: ToolChosen | None) -> Any:
     if choice is None:
         return "auto"
-    return choice["type"] if set(choice) == {"type"} else choice
+    said = choice.model_dump(exclude_unset=True)
+    return choice.type if set(said) == {"type"} else said
 
 
 def _echoed(tool: Json) -> Json:

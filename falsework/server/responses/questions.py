@@ -1,6 +1,7 @@
 """A response's request, turned into the question that a chat request would be."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,7 +9,14 @@ from falsework.runtime.toolbox import Toolbox
 from falsework.server.questions import Question, ask
 from falsework.server.refusals import BadRequest
 from falsework.server.responses.items import conversation
-from falsework.server.responses.wire import INCLUDABLE, ResponseRequest
+from falsework.server.responses.wire import (
+    INCLUDABLE,
+    LOGPROBS,
+    CustomTool,
+    ResponseRequest,
+    ToolChosen,
+    ToolMeant,
+)
 from falsework.server.served import Served, served
 from falsework.server.settings import Settings
 from falsework.server.wire import ChatRequest, parse_as
@@ -33,20 +41,26 @@ class Wanted:
 
 
 async def wanted(
-    request: ResponseRequest, items: Sequence[Json], limits: Settings, toolbox: Toolbox
+    request: ResponseRequest,
+    before: Sequence[Json],
+    items: Sequence[Json],
+    limits: Settings,
+    toolbox: Toolbox,
 ) -> Wanted:
-    """Return the question; refuse what is wrong by the name of its field."""
+    """Return the question; refuse what is wrong by the name of its field.
+
+    `before` are the items of the conversation so far, `items` those of the input.
+    """
     _check(request)
     ours = await served(_as_chat(request, None).tools or [], toolbox)
     chat = _as_chat(request, _choice(request.tool_choice, ours.labels))
-    try:
+    with respelled():
         question = ask(chat, limits, ours)
-    except BadRequest as refusal:
-        raise _respelled(refusal) from refusal
     tools = tuple(
         replace(tool, where=tool.where.replace(".function.", ".")) for tool in question.tools
     )
-    messages = conversation(items, request.instructions, frozenset(toolbox.tools))
+    names = ours.names | frozenset(toolbox.tools)
+    messages = conversation([*before, *items], request.instructions, names, len(before))
     return Wanted(
         replace(question, messages=messages, tools=tools, response_schema_where=FORMAT_WHERE), ours
     )
@@ -75,7 +89,7 @@ def _check(request: ResponseRequest) -> None:
 
 def _as_chat(request: ResponseRequest, choice: Json | None) -> ChatRequest:
     """Return the chat request that means the same, but for its messages."""
-    logprobs = "message.output_text.logprobs" in (request.include or ())
+    logprobs = LOGPROBS in (request.include or ())
     fields: Json = {
         "model": request.model,
         "messages": [{"role": "user", "content": "-"}],
@@ -93,10 +107,8 @@ def _as_chat(request: ResponseRequest, choice: Json | None) -> ChatRequest:
         "stream": request.stream,
         "metadata": request.metadata,
     }
-    try:
+    with respelled():
         return parse_as(ChatRequest, fields, {})
-    except BadRequest as refusal:
-        raise _respelled(refusal) from refusal
 
 
 def _tool(tool: Json, position: int) -> Json:
@@ -106,7 +118,7 @@ def _tool(tool: Json, position: int) -> Json:
         message = f"Missing required parameter: '{missing}'."
         raise BadRequest(message, missing, "missing_required_parameter")
     if kind == "custom":
-        return _custom(tool, f"tools[{position}]")
+        return _custom(tool, position)
     if kind != "function":
         return tool
     inner = {
@@ -115,23 +127,25 @@ def _tool(tool: Json, position: int) -> Json:
     return {"type": "function", "function": inner}
 
 
-def _custom(tool: Json, where: str) -> Json:
+def _custom(tool: Json, position: int) -> Json:
     """Return a custom tool of free text as a function with that text as its one argument."""
-    form = tool.get("format") or {"type": "text"}
-    if form.get("type") != "text":
+    form = parse_as(CustomTool, tool, {}, ("tools", position)).format
+    if form and form.type != "text":
         message = "Custom tools take free text here: leave 'format' out."
-        raise BadRequest(message, f"{where}.format", "unsupported_parameter")
+        raise BadRequest(message, f"tools[{position}].format", "unsupported_parameter")
     inner = {key: tool[key] for key in ("name", "description") if key in tool}
     return {"type": "function", "function": {**inner, "parameters": FREE_TEXT}}
 
 
-def _choice(choice: Json | None, labels: Mapping[str, str]) -> Json | None:
+def _choice(choice: ToolChosen | None, labels: Mapping[str, str]) -> Json | None:
     """Return a tool_choice as chat spells it; `labels` are the MCP servers of tools."""
-    if choice is None or choice.get("type") not in NAMING:
-        return choice
-    if choice["type"] == "allowed_tools":
-        tools = [each for one in choice.get("tools") or [] for each in _named(one, labels)]
-        mode = choice.get("mode", "auto")
+    if choice is None:
+        return None
+    if choice.type not in NAMING:
+        return {"type": choice.type}
+    if choice.type == "allowed_tools":
+        tools = [each for one in choice.tools or [] for each in _named(one, labels)]
+        mode = choice.mode or "auto"
         return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
     named = _named(choice, labels)
     if len(named) == 1:
@@ -143,11 +157,11 @@ NAMING = frozenset({"allowed_tools", "custom", "function", "mcp"})
 """Kinds of tool_choice that name tools."""
 
 
-def _named(reference: Json, labels: Mapping[str, str]) -> list[Json]:
+def _named(reference: ToolMeant, labels: Mapping[str, str]) -> list[Json]:
     """Return the functions that a reference names: one, or all tools of an MCP server."""
-    name, label = reference.get("name"), reference.get("server_label")
+    name, label = reference.name, reference.server_label
     names = [name]
-    if reference.get("type") == "mcp":
+    if reference.type == "mcp":
         there = [tool for tool, of in labels.items() if of == label]
         names = [tool for tool in there if name in (None, tool.removeprefix(f"{label}__"))]
         names = names or [f"{label}__{name}"]
@@ -176,8 +190,14 @@ RESPELLED = (
 """The fields of a chat request, and what they are called here."""
 
 
-def _respelled(refusal: BadRequest) -> BadRequest:
-    param, message = refusal.param or "", refusal.message
-    for chat, here in RESPELLED:
-        param, message = param.replace(chat, here), message.replace(chat, here)
-    return type(refusal)(message, param or None, refusal.code)
+@contextmanager
+def respelled() -> Iterator[None]:
+    """Refuse by the names that fields have here."""
+    try:
+        yield
+    except BadRequest as refusal:
+        for chat, here in RESPELLED:
+            if refusal.param and chat in refusal.param:
+                refusal.param = refusal.param.replace(chat, here)
+                refusal.message = refusal.message.replace(chat, here)
+        raise

@@ -1,6 +1,7 @@
 """The events of a response, in OpenAI's order, and the items that they build up."""
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,16 +11,22 @@ from falsework.runtime.outcomes import Outcome
 from falsework.runtime.tools import Asked
 from falsework.server.engines.base import TokenLogprob
 from falsework.server.replies import new_id
-from falsework.server.responses.items import OWN_LABEL
+from falsework.server.responses.items import OWN_LABEL, cut_off
 from falsework.server.responses.objects import ResponseObject
 
 Json = dict[str, Any]
+
+TERMINAL = {"cancelled": "incomplete", "completed": "completed", "incomplete": "incomplete"}
+"""The last event by the status; of all others it is `failed`."""
 
 HTTP_ERRORS: frozenset[Kind] = frozenset({"unavailable", "upstream_error", "upstream_rejected"})
 
 
 class Speech:
-    """Speaks one response; each method yields events and keeps the items up to date."""
+    """Speaks one response; each method yields events and keeps the items up to date.
+
+    `events` are all of them so far, each at the place that is its sequence number.
+    """
 
     def __init__(
         self, response: ResponseObject, labels: Mapping[str, str], *, logprobs: bool
@@ -30,11 +37,13 @@ class Speech:
         tools = response.request.tools or []
         self._custom = {tool.get("name") for tool in tools if tool.get("type") == "custom"}
         self._wants_logprobs = logprobs
-        self._number = 0
+        self.events: list[Json] = []
+        self.ended = False
         self._said = ""
         self._open: Json | None = None
         self._logprobs: list[Json] = []
         self._calls: dict[str, int] = {}
+        """Where the calls stand that the server runs."""
 
     def begin(self) -> Iterator[Json]:
         """Say that it is there."""
@@ -43,16 +52,20 @@ class Speech:
 
     def end(self) -> Iterator[Json]:
         """Say how it ended, and everything once more."""
-        yield from self._close()
-        kind = {"completed": "completed", "incomplete": "incomplete"}.get(
-            self.response.status, "failed"
-        )
-        yield self._event(f"response.{kind}", response=self.response.body())
+        yield from self._leave()
+        self.ended = True
+        if self.response.status == "completed":
+            self.response.completed_at = int(time.time())
+        body = self.response.body()
+        self.events.append(closing(body, len(self.events)))
+        yield self.events[-1]
 
-    def fail(self, error: Json) -> Json:
+    def fail(self, error: Json) -> Iterator[Json]:
         """Say that it failed: in both shapes that clients look for."""
+        yield from self._leave()
+        self.ended = True
         told = {key: error[key] for key in ("code", "message", "param")}
-        return {**self._event("error", **told), "error": error}
+        yield self._event("error", **told, error=error)
 
     def lists(self, label: str, tools: Sequence[Json]) -> Iterator[Json]:
         """Say which tools an MCP server has."""
@@ -91,16 +104,21 @@ class Speech:
     def called(self, outcomes: Sequence[Outcome]) -> Iterator[Json]:
         """Say what became of them."""
         for outcome in outcomes:
-            at = self._calls[outcome.call_id]
-            fault = outcome.fault
-            self.response.output[at] |= {
-                "status": "failed" if fault else "completed",
-                "output": None if fault else outcome.text(),
-                "error": _error(fault, outcome) if fault else None,
-            }
-            yield self._told(f"mcp_call.{'failed' if fault else 'completed'}", at)
+            at = self.put(outcome)
+            yield self._told(f"mcp_call.{'failed' if outcome.fault else 'completed'}", at)
             item = dict(self.response.output[at])
             yield self._event("response.output_item.done", output_index=at, item=item)
+
+    def put(self, outcome: Outcome) -> int:
+        """Put the outcome of a call into its item; return where that is."""
+        at = self._calls[outcome.call_id]
+        fault = outcome.fault
+        self.response.output[at] |= {
+            "status": "failed" if fault else "completed",
+            "output": None if fault else outcome.text(),
+            "error": _error(fault, outcome) if fault else None,
+        }
+        return at
 
     def waits(self, calls: Sequence[Asked]) -> Iterator[Json]:
         """Say which calls wait for approval."""
@@ -182,13 +200,24 @@ class Speech:
         item["content"].append(part)
         yield self._told("content_part.added", at, content_index=0, part=dict(part))
 
-    def _close(self) -> Iterator[Json]:
+    def _leave(self) -> Iterator[Json]:
+        """End what is open as far as it came."""
+        yield from self._close("completed" if self.response.status == "completed" else "incomplete")
+        for call_id, at in self._calls.items():
+            item = self.response.output[at]
+            if item["status"] == "in_progress":
+                self.put(cut_off(call_id, item["name"], item["arguments"]))
+                item["status"] = "incomplete"
+                yield self._told("mcp_call.failed", at)
+                yield self._event("response.output_item.done", output_index=at, item=dict(item))
+
+    def _close(self, status: str = "completed") -> Iterator[Json]:
         """End the item that is open."""
         item, self._open = self._open, None
         if item is None:
             return
         at = len(self.response.output) - 1
-        item["status"] = "completed"
+        item["status"] = status
         if item["type"] == "custom_tool_call":
             item["input"] = json.loads(self._said)["input"]
             yield self._told("custom_tool_call_input.delta", at, delta=item["input"])
@@ -218,8 +247,9 @@ class Speech:
         return self._event(f"response.{kind}", item_id=item_id, output_index=at, **fields)
 
     def _event(self, kind: str, **fields: Any) -> Json:
-        number, self._number = self._number, self._number + 1
-        return {"type": kind, "sequence_number": number, **fields}
+        event = {"type": kind, "sequence_number": len(self.events), **fields}
+        self.events.append(event)
+        return event
 
 
 SPEAKERS: Mapping[type[Event], Callable[[Speech, Any], Iterator[Json]]] = {
@@ -229,6 +259,12 @@ SPEAKERS: Mapping[type[Event], Callable[[Speech, Any], Iterator[Json]]] = {
     Reasoning: Speech._reasoning,  # noqa: SLF001
     Text: Speech._text,  # noqa: SLF001
 }
+
+
+def closing(body: Json, number: int) -> Json:
+    """Return the last event of a response, by its status."""
+    kind = TERMINAL.get(body["status"], "failed")
+    return {"type": f"response.{kind}", "sequence_number": number, "response": body}
 
 
 def _error(fault: Fault, outcome: Outcome) -> Json:

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from falsework.server.wire import Wire, chosen_by_word, parse_as
+from falsework.server.wire import chosen_by_word, parse_as
+from falsework.server.wiremessages import Wire
 
 REFUSED: Mapping[str, tuple[Any, str]] = {
     "context_management": (None, "send what should be left out no more"),
@@ -20,7 +21,20 @@ REFUSED: Mapping[str, tuple[Any, str]] = {
 """Fields that would change the result and aren't honoured: the value that asks for nothing, and
 what to do instead."""
 
-INCLUDABLE = frozenset({"message.output_text.logprobs", "reasoning.encrypted_content"})
+LOGPROBS = "message.output_text.logprobs"
+INCLUDABLE = frozenset(
+    {
+        LOGPROBS,
+        "code_interpreter_call.outputs",
+        "computer_call_output.output.image_url",
+        "file_search_call.results",
+        "message.input_image.image_url",
+        "reasoning.encrypted_content",
+        "web_search_call.action.sources",
+        "web_search_call.results",
+    }
+)
+"""What may be asked for; all but the log probabilities changes nothing here."""
 
 
 def _items(given: object) -> object:
@@ -53,6 +67,33 @@ class ReasoningOptions(Wire):
     summary: str | None = None
 
 
+class ToolMeant(Wire):
+    """A tool, or all tools of an MCP server."""
+
+    type: str
+    name: str | None = None
+    server_label: str | None = None
+
+
+class ToolChosen(ToolMeant):
+    """tool_choice, its one-word forms spelled as objects."""
+
+    mode: str | None = None
+    tools: list[ToolMeant] | None = None
+
+
+class CustomFormat(Wire):
+    """The form that a custom tool's text must have."""
+
+    type: str
+
+
+class CustomTool(Wire):
+    """A custom tool; all else of it is a function's."""
+
+    format: CustomFormat | None = None
+
+
 class ResponseRequest(Wire):
     """The body of POST /v1/responses."""
 
@@ -60,7 +101,7 @@ class ResponseRequest(Wire):
     input: Annotated[list[dict[str, Any]] | None, BeforeValidator(_items)] = None
     instructions: str | None = None
     tools: list[dict[str, Any]] | None = None
-    tool_choice: Annotated[dict[str, Any] | None, BeforeValidator(chosen_by_word)] = None
+    tool_choice: Annotated[ToolChosen | None, BeforeValidator(chosen_by_word)] = None
     parallel_tool_calls: bool | None = None
     max_output_tokens: int | None = Field(default=None, ge=1)
     max_tool_calls: int | None = Field(default=None, ge=0)

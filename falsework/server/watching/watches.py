@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import structlog
+from opentelemetry.context import Context
+from opentelemetry.trace import INVALID_SPAN, Span, set_span_in_context
 
 from falsework.runtime import telemetry
 from falsework.runtime.runs import Run
@@ -29,6 +31,14 @@ class Watch:
     turns: int = 0
     run: Run | None = None
     over: bool = False
+    background: bool = False
+    phase: str = "other"
+    """What it is in just now."""
+    workflow: Span = INVALID_SPAN
+
+    def within(self) -> Context | None:
+        """Return the context of what it does: its workflow's, or whatever is current."""
+        return None if self.workflow is INVALID_SPAN else set_span_in_context(self.workflow)
 
     def spent(self, phase: str, seconds: float) -> None:
         """Add to a phase."""
@@ -36,9 +46,7 @@ class Watch:
 
     def heard(self) -> None:
         """Notice the first token."""
-        if not self.first_token:
-            self.first_token = time.monotonic() - self.began
-            telemetry.FIRST_TOKEN_SECONDS.labels(self.model, self.api).observe(self.first_token)
+        self.first_token = self.first_token or time.monotonic() - self.began
 
     def end(self, outcome: str) -> None:
         """Tell everything, once."""
@@ -47,23 +55,34 @@ class Watch:
         self.over = True
         seconds = time.monotonic() - self.began
         self.phases["other"] = max(0.0, seconds - sum(self.phases.values()))  # type: ignore[assignment]
-        stream = str(self.stream).lower()
-        telemetry.REQUEST_SECONDS.labels(self.model, self.api, stream, outcome).observe(seconds)
+        if outcome == "left" and self.background:
+            outcome = "cancelled"
+        self._count(outcome, seconds)
+        self._log(outcome, seconds)
+
+    def _count(self, outcome: str, seconds: float) -> None:
+        labels = (self.model, self.api, str(self.stream).lower(), outcome)
+        telemetry.REQUEST_SECONDS.labels(*labels).observe(seconds)
+        error = "" if outcome == "ok" else outcome
+        telemetry.SERVER_SECONDS.labels("chat", self.model, error).observe(seconds)
+        if self.first_token:
+            telemetry.FIRST_TOKEN_SECONDS.labels(*labels).observe(self.first_token)
+            telemetry.SERVER_FIRST_TOKEN.labels("chat", self.model).observe(self.first_token)
         for phase in telemetry.PHASES:
             telemetry.PHASE_SECONDS.labels(phase).observe(self.phases[phase])
-        telemetry.MODEL_TURNS.observe(self.turns)
+        telemetry.MODEL_TURNS.labels(self.model).observe(self.turns)
         if outcome == "left":
-            telemetry.DISCONNECTS.labels("stream" if self.stream else "whole").inc()
-        told: dict[str, object] = {
-            phase: round(1000 * self.phases[phase], 1) for phase in telemetry.PHASES
-        }
+            telemetry.DISCONNECTS.labels(self.phase).inc()
         if self.run:
-            telemetry.TOOL_CALLS_OF_REQUEST.observe(len(self.run.executed))
+            telemetry.TOOL_CALLS_OF_REQUEST.labels(self.model).observe(len(self.run.executed))
             telemetry.DEADLINE_REMAINING.observe(max(0.0, self.run.deadline.left()))
-            told["run_id"] = self.run.id
+
+    def _log(self, outcome: str, seconds: float) -> None:
+        phases = {phase: round(1000 * self.phases[phase], 1) for phase in telemetry.PHASES}
+        run = {"run_id": self.run.id} if self.run else {}
         log.info(
-            "request", api=self.api, outcome=outcome, turns=self.turns, ms=round(1000 * seconds, 1),
-            **told,
+            telemetry.REQUEST_LINE, api=self.api, outcome=outcome, turns=self.turns,
+            ms=round(1000 * seconds, 1), **phases, **run,
         )  # fmt: skip
 
 

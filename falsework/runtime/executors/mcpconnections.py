@@ -1,0 +1,74 @@
+"""How an MCP server is reached: over HTTP, or as a command that is started."""
+
+import sys
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Self
+
+import anyio
+import httpx2
+from mcp import StdioServerParameters
+from mcp.client.stdio import stdio_client
+from mcp.client.streamable_http import streamable_http_client
+
+Connect = Callable[[], AbstractAsyncContextManager[Any]]
+
+MOST_BYTES = 2**20
+"""How large any answer may be, a list of tools for example; a result has its own cap."""
+
+
+def over_http(url: str, client: Callable[[], httpx2.AsyncClient]) -> Connect:
+    """Return how to connect to a server over streamable HTTP."""
+
+    @asynccontextmanager
+    async def connect() -> AsyncGenerator[Any]:
+        async with client() as opened, streamable_http_client(url, http_client=opened) as streams:
+            yield streams
+
+    return connect
+
+
+def over_stdio(command: tuple[str, ...], environment: Mapping[str, str], folder: str) -> Connect:
+    """Return how to start a server and talk to it over its input and output.
+
+    `python` is the interpreter that this server runs on.
+    """
+    program, *arguments = command
+    parameters = StdioServerParameters(
+        command=sys.executable if program == "python" else program,
+        args=arguments,
+        env=dict(environment),
+        cwd=folder,
+    )
+    return lambda: stdio_client(parameters)
+
+
+@asynccontextmanager
+async def watched(
+    transport: AbstractAsyncContextManager[Any], lost: anyio.Event
+) -> AsyncGenerator[Any]:
+    """Connect, and set `lost` when nothing more can come."""
+    async with transport as (reading, writing):
+        yield _Watched(reading, lost), writing
+
+
+class _Watched:
+    """A stream that tells when its reader has come to the end: a server may die between calls."""
+
+    def __init__(self, stream: Any, ended: anyio.Event) -> None:
+        self._stream = stream
+        self._ended = ended
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __aiter__(self) -> Any:
+        return self._stream.__aiter__()
+
+    async def __aenter__(self) -> Self:
+        await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(self, *raised: object) -> Any:
+        self._ended.set()
+        return await self._stream.__aexit__(*raised)

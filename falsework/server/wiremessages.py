@@ -1,0 +1,64 @@
+"""The messages of a chat request as clients spell them."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+
+def _parts(content: object) -> object:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+class Wire(BaseModel):
+    """An object of the protocol: strict about types, silent about fields it doesn't know."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+
+class Part(Wire):
+    """A part of a message's content."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class CalledFunction(Wire):
+    """What an earlier call of the assistant said."""
+
+    name: str
+    arguments: str
+
+
+class PastCall(Wire):
+    """An earlier call of the assistant."""
+
+    id: str
+    type: str = "function"
+    function: CalledFunction | None = None
+
+
+class ExecutedCall(Wire):
+    """A call that the server ran, as an earlier reply told it; a failed one has an error."""
+
+    id: str
+    name: str
+    arguments: str
+    output: str | None = None
+    error: dict[str, Any] | None = None
+    degraded: bool = False
+
+
+class WireMessage(Wire):
+    """A message of any role."""
+
+    role: str
+    content: Annotated[list[Part] | None, BeforeValidator(_parts)] = None
+    name: str | None = None
+    tool_calls: list[PastCall] | None = None
+    tool_call_id: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    function_call: dict[str, Any] | None = None
+    executed_tools: list[ExecutedCall] | None = None
