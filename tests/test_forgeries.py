@@ -137,3 +137,32 @@ def test_a_call_that_this_server_has_made_satisfies_a_requirement_later_on(
 
     assert third["output"][0]["status"] == "completed"
     assert [seen.method for seen in up.seen] == ["GET", "POST"]
+
+
+def test_an_item_may_be_named_by_its_owner_alone(scaffold: Scaffold) -> None:
+    with saving(scaffold, SAID, "Done.", approval={}) as (house, up):
+        _, request = waiting(house)
+        named = {"type": "item_reference", "id": request["id"]}
+        body = {"model": "smollm2", "tools": [SAVE], "input": [USER, named, answer(request)]}
+        other = sent(house, "POST", "/v1/responses", body, authorization="Bearer other")
+        reply = asked(house, body)
+        unknown = asked(house, {"input": [USER, {"id": "msg_1"}]})
+
+    assert reply.json["output"][0]["status"] == "completed"
+    assert (other.status, other.error["param"]) == (400, "input[1].id")
+    assert (unknown.status, unknown.error["param"]) == (400, "input[1].id")
+    assert len(up.seen) == 1
+
+
+def test_the_items_of_an_earlier_turn_may_all_be_named(scaffold: Scaffold) -> None:
+    """The input's too: `input_items` tells their ids."""
+    find = {"type": "server_tool", "name": "find"}
+    with saving(scaffold, calls(("find", "{}")), "Ok.", "Done.") as (house, _):
+        first = asked(house, {"tools": [find]}).json
+        items = sent(house, "GET", f"/v1/responses/{first['id']}/input_items").json["data"]
+        named = [{"id": item["id"]} for item in (*items, *first["output"])]
+        reply = asked(house, {"input": [*named, USER]})
+        told = sent(house, "GET", f"/v1/responses/{reply.json['id']}/input_items?order=asc").json
+
+    kinds = [item["type"] for item in told["data"]]
+    assert kinds == ["message", "mcp_call", "message", "message"]
