@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from falsework.server.builtin import prepare
+from falsework.server.records import Records
 
 KEY = "a-key-of-the-tests"
 START_SECONDS = 240
@@ -100,3 +101,28 @@ def wait_until_ready(server: Server) -> None:
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             time.sleep(0.5)
     pytest.fail(f"the server wasn't ready within {START_SECONDS} s:\n{server.says()}")
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    from databases import postgresql, programs  # noqa: PLC0415 - it needs this file's ports
+
+    if programs() is None:
+        pytest.skip("PostgreSQL isn't installed here: on Debian, the package postgresql")
+    with postgresql() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/kept.db"
+    kept: str = request.getfixturevalue("postgresql_url")
+    return kept
+
+
+@pytest.fixture
+async def records(url: str, request: pytest.FixtureRequest) -> AsyncIterator[Records]:
+    made = await Records.opened(url, request.node.name)
+    yield made
+    await made.close()

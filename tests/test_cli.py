@@ -1,7 +1,9 @@
 """The command line: helps, errors, and what is printed once the server is ready."""
 
+import asyncio
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -9,7 +11,7 @@ from typer.testing import CliRunner, Result
 from falsework import __version__
 from falsework.server.cli import app
 from falsework.server.greeting import greeting
-from falsework.server.serving import bind
+from falsework.server.serving import bind, serve
 from falsework.server.settings import BadSetting, Settings, flag
 
 
@@ -82,10 +84,16 @@ def test_the_url_is_one_that_this_machine_can_reach(host: str, url: str) -> None
     assert url in greeting(Settings(host=host, allow_open=True), "hermes", 1)
 
 
-def test_a_taken_port_is_told_before_a_model_is_loaded() -> None:
+def test_a_taken_port_is_told_before_a_model_is_loaded_and_the_database_is_touched(
+    tmp_path: Path,
+) -> None:
+    database = tmp_path / "kept.db"
     with bind(Settings(port=0)) as held:
         held.listen()
         port = held.getsockname()[1]
+        settings = Settings(port=port, database=f"sqlite:///{database}")
 
         with pytest.raises(BadSetting, match=f"127.0.0.1:{port} can't be listened on"):
-            bind(Settings(port=port))
+            asyncio.run(serve(settings, "no model", print))
+
+    assert not database.exists()

@@ -1,12 +1,13 @@
 """What is kept in the database, in SQLite and in a real PostgreSQL alike."""
 
-from collections.abc import AsyncIterator, Iterator
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import pytest
 from asking import Json
-from databases import postgresql, programs
 from faulty import http_tool
 from houses import SETTINGS, calls, scaffold_of
 from toolhouses import an_upstream, house_of
@@ -14,7 +15,7 @@ from visiting import client, sent
 
 from falsework.runtime.faults import Fault
 from falsework.runtime.outcomes import Outcome
-from falsework.server.records import Records
+from falsework.server.records import DELETED, Records
 from falsework.server.settings import BadSetting
 from falsework.server.turns import Scaffold
 
@@ -22,29 +23,6 @@ pytestmark = pytest.mark.anyio
 
 BODY: Json = {"id": "resp_1", "status": "in_progress", "output": [{"status": "in_progress"}]}
 DONE = Outcome("call_1", "save", '{"id":1}', value={"a": "ü"}, effect="applied", attempts=2)
-
-
-@pytest.fixture(scope="session")
-def postgresql_url() -> Iterator[str]:
-    if programs() is None:
-        pytest.skip("PostgreSQL isn't installed here: on Debian, the package postgresql")
-    with postgresql() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/kept.db"
-    kept: str = request.getfixturevalue("postgresql_url")
-    return kept
-
-
-@pytest.fixture
-async def records(url: str, request: pytest.FixtureRequest) -> AsyncIterator[Records]:
-    made = await Records.opened(url, request.node.name)
-    yield made
-    await made.close()
 
 
 async def test_a_response_is_found_by_its_owner_alone(records: Records) -> None:
@@ -66,6 +44,25 @@ async def test_a_response_that_was_deleted_is_not_kept_again(records: Records) -
     await records.change("one", BODY, [], running=False)
 
     assert await records.response("one", "resp_1") is None
+
+
+async def test_a_database_in_memory_loses_nothing_beside_those_who_read() -> None:
+    records = await Records.opened("sqlite://", "here")
+    await records.keep("one", BODY, [], [], running=True)
+
+    async def read() -> None:
+        for _ in range(20):
+            await records.response("one", "resp_1")
+
+    async with anyio.create_task_group() as readers:
+        for _ in range(3):
+            readers.start_soon(read)
+        await records.change("one", {**BODY, "status": "completed"}, [], running=False)
+    kept = await records.response("one", "resp_1")
+    await records.close()
+
+    assert kept is not None
+    assert kept.body["status"] == "completed"
 
 
 async def test_an_approval_is_taken_by_one_run_of_many(records: Records) -> None:
@@ -123,25 +120,75 @@ async def test_the_calls_of_a_run_are_remembered(records: Records) -> None:
     assert await records.outcomes("run_2") == {}
 
 
-async def test_what_a_process_left_open_is_ended_by_the_next_of_its_kind_alone(url: str) -> None:
-    first = await Records.opened(url, "here")
-    await first.keep("one", {**BODY, "id": "resp_open"}, [], [], running=True)
-    await first.begin("one", "open", "hash", "run_1")
-    other = await Records.opened(url, "there")
-    untouched = await other.response("one", "resp_open")
-    second = await Records.opened(url, "here")
-    ended = await second.response("one", "resp_open")
-    key = await second.begin("one", "open", "hash", "run_2")
-    for each in (first, other, second):
-        await each.close()
+async def test_a_key_that_is_free_again_is_taken_up_by_one_of_many(records: Records) -> None:
+    await records.begin("one", "freed", "hash", "run_1")
+    assert not await records.take_up("one", "freed"), "it is still running"
+    await records.end("one", "freed", None)
+    won: list[bool] = []
 
-    assert untouched is not None
-    assert ended is not None
+    async def take() -> None:
+        won.append(await records.take_up("one", "freed"))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(take)
+
+    assert sum(won) == 1
+
+
+async def test_with_a_response_its_copies_are_deleted(records: Records) -> None:
+    await records.begin("one", "copied", "hash", "run_copied")
+    await records.record("run_copied", "{}", DONE, "resp_copied")
+    await records.keep("one", {**BODY, "id": "resp_copied"}, [], [], running=False)
+    await records.end("one", "copied", {"json": BODY}, response_id="resp_copied")
+    assert not await records.delete("two", "resp_copied")
+    assert await records.outcomes("run_copied")
+    assert await records.delete("one", "resp_copied")
+    key = await records.begin("one", "copied", "hash", "run_2")
+
     assert key is not None
-    assert (untouched.body["status"], untouched.running) == ("in_progress", True)
-    assert (ended.body["status"], ended.running) == ("failed", False)
-    assert ended.body["output"] == [{"status": "incomplete"}]
-    assert (key.running, key.run_id) == (False, "run_1")
+    assert key.reply == DELETED
+    assert await records.outcomes("run_copied") == {}
+
+
+async def test_of_a_response_that_is_deleted_while_it_is_made_nothing_is_kept(
+    records: Records,
+) -> None:
+    await records.begin("one", "meanwhile", "hash", "run_1")
+    await records.keep("one", {**BODY, "id": "resp_meanwhile"}, [], [], running=True)
+    await records.delete("one", "resp_meanwhile")
+    await records.end("one", "meanwhile", {"json": BODY}, response_id="resp_meanwhile")
+    key = await records.begin("one", "meanwhile", "hash", "run_2")
+
+    assert key is not None
+    assert key.reply == DELETED
+
+
+async def test_a_call_is_remembered_whatever_its_id_and_arguments(records: Records) -> None:
+    odd = replace(DONE, call_id="mcpr_" + "x" * 80, arguments="\x00\ud800")
+    await records.record("run_odd", "\x00\ud800", odd)
+
+    assert await records.outcomes("run_odd") == {("save", "\x00\ud800"): odd}
+
+
+async def test_the_latest_request_with_a_body_is_found(records: Records) -> None:
+    for key in ("sdk_1", "sdk_2", "other"):
+        await records.begin("one", key, "a_hash", "run_1")
+
+    assert await records.latest("one", "a_hash", "sdk_") == "sdk_2"
+    assert await records.latest("two", "a_hash", "sdk_") is None
+
+
+async def test_a_database_of_an_earlier_version_is_given_what_it_lacks(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "old.db")) as database:
+        database.execute(
+            "create table falsework_requests (owner, key, body_hash, run_id, instance, created, "
+            "running, reply, primary key (owner, key))"
+        )
+    records = await Records.opened(f"sqlite:///{tmp_path}/old.db", "here")
+    await records.begin("one", "key", "hash", "run_1")
+    await records.end("one", "key", {"json": {}})
+    await records.close()
 
 
 @pytest.mark.parametrize(

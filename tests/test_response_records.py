@@ -1,6 +1,9 @@
 """Responses that are kept, taken up again, and never done twice."""
 
+import sqlite3
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import openai
@@ -179,3 +182,54 @@ def test_a_crowd_of_responses_is_kept(scaffold: Scaffold, tmp_path: Path) -> Non
 
     assert {reply["status"] for reply in replies} == {"completed"}
     assert set(kept) == {200}
+
+
+def test_responses_in_the_background_hold_seats_too(scaffold: Scaffold) -> None:
+    settings = SETTINGS.model_copy(update={"max_concurrent_requests": 1})
+    body = {"model": "smollm2", "input": "?", "background": True}
+    lines = [Line(["Hel"], "hang"), "Hello!"]
+    with house_of(scaffold, *lines, file={}, settings=settings) as house:
+        first = sent(house, "POST", "/v1/responses", body)
+        full = [sent(house, "POST", "/v1/responses", body).status for _ in range(3)]
+        sent(house, "POST", f"/v1/responses/{first.json['id']}/cancel")
+        assert eventually(lambda: house.app.state.desk.taken == 0)
+        again = sent(house, "POST", "/v1/responses", body)
+        assert eventually(lambda: house.app.state.desk.taken == 0)
+
+    assert (first.status, full, again.status) == (200, [429, 429, 429], 200)
+
+
+def test_a_response_in_the_background_is_finished_before_the_server_ends(
+    scaffold: Scaffold, tmp_path: Path
+) -> None:
+    kept = f"sqlite:///{tmp_path}/kept.db"
+    settings = SETTINGS.model_copy(update={"database": kept, "drain_seconds": 5})
+    tools = [{"type": "server_tool", "name": "look"}]
+    with an_upstream(always=says({}, after=0.5)) as up:
+        file = {"tools": [http_tool(up)]}
+        with house_of(
+            scaffold, calls(("look", "{}")), "Done.", file=file, settings=settings
+        ) as house:
+            begun = made(house, tools=tools, background=True)
+            assert eventually(lambda: up.seen)
+        with responding(scaffold, "x", settings=settings) as house, client(house) as sdk:
+            found = sdk.responses.retrieve(begun.id)
+
+    assert (found.status, found.output_text) == ("completed", "Done.")
+
+
+def test_of_what_is_not_to_be_stored_a_retry_finds_the_reply_but_not_for_long(
+    scaffold: Scaffold, tmp_path: Path
+) -> None:
+    settings = SETTINGS.model_copy(update={"database": f"sqlite:///{tmp_path}/kept.db"})
+    body = {"model": "smollm2", "input": "?", "store": False}
+    with responding(scaffold, "TOPSECRET", settings=settings) as house:
+        first = sent(house, "POST", "/v1/responses", body, idempotency_key="k")
+        again = sent(house, "POST", "/v1/responses", body, idempotency_key="k")
+        with closing(sqlite3.connect(tmp_path / "kept.db")) as database:
+            kept = database.execute("select count(*) from falsework_responses").fetchone()
+            (expires,) = database.execute("select expires from falsework_requests").fetchone()
+
+    assert again.json == first.json
+    assert kept == (0,)
+    assert expires < time.time() + 901

@@ -3,8 +3,8 @@
 import hashlib
 import socket
 import time
-from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from typing import Any, cast
 
 import anyio
@@ -54,19 +54,26 @@ class House:
         """Open tools and database for the time of the application's life."""
         records = await Records.opened(database(self.settings), instance(self.settings))
         try:
-            async with tools as toolbox, anyio.create_task_group() as tasks:
+            async with (
+                tools as toolbox,
+                _beside(records.attend),
+                anyio.create_task_group() as tasks,
+            ):
                 self.toolbox = toolbox
                 self.routes = Routes(
                     self.settings, self.chat, toolbox, records, tasks, self.fingerprint
                 )
                 yield
-                tasks.cancel_scope.cancel()
+                left = self.desk.closing(self.settings.drain_seconds)
+                tasks.cancel_scope.deadline = anyio.current_time() + left
         finally:
             await records.close()
 
-    async def seated(self) -> AsyncGenerator[None]:
-        """Hold a seat until the whole reply is sent."""
-        with self.desk.seat():
+    async def seated(self, request: Request) -> AsyncGenerator[None]:
+        """Hold a seat until the whole reply is sent, or by whoever takes it over."""
+        with ExitStack() as seat:
+            seat.enter_context(self.desk.seat())
+            request.state.seat = seat
             yield
 
     async def complete(self, request: Request) -> Response:
@@ -124,6 +131,15 @@ class House:
         """Return what the console shows."""
         assert self.traces is not None, "there is a console"
         return state(self.toolbox, self.traces)
+
+
+@asynccontextmanager
+async def _beside(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncGenerator[None]:
+    """Do something for ever beside what is done within."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(work)
+        yield
+        tasks.cancel_scope.cancel()
 
 
 async def metrics() -> Response:

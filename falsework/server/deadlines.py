@@ -11,9 +11,12 @@ SDK_MARGIN = 1.0
 """So much earlier we answer, at most a tenth, so that the SDK doesn't give up and ask again."""
 
 
-def seconds_of(headers: Mapping[str, str]) -> float:
-    """Return the seconds that a request has; infinity where it doesn't say."""
-    sdk = _number(headers.get(SDK_TIMEOUT))
+def seconds_of(headers: Mapping[str, str], *, alone: bool = False) -> float:
+    """Return the seconds that a request has; infinity where it doesn't say.
+
+    `alone`: nobody waits for it, however long an SDK would.
+    """
+    sdk = math.inf if alone else _number(headers.get(SDK_TIMEOUT))
     return min(_number(headers.get(DEADLINE)) / 1000, max(sdk - SDK_MARGIN, 0.9 * sdk))
 
 

@@ -1,5 +1,7 @@
 """Who is being served: at most so many at once, and nobody new once the server closes."""
 
+import math
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from typing import cast
@@ -17,7 +19,12 @@ class Desk:
         self._seats = seats
         self._waits: set[CancelScope] = set()
         self.taken = 0
-        self.closed = False
+        self.closed_at = math.inf
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody new is let in."""
+        return self.closed_at < math.inf
 
     @contextmanager
     def seat(self) -> Iterator[None]:
@@ -42,7 +49,12 @@ class Desk:
 
     def close(self) -> None:
         """Let nobody new in."""
-        self.closed = True
+        self.closed_at = min(self.closed_at, time.monotonic())
+
+    def closing(self, drain_seconds: float) -> float:
+        """Close, and return for how many seconds more who is there may stay."""
+        self.close()
+        return self.closed_at + drain_seconds - time.monotonic()
 
     def send_home(self) -> None:
         """End every request that still runs with an error."""

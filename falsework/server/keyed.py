@@ -5,28 +5,34 @@ the first retry of a body is the request before it.
 """
 
 import hashlib
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import anyio
-import cachetools
+from starlette.requests import Request
 
 from falsework.runtime import telemetry
 from falsework.runtime.outcomes import Outcome
+from falsework.runtime.runs import Run
+from falsework.runtime.tools import Asked
+from falsework.server.leases import KEY_SECONDS
 from falsework.server.records import Records
 from falsework.server.refusals import BadRequest, StillRunning
 from falsework.server.replies import Json, new_id
+from falsework.server.streams import unless_gone
 
 HEADER = "idempotency-key"
-SDK_RETRIES = "x-stainless-retry-count"
 LONGEST_KEY = 255
-SDK_SECONDS = 900
+SDK_RETRIES = "x-stainless-retry-count"
+SDK_PREFIX = "sdk_"
+SDK_SECONDS = 900.0
 """How long after a request its SDK may ask again."""
 
 PATIENCE_SECONDS = 600
 POLL_SECONDS = 0.05
+POLL_GROWTH = 1.5
+LONGEST_POLL_SECONDS = 0.5
 
 
 async def _at_once() -> None:
@@ -44,8 +50,34 @@ class Claim:
     memory: dict[tuple[str, str], Outcome] = field(default_factory=dict)
     reply: Json | None = None
     replayed: bool = False
+    response_id: str | None = None
+    """The response that is kept, if there is one: once it is deleted, the reply is too."""
+
+    seconds: float = KEY_SECONDS
+    """How long the reply is kept, and the calls."""
+
+    records: Records | None = None
+    """Where calls are kept, if they are."""
+
+    keyed: bool = False
     settle: Callable[[], Awaitable[None]] = _at_once
     """Waits for calls that outlive their client, so that who comes again finds them done."""
+
+    def take(self, run: Run) -> None:
+        """Remember the calls of the run that does the request, and let it know those made."""
+
+        async def record(outcome: Outcome) -> None:
+            if self.records:
+                asked = Asked(outcome.call_id, outcome.tool, outcome.arguments)
+                identity = run.identity(asked)
+                await self.records.record(run.id, identity[1], outcome, self.response_id)
+
+        run.memory, run.record, self.settle = self.memory, record, run.settle
+
+    def briefly(self) -> None:
+        """Keep only what a retry needs, if there can be one: nothing should be stored."""
+        self.seconds = min(self.seconds, SDK_SECONDS)
+        self.records = self.records if self.keyed else None
 
 
 class Keys:
@@ -53,21 +85,16 @@ class Keys:
 
     def __init__(self, records: Records) -> None:
         self._records = records
-        self._recent: cachetools.TTLCache[tuple[str, str], str] = cachetools.TTLCache(
-            10_000, SDK_SECONDS, time.monotonic
-        )
 
     @asynccontextmanager
-    async def claim(
-        self, headers: Mapping[str, str], body: bytes, owner: str
-    ) -> AsyncGenerator[Claim]:
+    async def claim(self, request: Request, body: bytes, owner: str) -> AsyncGenerator[Claim]:
         """Claim a request while it is done; its reply is kept at the end, if there is one."""
         digest = hashlib.sha256(body).hexdigest()
-        key = self._key(headers, owner, digest)
+        key = await self._key(request, owner, digest)
         if key is None:
-            yield Claim(new_id("run_"))
+            yield Claim(new_id("run_"), records=self._records)
             return
-        claim = await self._claimed(owner, key, digest)
+        claim = await self._claimed(request, owner, key, digest)
         if claim.replayed:
             telemetry.REPLAYS.inc()
             yield claim
@@ -77,36 +104,42 @@ class Keys:
         finally:
             with anyio.CancelScope(shield=True):
                 await claim.settle()
-                await self._records.end(owner, key, claim.reply)
+                await self._records.end(owner, key, claim.reply, claim.seconds, claim.response_id)
 
-    def _key(self, headers: Mapping[str, str], owner: str, digest: str) -> str | None:
-        key = headers.get(HEADER)
+    async def _key(self, request: Request, owner: str, digest: str) -> str | None:
+        key = request.headers.get(HEADER)
         if key is not None:
             if not 1 <= len(key) <= LONGEST_KEY:
                 raise BadRequest(f"'{HEADER}' should have 1 to {LONGEST_KEY} characters.", HEADER)
             return key
-        count = headers.get(SDK_RETRIES)
+        count = request.headers.get(SDK_RETRIES)
         if count is None:
             return None
-        again = self._recent.get((owner, digest)) if count != "0" else None
-        key = again or new_id("sdk_")
-        self._recent[owner, digest] = key
-        return key
+        again = await self._records.latest(owner, digest, SDK_PREFIX) if count != "0" else None
+        return again or new_id(SDK_PREFIX)
 
-    async def _claimed(self, owner: str, key: str, digest: str) -> Claim:
-        run_id = new_id("run_")
+    async def _claimed(self, request: Request, owner: str, key: str, digest: str) -> Claim:
+        run_id, pause = new_id("run_"), POLL_SECONDS
         patience = anyio.current_time() + PATIENCE_SECONDS
         while anyio.current_time() < patience:
-            earlier = await self._records.begin(owner, key, digest, run_id)
-            if earlier is None:
-                return Claim(run_id)
-            if not earlier.same_body:
-                message = "This Idempotency-Key was used for another request."
-                raise BadRequest(message, HEADER, "idempotency_key_reused")
-            if earlier.reply is not None:
-                return Claim(earlier.run_id, reply=earlier.reply, replayed=True)
-            if not earlier.running:
-                await self._records.take_up(owner, key)
-                return Claim(earlier.run_id, await self._records.outcomes(earlier.run_id))
-            await anyio.sleep(POLL_SECONDS)  # the first try is still being done
+            if claim := await self._free(owner, key, digest, run_id):
+                return claim
+            await unless_gone(request, anyio.sleep(pause))  # the first try is still being done
+            pause = min(POLL_GROWTH * pause, LONGEST_POLL_SECONDS)
         raise StillRunning("The same request is still being done. Ask again later.", HEADER)
+
+    async def _free(self, owner: str, key: str, digest: str, run_id: str) -> Claim | None:
+        """Claim the key, or return what it got; None while it is somebody else's."""
+        seconds = SDK_SECONDS if key.startswith(SDK_PREFIX) else KEY_SECONDS
+        earlier = await self._records.begin(owner, key, digest, run_id, seconds)
+        if earlier is None:
+            return Claim(run_id, seconds=seconds, records=self._records, keyed=True)
+        if not earlier.same_body:
+            message = "This Idempotency-Key was used for another request."
+            raise BadRequest(message, HEADER, "idempotency_key_reused")
+        if earlier.reply is not None:
+            return Claim(earlier.run_id, reply=earlier.reply, replayed=True)
+        if earlier.running or not await self._records.take_up(owner, key):
+            return None
+        known = await self._records.outcomes(earlier.run_id)
+        return Claim(earlier.run_id, known, seconds=seconds, records=self._records, keyed=True)

@@ -1,73 +1,45 @@
 """What outlives a request, in SQLite or PostgreSQL: responses, keyed requests, calls made."""
 
+import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import anyio
 import sqlalchemy as sql
-from sqlalchemy.dialects import postgresql, sqlite
+import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from falsework.runtime.faults import Fault
 from falsework.runtime.outcomes import Outcome
+from falsework.server import leases
+from falsework.server.leases import KEY_SECONDS, tidied
+from falsework.server.rows import known, told
 from falsework.server.settings import BadSetting
+from falsework.server.tables import (
+    DRIVERS,
+    INSERTS,
+    approvals,
+    instances,
+    make,
+    outcomes,
+    requests,
+    responses,
+)
 
 Json = dict[str, Any]
 
-KEPT_SECONDS = 30 * 86400.0
+ONE_AT_A_TIME: Json = {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}
+"""A database in memory is one connection: what one rolls back mustn't be another's."""
 
-_tables = sql.MetaData()
-_responses = sql.Table(
-    "falsework_responses",
-    _tables,
-    sql.Column("id", sql.String(64), primary_key=True),
-    sql.Column("owner", sql.String(64), nullable=False),
-    sql.Column("instance", sql.String(128), nullable=False),
-    sql.Column("created", sql.Float, nullable=False),
-    sql.Column("running", sql.Boolean, nullable=False),
-    sql.Column("body", sql.Text, nullable=False),
-    sql.Column("input", sql.Text, nullable=False),
-    sql.Column("history", sql.Text, nullable=False),
-    sql.Column("events", sql.Text, nullable=False),
-)
-_requests = sql.Table(
-    "falsework_requests",
-    _tables,
-    sql.Column("owner", sql.String(64), primary_key=True),
-    sql.Column("key", sql.String(255), primary_key=True),
-    sql.Column("body_hash", sql.String(64), nullable=False),
-    sql.Column("run_id", sql.String(64), nullable=False),
-    sql.Column("instance", sql.String(128), nullable=False),
-    sql.Column("created", sql.Float, nullable=False),
-    sql.Column("running", sql.Boolean, nullable=False),
-    sql.Column("reply", sql.Text),
-)
-_outcomes = sql.Table(
-    "falsework_outcomes",
-    _tables,
-    sql.Column("run_id", sql.String(64), primary_key=True),
-    sql.Column("call_id", sql.String(64), primary_key=True),
-    sql.Column("created", sql.Float, nullable=False),
-    sql.Column("tool", sql.String(64), nullable=False),
-    sql.Column("canonical", sql.Text, nullable=False),
-    sql.Column("outcome", sql.Text, nullable=False),
-)
-_approvals = sql.Table(
-    "falsework_approvals",
-    _tables,
-    sql.Column("owner", sql.String(64), primary_key=True),
-    sql.Column("id", sql.String(64), primary_key=True),
-    sql.Column("seal", sql.String(64), nullable=False),
-    sql.Column("created", sql.Float, nullable=False),
-    sql.Column("run_id", sql.String(64)),
-)
+DELETED: Json = {"deleted": True}
+"""Stands for the reply whose response was deleted: the key stays taken."""
 
-DRIVERS: Mapping[str, str] = {"postgresql": "postgresql+asyncpg", "sqlite": "sqlite+aiosqlite"}
-INSERTS: Mapping[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
+log = structlog.get_logger("falsework")
 
 
 @dataclass(frozen=True)
@@ -105,8 +77,11 @@ class Records:
         address = sql.make_url(url)
         if address.drivername not in DRIVERS:
             raise BadSetting("database: should begin with sqlite:// or postgresql://")
+        in_memory = address.drivername == "sqlite" and not address.database
         engine = create_async_engine(
-            address.set(drivername=DRIVERS[address.drivername]), hide_parameters=True
+            address.set(drivername=DRIVERS[address.drivername]),
+            hide_parameters=True,
+            **(ONE_AT_A_TIME if in_memory else {}),
         )
         made = cls(engine, instance)
         try:
@@ -115,19 +90,28 @@ class Records:
             async with engine.begin() as connection:
                 if engine.dialect.name == "sqlite":
                     await connection.execute(sql.text("PRAGMA journal_mode=WAL"))
-                await connection.run_sync(_tables.create_all)
+                await connection.run_sync(make)
         except (SQLAlchemyError, OSError) as fault:
             await engine.dispose()
             message = (
                 f"database: {address.render_as_string()} can't be used: {type(fault).__name__}"
             )
             raise BadSetting(message) from fault
-        await made._tidy()
+        await made.tidy(restarted=True)
         return made
 
     async def close(self) -> None:
         """Close the connections."""
         await self._engine.dispose()
+
+    async def attend(self) -> None:
+        """Tell others that this server lives, and tidy up after those that don't; for ever."""
+        while True:
+            await anyio.sleep(leases.BEAT_SECONDS)
+            try:
+                await self.tidy()
+            except (SQLAlchemyError, OSError) as fault:
+                log.warning("database not reached", error=type(fault).__name__)
 
     async def keep(  # noqa: PLR0913 - a row has that many columns
         self, owner: str, body: Json, asked: Sequence[Json], history: Sequence[Json],
@@ -139,21 +123,22 @@ class Records:
             "body": json.dumps(body), "input": json.dumps(list(asked)),
             "history": json.dumps(list(history)), "events": json.dumps(list(events)),
         }  # fmt: skip
-        await self._upsert(_responses, {"id": body["id"]}, values)
+        await self._upsert(responses, {"id": body["id"]}, values)
 
     async def change(
         self, owner: str, body: Json, events: Sequence[Json], *, running: bool
     ) -> None:
         """Keep what a response has become; one that was deleted stays so."""
-        where = (_responses.c.id == body["id"]) & (_responses.c.owner == owner)
+        where = (responses.c.id == body["id"]) & (responses.c.owner == owner)
         values = {"running": running, "body": json.dumps(body), "events": json.dumps(list(events))}
         async with self._engine.begin() as connection:
-            await connection.execute(sql.update(_responses).where(where).values(values))
+            await connection.execute(sql.update(responses).where(where).values(values))
 
     async def response(self, owner: str, response_id: str) -> StoredResponse | None:
         """Return a response of this owner."""
-        where = (_responses.c.id == response_id) & (_responses.c.owner == owner)
-        row = await self._one(sql.select(_responses).where(where))
+        where = (responses.c.id == response_id) & (responses.c.owner == owner)
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(sql.select(responses).where(where))).one_or_none()
         if row is None:
             return None
         return StoredResponse(
@@ -162,82 +147,121 @@ class Records:
         )  # fmt: skip
 
     async def delete(self, owner: str, response_id: str) -> bool:
-        """Delete a response of this owner; tell whether there was one."""
-        where = (_responses.c.id == response_id) & (_responses.c.owner == owner)
+        """Delete a response of this owner, and its copies; tell whether there was one."""
+        where = (responses.c.id == response_id) & (responses.c.owner == owner)
+        copies = (requests.c.response_id == response_id) & (requests.c.owner == owner)
+        emptied = sql.update(requests).where(copies).values(reply=json.dumps(DELETED))
         async with self._engine.begin() as connection:
-            return bool((await connection.execute(sql.delete(_responses).where(where))).rowcount)
+            there = bool((await connection.execute(sql.delete(responses).where(where))).rowcount)
+            if there:
+                calls = outcomes.c.response_id == response_id
+                await connection.execute(sql.delete(outcomes).where(calls))
+                await connection.execute(emptied)
+        return there
 
-    async def begin(self, owner: str, key: str, body_hash: str, run_id: str) -> Keyed | None:
-        """Claim a key; where it was claimed before, return what became of that."""
+    async def begin(
+        self, owner: str, key: str, body_hash: str, run_id: str, seconds: float = KEY_SECONDS
+    ) -> Keyed | None:
+        """Claim a key; where it was claimed before, return what became of that.
+
+        `seconds` is how long it stays claimed.
+        """
+        now = time.time()
         values = {
             "owner": owner, "key": key, "body_hash": body_hash, "run_id": run_id,
-            "instance": self._instance, "created": time.time(), "running": True, "reply": None,
+            "instance": self._instance, "created": now, "running": True, "reply": None,
+            "expires": now + seconds,
         }  # fmt: skip
-        insert = INSERTS[self._engine.dialect.name](_requests).values(values)
-        async with self._engine.begin() as connection:
-            if (await connection.execute(insert.on_conflict_do_nothing())).rowcount:
-                return None
-        where = (_requests.c.owner == owner) & (_requests.c.key == key)
-        row = await self._one(sql.select(_requests).where(where))
-        if row is None:
-            return None
-        reply = json.loads(row.reply) if row.reply else None
-        return Keyed(row.run_id, row.body_hash == body_hash, row.running, reply)
+        insert = INSERTS[self._engine.dialect.name](requests).values(values)
+        while True:
+            async with self._engine.begin() as connection:
+                if (await connection.execute(insert.on_conflict_do_nothing())).rowcount:
+                    return None
+                found = await connection.execute(sql.select(requests).where(_named(owner, key)))
+                row = found.one_or_none()
+            if row is not None:  # otherwise it has expired since
+                reply = json.loads(row.reply) if row.reply else None
+                return Keyed(row.run_id, row.body_hash == body_hash, row.running, reply)
 
-    async def take_up(self, owner: str, key: str) -> None:
-        """Claim a key anew whose earlier request ended without a reply."""
-        await self._settle(owner, key, {"running": True, "instance": self._instance})
+    async def take_up(self, owner: str, key: str) -> bool:
+        """Claim a key anew whose earlier request ended without a reply; one of many succeeds."""
+        ended = _named(owner, key) & ~requests.c.running & requests.c.reply.is_(None)
+        return await self._settle(ended, {"running": True, "instance": self._instance})
 
-    async def end(self, owner: str, key: str, reply: Json | None) -> None:
-        """Keep the reply under its key; None where there is none to give again."""
-        kept = json.dumps(reply) if reply is not None else None
-        await self._settle(owner, key, {"running": False, "reply": kept})
+    async def end(
+        self, owner: str, key: str, reply: Json | None, seconds: float = KEY_SECONDS,
+        response_id: str | None = None,
+    ) -> None:  # fmt: skip
+        """Keep the reply under its key for so long; None where there is none to give again.
 
-    async def record(self, run_id: str, canonical: str, outcome: Outcome) -> None:
-        """Keep the outcome of a call."""
-        fault = outcome.fault
-        told = {
-            "value": outcome.value, "effect": outcome.effect, "attempts": outcome.attempts,
-            "arguments": outcome.arguments, "degraded": outcome.degraded,
-            "fallback": outcome.fallback, "seconds": outcome.seconds,
-            "fault": [fault.kind, fault.message] if fault else None,
-        }  # fmt: skip
-        values = {"created": time.time(), "tool": outcome.tool, "canonical": canonical,
-                  "outcome": json.dumps(told)}  # fmt: skip
-        await self._upsert(_outcomes, {"run_id": run_id, "call_id": outcome.call_id}, values)
+        Of a response that was deleted meanwhile nothing is kept.
+        """
+        mine = _named(owner, key) & (requests.c.instance == self._instance)
+        kept: Any = json.dumps(reply) if reply is not None else None
+        if response_id:
+            there = (responses.c.id == response_id) & (responses.c.owner == owner)
+            given = (sql.exists().where(there), sql.literal(kept, sql.Text))
+            kept = sql.case(given, else_=json.dumps(DELETED))
+        values = {"running": False, "reply": kept, "response_id": response_id,
+                  "expires": time.time() + seconds}  # fmt: skip
+        await self._settle(mine, values)
+
+    async def latest(self, owner: str, body_hash: str, prefix: str) -> str | None:
+        """Return the key that a request with this body had last, among those with the prefix."""
+        same = (requests.c.owner == owner) & (requests.c.body_hash == body_hash)
+        query = sql.select(requests.c.key).where(same & requests.c.key.startswith(prefix))
+        async with self._engine.connect() as connection:
+            found = await connection.execute(query.order_by(requests.c.created.desc()).limit(1))
+            key: str | None = found.scalar_one_or_none()
+        return key
+
+    async def record(
+        self, run_id: str, canonical: str, outcome: Outcome, response_id: str | None = None
+    ) -> None:
+        """Keep the outcome of a call, which is deleted with its response."""
+        # Ids may be the client's, of any length; text of any kind is safe as escaped JSON alone.
+        name = hashlib.sha256(outcome.call_id.encode()).hexdigest()
+        values = {"created": time.time(), "tool": outcome.tool, "canonical": "",
+                  "outcome": told(outcome, canonical), "response_id": response_id}  # fmt: skip
+        await self._upsert(outcomes, {"run_id": run_id, "call_id": name}, values)
 
     async def outcomes(self, run_id: str) -> dict[tuple[str, str], Outcome]:
         """Return what was done in a run, by tool and canonical arguments."""
-        where = sql.select(_outcomes).where(_outcomes.c.run_id == run_id)
+        where = sql.select(outcomes).where(outcomes.c.run_id == run_id)
         async with self._engine.connect() as connection:
-            rows = (await connection.execute(where.order_by(_outcomes.c.created))).all()
-        return {(row.tool, row.canonical): _outcome(row) for row in rows}
+            rows = (await connection.execute(where.order_by(outcomes.c.created))).all()
+        return dict(known(row) for row in rows)
 
     async def ask_approval(self, owner: str, request_id: str, seal: str) -> None:
         """Keep that a call waits for approval; `seal` tells whether it is still the same call."""
         values = {"seal": seal, "created": time.time()}
-        await self._upsert(_approvals, {"owner": owner, "id": request_id}, values)
+        await self._upsert(approvals, {"owner": owner, "id": request_id}, values)
 
     async def take_approval(
         self, owner: str, request_id: str, seal: str, run_id: str
     ) -> str | None:
         """Answer a request for approval, once; return the run that did, None for no such call."""
-        asked = _approvals.c
+        asked = approvals.c
         where = (asked.owner == owner) & (asked.id == request_id) & (asked.seal == seal)
         free = where & asked.run_id.is_(None)
         async with self._engine.begin() as connection:
-            await connection.execute(sql.update(_approvals).where(free).values(run_id=run_id))
+            await connection.execute(sql.update(approvals).where(free).values(run_id=run_id))
             taken = await connection.execute(sql.select(asked.run_id).where(where))
             return taken.scalar_one_or_none()
 
-    async def _one(self, query: Any) -> Any:
-        async with self._engine.connect() as connection:
-            return (await connection.execute(query)).one_or_none()
+    async def tidy(self, *, restarted: bool = False) -> None:
+        """Tell that this server lives, end what those left open that don't, forget what is old.
 
-    async def _settle(self, owner: str, key: str, values: Json) -> None:
-        where = (_requests.c.owner == owner) & (_requests.c.key == key)
+        `restarted`: what has this server's name was left by the process before it.
+        """
         async with self._engine.begin() as connection:
-            await connection.execute(sql.update(_requests).where(where).values(values))
+            insert = INSERTS[self._engine.dialect.name](instances)
+            await tidied(connection, insert, self._instance, restarted=restarted)
+
+    async def _settle(self, where: sql.ColumnElement[bool], values: Json) -> bool:
+        async with self._engine.begin() as connection:
+            query = sql.update(requests).where(where).values(values)
+            return bool((await connection.execute(query)).rowcount)
 
     async def _upsert(self, table: sql.Table, names: Json, values: Json) -> None:
         insert = INSERTS[self._engine.dialect.name](table).values({**names, **values})
@@ -246,32 +270,6 @@ class Records:
                 insert.on_conflict_do_update(index_elements=list(names), set_=values)
             )
 
-    async def _tidy(self) -> None:
-        """Forget what is old, and tell what was running when the process ended."""
-        oldest = time.time() - KEPT_SECONDS
-        async with self._engine.begin() as connection:
-            for table in (_responses, _requests, _outcomes, _approvals):
-                await connection.execute(sql.delete(table).where(table.c.created < oldest))
-            mine = (_requests.c.instance == self._instance) & _requests.c.running
-            await connection.execute(sql.update(_requests).where(mine).values(running=False))
-            left = (_responses.c.instance == self._instance) & _responses.c.running
-            for row in (await connection.execute(sql.select(_responses).where(left))).all():
-                ended = json.dumps(_interrupted(json.loads(row.body)))
-                mine = _responses.c.id == row.id
-                await connection.execute(
-                    sql.update(_responses).where(mine).values(running=False, body=ended)
-                )
 
-
-def _interrupted(body: Json) -> Json:
-    message = "The server ended before the response did; what was done is in the output."
-    error = {"code": "server_error", "message": message}
-    output = [{**item, "status": "incomplete"} if item.get("status") == "in_progress" else item
-              for item in body["output"]]  # fmt: skip
-    return {**body, "status": "failed", "error": error, "output": output}
-
-
-def _outcome(row: Any) -> Outcome:
-    told = json.loads(row.outcome)
-    fault = Fault(*told.pop("fault")) if told["fault"] else told.pop("fault")
-    return Outcome(row.call_id, row.tool, fault=fault, **told)
+def _named(owner: str, key: str) -> sql.ColumnElement[bool]:
+    return (requests.c.owner == owner) & (requests.c.key == key)

@@ -2,8 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +11,7 @@ from anyio.abc import TaskGroup
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
-from falsework.runtime.outcomes import Outcome
 from falsework.runtime.toolbox import Toolbox
-from falsework.runtime.tools import Asked
 from falsework.server import wire
 from falsework.server.chat import Chat
 from falsework.server.completions import streamed, whole
@@ -21,12 +19,12 @@ from falsework.server.deadlines import seconds_of
 from falsework.server.door import read
 from falsework.server.keyed import Claim, Keys
 from falsework.server.questions import Question, ask
-from falsework.server.records import Records
+from falsework.server.records import DELETED, Records
 from falsework.server.refusals import BadRequest, NotFound
 from falsework.server.replies import Envelope, Json
 from falsework.server.responses import wire as responses_wire
 from falsework.server.responses.answers import Answers
-from falsework.server.responses.lives import page
+from falsework.server.responses.lives import Live, page
 from falsework.server.rounds import Rounds, Told
 from falsework.server.served import Served, served
 from falsework.server.settings import Settings
@@ -71,10 +69,10 @@ class Routes:
         if not ours.by_position and "idempotency-key" not in request.headers:
             return await self._completed(request, question, ours, None)
         async with AsyncExitStack() as stack:
-            claimed = self._keys.claim(request.headers, body, owner_of(request))
+            claimed = self._keys.claim(request, body, owner_of(request))
             claim = await stack.enter_async_context(claimed)
             if claim.reply is not None:
-                return await _replayed(request, claim.reply)
+                return await self._replayed(request, claim.reply)
             return await self._completed(request, question, ours, claim, stack)
 
     async def respond(self, request: Request) -> Response:
@@ -84,22 +82,33 @@ class Routes:
         self.check_model(asked.model)
         owner = owner_of(request)
         async with AsyncExitStack() as stack:
-            claim = await stack.enter_async_context(self._keys.claim(request.headers, body, owner))
+            claim = await stack.enter_async_context(self._keys.claim(request, body, owner))
             if claim.reply is not None:
-                return await _replayed(request, claim.reply)
-            live = await self._answers.begin(asked, owner, claim, seconds_of(request.headers))
+                return await self._replayed(request, claim.reply)
+            seconds = seconds_of(request.headers, alone=bool(asked.background))
+            live = await self._answers.begin(asked, owner, claim, seconds)
             if asked.background:
-                self._tasks.start_soon(self._answers.in_background, live)
-                claim.reply = {"json": live.response.body()}
-                if not asked.stream:
-                    return JSONResponse(claim.reply["json"])
-                return await open_stream(request, self._answers.events(owner, live.response.id, -1))
+                return await self._in_background(request, live, claim)
             if asked.stream:
                 told = _kept(self._answers.told(live), claim, stack.pop_all())
                 return await open_stream(request, told, live.fail)
             reply = await unless_gone(request, self._answers.whole(live))
             claim.reply = {"json": reply}
             return JSONResponse(reply)
+
+    async def _in_background(self, request: Request, live: Live, claim: Claim) -> Response:
+        seat: ExitStack = request.state.seat.pop_all()  # until the response is made
+        self._tasks.start_soon(self._answers.in_background, live, seat)
+        if live.response.request.stream:
+            claim.reply = {"response": live.response.id}
+            return await self.events(request, live.response.id, -1)
+        claim.reply = {"json": live.response.body()}
+        return JSONResponse(claim.reply["json"])
+
+    async def events(self, request: Request, response_id: str, after: int) -> Response:
+        """Stream the events of a response from behind number `after` on."""
+        events = self._answers.events(owner_of(request), response_id, after)
+        return await open_stream(request, events)
 
     async def retrieve(self, request: Request, response_id: str) -> Response:
         """Return a response, or its events again."""
@@ -108,7 +117,7 @@ class Routes:
             return JSONResponse(await self._answers.retrieve(owner, response_id))
         after = query.get("starting_after", "")
         number = int(after) if after.isdecimal() else -1
-        return await open_stream(request, self._answers.events(owner, response_id, number))
+        return await self.events(request, response_id, number)
 
     async def delete(self, request: Request, response_id: str) -> Json:
         """Delete a response."""
@@ -147,11 +156,9 @@ class Routes:
         told: AsyncGenerator[Told] = self._chat.told(question, watch, half_calls=half_calls)
         if ours.by_position and claim:
             run = self._toolbox.run(
-                claim.run_id, seconds_of(request.headers), principal=owner_of(request),
-                memory=claim.memory, guests=ours.guests,
-                record=lambda outcome: self._recorded(claim, outcome),
-            )  # fmt: skip
-            claim.settle = run.settle
+                claim.run_id, seconds_of(request.headers), ours.guests, principal=owner_of(request)
+            )
+            claim.take(run)
             envelope = replace(envelope, runtime=run.told)
             told = Rounds(self._chat, run, watch, ours.names).told(question)
         told = watched(told, watch)
@@ -165,16 +172,24 @@ class Routes:
             claim.reply = {"json": reply}
         return JSONResponse(reply)
 
-    async def _recorded(self, claim: Claim, outcome: Outcome) -> None:
-        asked = Asked(outcome.call_id, outcome.tool, outcome.arguments)
-        identity = self._toolbox.run(claim.run_id, 0).identity(asked)
-        await self._records.record(claim.run_id, identity[1], outcome)
+    async def _replayed(self, request: Request, reply: Mapping[str, Any]) -> Response:
+        if reply == DELETED:
+            raise NotFound("The response to this request was deleted.")
+        if "json" in reply:
+            return JSONResponse(reply["json"], headers=REPLAYED)
+        if "response" in reply:
+            response = await self.events(request, reply["response"], -1)
+        else:
+            response = await open_stream(request, _again(reply["events"]))
+        response.headers.update(REPLAYED)
+        return response
 
 
 def owner_of(request: Request) -> str:
     """Return who asks, without telling the key."""
-    key = request.headers.get("authorization", "")
-    return hashlib.sha256(key.encode()).hexdigest()[:32] if key else ""
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    borne = f"{scheme.capitalize()} {key.strip()}"
+    return hashlib.sha256(borne.encode()).hexdigest()[:32] if scheme else ""
 
 
 async def _kept(
@@ -189,15 +204,7 @@ async def _kept(
         claim.reply = {"events": said}
 
 
-async def _replayed(request: Request, reply: Mapping[str, Any]) -> Response:
-    if "json" in reply:
-        return JSONResponse(reply["json"], headers=REPLAYED)
-
-    async def again() -> AsyncGenerator[Json]:
-        for event in reply["events"]:
-            await asyncio.sleep(0)
-            yield event
-
-    response = await open_stream(request, again())
-    response.headers.update(REPLAYED)
-    return response
+async def _again(events: Sequence[Json]) -> AsyncGenerator[Json]:
+    for event in events:
+        await asyncio.sleep(0)
+        yield event

@@ -14,6 +14,8 @@ from falsework.server.wire import WireTool
 
 KINDS = frozenset({"mcp", "server_tool"})
 LABEL = re.compile(r"[a-zA-Z0-9_-]{1,32}")
+OWN_LABEL = "falsework"
+"""The server_label of tools that the server has from nobody's MCP server."""
 
 
 class Unlisted(Refusal):
@@ -58,15 +60,26 @@ async def served(tools: Sequence[WireTool], toolbox: Toolbox) -> Served:
             continue
         meant = await _meant(asked, toolbox, where)
         found[position] = tuple([await _described(tool, where) for tool in meant])
+        approval |= {tool.name for tool in meant if _needs_approval(asked, tool)}
         if asked.type == "mcp":
             labels |= {tool.name: asked.server_label or "" for tool in meant}
-            approval |= {tool.name for tool in meant if _needs_approval(asked, tool)}
         if asked.server_url is not None:
             guests |= {tool.name: tool for tool in meant}
     return Served(found, frozenset(approval), labels, guests)
 
 
 async def _meant(asked: WireTool, toolbox: Toolbox, where: str) -> list[ServerTool]:
+    tools = await _candidates(asked, toolbox, where)
+    only = asked.allowed_tools
+    if only is None:
+        return tools
+    if strangers := set(only.tool_names or ()) - {_listed(asked, tool) for tool in tools}:
+        message = f"The MCP server has no tool '{min(strangers)[:64]}' here."
+        raise BadRequest(message, f"{where}.allowed_tools", "invalid_value")
+    return [tool for tool in tools if only.matches(_listed(asked, tool), read_only=not tool.writes)]
+
+
+async def _candidates(asked: WireTool, toolbox: Toolbox, where: str) -> list[ServerTool]:
     if asked.type == "server_tool":
         return [_named(asked, toolbox, where)]
     if asked.server_label is None:
@@ -74,16 +87,8 @@ async def _meant(asked: WireTool, toolbox: Toolbox, where: str) -> list[ServerTo
         message = f"Missing required parameter: '{missing}'."
         raise BadRequest(message, missing, "missing_required_parameter")
     if asked.server_url is None:
-        tools = _of_server(asked.server_label, toolbox, where)
-    else:
-        tools = await _of_guest(asked, toolbox, where)
-    only = _allowed(asked)
-    if only is None:
-        return tools
-    if strangers := only - {_bare(tool) for tool in tools}:
-        message = f"The MCP server has no tool '{min(strangers)[:64]}' here."
-        raise BadRequest(message, f"{where}.allowed_tools", "invalid_value")
-    return [tool for tool in tools if _bare(tool) in only]
+        return _of_server(asked.server_label, toolbox, where)
+    return await _of_guest(asked, toolbox, where)
 
 
 def _named(asked: WireTool, toolbox: Toolbox, where: str) -> ServerTool:
@@ -105,7 +110,7 @@ def _of_server(label: str, toolbox: Toolbox, where: str) -> list[ServerTool]:
 
 async def _of_guest(asked: WireTool, toolbox: Toolbox, where: str) -> list[ServerTool]:
     label, url = asked.server_label or "", asked.server_url or ""
-    if not LABEL.fullmatch(label) or label in toolbox.servers:
+    if not LABEL.fullmatch(label) or label in {OWN_LABEL, *toolbox.servers}:
         message = "A server_label should be a name of letters, digits, - and _, and not taken."
         raise BadRequest(message, f"{where}.server_label", "invalid_value")
     headers = dict(asked.headers or {})
@@ -121,25 +126,18 @@ async def _of_guest(asked: WireTool, toolbox: Toolbox, where: str) -> list[Serve
     return list(tools.values())
 
 
-def _allowed(asked: WireTool) -> set[str] | None:
-    allowed = asked.allowed_tools
-    names = allowed.get("tool_names") if isinstance(allowed, dict) else allowed
-    return None if names is None else set(names)
-
-
-def _bare(tool: ServerTool) -> str:
-    """Return the name by which the MCP server itself knows a tool."""
-    mcp = tool.entry.mcp
-    return (mcp.tool if mcp else None) or tool.name
+def _listed(asked: WireTool, tool: ServerTool) -> str:
+    """Return the name that the listing gives a tool, which is the one that requests use."""
+    return tool.name.removeprefix(f"{asked.server_label}__")
 
 
 def _needs_approval(asked: WireTool, tool: ServerTool) -> bool:
-    wanted = asked.require_approval or ("always" if asked.server_url else "never")
-    if isinstance(wanted, dict):
-        always = (wanted.get("always") or {}).get("tool_names")
-        never = (wanted.get("never") or {}).get("tool_names")
-        return _bare(tool) in (always or ()) or (never is not None and _bare(tool) not in never)
-    return wanted == "always"
+    by_default = asked.server_url is not None
+    if asked.require_approval is None:
+        return by_default
+    return asked.require_approval.needed(
+        _listed(asked, tool), read_only=not tool.writes, otherwise=by_default
+    )
 
 
 async def _described(tool: ServerTool, where: str) -> Tool:

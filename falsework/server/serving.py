@@ -98,14 +98,14 @@ def _interruptible() -> Iterator[None]:
 
 async def serve(settings: Settings, model_path: Path | str, announce: Announce) -> None:
     """Run a server until a signal ends it."""
-    # vLLM reads it when it is imported, and its processes inherit it.
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", VLLM_LEVELS[settings.log_level])
-    from falsework.server.engines.vllm import start  # noqa: PLC0415 - it takes seconds to import
-
     tools = (read(Path(settings.tools)), Path(settings.tools).parent) if settings.tools else ()
     configure(settings.log_level)
-    await (await Records.opened(database(settings), instance(settings))).close()
     with closing(bind(settings)) as port:
+        await (await Records.opened(database(settings), instance(settings))).close()
+        # vLLM reads it when it is imported, and its processes inherit it.
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", VLLM_LEVELS[settings.log_level])
+        from falsework.server.engines.vllm import start  # noqa: PLC0415 - it takes seconds to import
+
         with _interruptible():
             engine, scaffold = await start(settings, model_path)
         try:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError, from_json
 
+from falsework.server import filters
 from falsework.server.refusals import BadRequest
 
 IGNORED = frozenset(
@@ -146,8 +147,8 @@ class WireTool(Wire):
     server_url: str | None = Field(default=None, pattern=r"^https?://[^/?#@\s]+(/|$)")
     authorization: str | None = Field(default=None, repr=False)
     headers: dict[str, str] | None = Field(default=None, repr=False)
-    allowed_tools: list[str] | dict[str, Any] | None = None
-    require_approval: str | dict[str, Any] | None = None
+    allowed_tools: filters.AllowedTools | None = None
+    require_approval: filters.RequiredApproval | None = None
 
 
 class FunctionName(Wire):

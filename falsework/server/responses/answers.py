@@ -1,14 +1,13 @@
 """Responses: made, kept, taken up again, told to whoever asks for them."""
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import ExitStack, aclosing, suppress
 
 import anyio
 import structlog
 
 from falsework.runtime.outcomes import Outcome
 from falsework.runtime.toolbox import Toolbox
-from falsework.runtime.tools import Asked
 from falsework.server.chat import Chat
 from falsework.server.keyed import Claim
 from falsework.server.records import Records, StoredResponse
@@ -57,7 +56,10 @@ class Answers:
         live.approvals = await taken(answers, owner, live.run, self._records)
         if request.background:
             live.response.status = "queued"
-        if request.store is not False:
+        if request.store is False:
+            claim.briefly()
+        else:
+            claim.response_id = live.response.id
             body = live.response.body()
             await self._records.keep(owner, body, items, live.history, running=True)
         self._live[live.response.id] = live
@@ -68,25 +70,25 @@ class Answers:
         before: list[Json], items: list[Json], want: Wanted,
     ) -> Live:  # fmt: skip
         request = response.request
-
-        async def record(outcome: Outcome) -> None:
-            identity = run.identity(Asked(outcome.call_id, outcome.tool, outcome.arguments))
-            await self._records.record(run.id, identity[1], outcome)
-            if speech.ended:
-                speech.put(outcome)  # a write that outlived its response
-                await self._keep(live, running=False)
-
         run = self._toolbox.run(
-            claim.run_id, seconds, want.served.guests, principal=owner, memory=claim.memory,
-            record=record,
+            claim.run_id, seconds, want.served.guests, principal=owner,
             max_tool_calls=request.max_tool_calls,
-            done_before=succeeded(before, frozenset(self._toolbox.tools)),
+            done_before=succeeded(before, frozenset(self._toolbox.tools), self._toolbox.servers),
         )  # fmt: skip
-        claim.settle = run.settle
         logprobs = want.question.sampling.logprobs is not None
         speech = Speech(response, want.served.labels, logprobs=logprobs)
         watch = Watch(request.model, "responses", bool(request.stream))
         live = Live(owner, response, [*before, *items], speech, run, watch, want)
+        claim.take(run)
+        claimed = run.record
+
+        async def record(outcome: Outcome) -> None:
+            await claimed(outcome)
+            if speech.ended:
+                speech.put(outcome)  # a write that outlived its response
+                await self._keep(live, running=False)
+
+        run.record = record
         return live
 
     async def told(self, live: Live) -> AsyncGenerator[Json]:
@@ -126,9 +128,9 @@ class Answers:
                 pass
         return live.response.body()
 
-    async def in_background(self, live: Live) -> None:
-        """Make the response for nobody yet."""
-        with live.scope:
+    async def in_background(self, live: Live, seat: ExitStack) -> None:
+        """Make the response for nobody yet; it holds its seat until it is made."""
+        with seat, live.scope:
             try:
                 await self.whole(live)
             except Refusal:

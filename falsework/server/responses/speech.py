@@ -11,8 +11,9 @@ from falsework.runtime.outcomes import Outcome
 from falsework.runtime.tools import Asked
 from falsework.server.engines.base import TokenLogprob
 from falsework.server.replies import new_id
-from falsework.server.responses.items import OWN_LABEL, cut_off
+from falsework.server.responses.items import cut_off
 from falsework.server.responses.objects import ResponseObject
+from falsework.server.served import OWN_LABEL
 
 Json = dict[str, Any]
 
