@@ -104,8 +104,9 @@ class Records:
             await anyio.sleep(leases.BEAT_SECONDS)
             try:
                 await self.tidy()
-            except (SQLAlchemyError, OSError) as fault:
-                log.warning("database not reached", error=type(fault).__name__)
+            except Exception:
+                # The outermost handler of a task that nobody waits for.
+                log.exception("database not tidied")
 
     async def keep(  # noqa: PLR0913 - a row has that many columns
         self, owner: str, body: Json, asked: Sequence[Json], history: Sequence[Json],
