@@ -191,3 +191,12 @@ async def calls(
 
 def kind(outcome: Outcome) -> str:
     return outcome.fault.kind if outcome.fault else "ok"
+
+
+def connections(box: Toolbox, name: str = "look") -> int:
+    """Return how many connections the client of a tool holds."""
+    executor: Any = box.tools[name].executor
+    transport = executor._client._transport
+    while not hasattr(transport, "_pool"):
+        transport = transport._inner
+    return len(transport._pool.connections)

@@ -1,5 +1,6 @@
 """Functions that the tests offer as tools."""
 
+import datetime as dt
 import os
 import time
 from pathlib import Path
@@ -28,6 +29,17 @@ def refuse(why: str) -> None:
 def fail() -> None:
     """Fail with something that nobody should read."""
     raise RuntimeError("password is hunter2")
+
+
+def today() -> dt.date:
+    """Tell the day as no JSON can."""
+    return dt.date(2026, 11, 24)
+
+
+def write_and_fail(path: str) -> None:
+    """Write a line, and fail afterwards."""
+    write(path)
+    raise RuntimeError(path)
 
 
 def sleep(seconds: float) -> None:

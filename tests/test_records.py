@@ -7,9 +7,11 @@ from pathlib import Path
 
 import anyio
 import pytest
+import sqlalchemy as sql
 from asking import Json
 from faulty import http_tool
 from houses import SETTINGS, calls, scaffold_of
+from sqlalchemy.exc import SQLAlchemyError
 from toolhouses import an_upstream, house_of
 from visiting import client, sent
 
@@ -118,6 +120,16 @@ async def test_the_calls_of_a_run_are_remembered(records: Records) -> None:
 
     assert known == {("save", '{"id":1}'): DONE, ("look", "{}"): failed}
     assert await records.outcomes("run_2") == {}
+
+
+async def test_what_a_database_complains_of_does_not_tell_what_was_asked(records: Records) -> None:
+    async with records._engine.begin() as connection:
+        await connection.execute(sql.text("DROP TABLE falsework_outcomes"))
+
+    with pytest.raises(SQLAlchemyError) as caught:
+        await records.record("run_1", '{"token":"hunter2"}', DONE)
+
+    assert "hunter2" not in str(caught.value)
 
 
 async def test_a_key_that_is_free_again_is_taken_up_by_one_of_many(records: Records) -> None:

@@ -2,22 +2,24 @@
 
 import json
 import time
-from contextlib import nullcontext
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from asking import Json, tool
 from conftest import free_port
-from faulty import http_tool, says
-from houses import calls, eventually, scaffold_of
+from faulty import http_tool, says, says_bytes
+from houses import SETTINGS, calls, eventually, running, scaffold_of
 from mcpservers import over_http as mcp_over_http
 from responding import FILE
 from toolhouses import an_upstream, house_of
 from visiting import CHAT, HELLO, client, left_open, sent
 
 from falsework.runtime import telemetry
-from falsework.server.engines.scripted import Line
+from falsework.runtime.toolbox import Toolbox, opened
+from falsework.server.engines.scripted import Line, ScriptedEngine
 from falsework.server.turns import Scaffold
 
 LOOK = {"type": "server_tool", "name": "look"}
@@ -197,3 +199,34 @@ def test_a_tool_of_an_mcp_server_is_run_and_told_of(
     assert (executed["name"], executed["output"]) == ("sums__add", '{"result":5}')
     assert "".join(part.content or "" for part in parts) == "Five."
     assert choices[-1].finish_reason == "stop"
+
+
+def test_a_server_whose_tools_have_ended_is_not_ready(scaffold: Scaffold) -> None:
+    made: list[Toolbox] = []
+
+    @asynccontextmanager
+    async def tools() -> AsyncIterator[Toolbox]:
+        async with opened() as box:
+            made.append(box)
+            yield box
+
+    with running(ScriptedEngine(Line(["a"])), scaffold, SETTINGS, tools()) as house:
+        before = sent(house, "GET", "/ready")
+        made[0].closed = True
+        after = sent(house, "GET", "/ready")
+
+    assert (before.status, after.status, after.error["code"]) == (200, 503, "tools_unavailable")
+
+
+def test_an_answer_that_breaks_a_write_breaks_no_request_after_it(scaffold: Scaffold) -> None:
+    with an_upstream(says_bytes(b"[" * 100_000)) as up:
+        file = {"tools": [http_tool(up, method="POST")]}
+        said = [calls(("look", "{}")), "First.", calls(("look", '{"id": 2}')), "Second."]
+        with house_of(scaffold, *said, file=file) as house:
+            first, second = (sent(house, "POST", CHAT, asked()) for _ in range(2))
+            ready = sent(house, "GET", "/ready")
+
+    (broken,) = first.json["choices"][0]["message"]["executed_tools"]
+    assert (broken["error"]["type"], broken["effect"]) == ("bad_response", "unknown")
+    assert second.json["choices"][0]["message"]["executed_tools"][0]["effect"] == "applied"
+    assert ready.status == 200

@@ -88,7 +88,7 @@ def test_what_is_wrong_is_named(file: dict[str, Any], said: str) -> None:
     ("text", "said"),
     [
         ("tools: []\ntools: []\n", "'tools' comes twice"),
-        ("tools:\n  - {name: t, on: 1}\n", "the key True needs quotes"),
+        ("tools:\n  - {name: t, on: 1}\n", "the key on needs quotes"),
         ("- a\n", "should be a mapping"),
         ("tools: [\n", "tools.yaml"),
     ],

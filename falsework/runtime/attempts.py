@@ -11,22 +11,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiolimiter
 import anyio
 from opentelemetry import propagate
 from opentelemetry.trace import StatusCode
 
 from falsework.runtime import telemetry
+from falsework.runtime.breakers import Permit
 from falsework.runtime.deadlines import Deadline
 from falsework.runtime.executors.base import Executor, Json, Ticket
-from falsework.runtime.faults import BREAKING, Fault
+from falsework.runtime.faults import BREAKING, RAISED, SAID_NO, Fault, doubtful
 from falsework.runtime.policies import WRITING, ToolPolicy
 from falsework.runtime.upstreams import Upstream
 
 LEAST_SECONDS = 0.05
 """With less time left no attempt is started."""
 
-SAID_NO = frozenset({"429", "503"})
-"""Answers by which an upstream says that it did nothing."""
+CUT = "deadline"
+"""The reason of an attempt for which the request had too little time: no fault of the upstream."""
 
 SAMPLES = 100
 ENOUGH_SAMPLES = 20
@@ -34,7 +36,7 @@ ENOUGH_SAMPLES = 20
 
 @dataclass
 class Effort:
-    """What one call has cost so far."""
+    """What one call has cost so far, and what it may have done."""
 
     deadline: Deadline
     call_id: str
@@ -43,7 +45,10 @@ class Effort:
     attempts: int = 0
     backoff: float = 0.0
     queued: float = 0.0
-    sent: bool = False
+    hurried: bool = False
+    """Whether the request leaves the tool less time than its own deadline."""
+    doubts: set[str] = field(default_factory=set)
+    """The reasons of attempts that may have acted all the same."""
 
 
 class Attempts:
@@ -62,6 +67,8 @@ class Attempts:
         self._executor = executor
         self._upstream = upstream
         self._draw = draw
+        rate = policy.rate_limit
+        self._limiter = aiolimiter.AsyncLimiter(rate.calls, rate.per) if rate else None
         self._retry_on = {str(reason) for reason in policy.retry.retry_on}
         self._writes = policy.effect in WRITING
         self._seconds: deque[float] = deque(maxlen=SAMPLES)
@@ -89,9 +96,9 @@ class Attempts:
         repeatable = not self._writes or effort.key is not None
         if not (repeatable or not fault.sent or fault.reason in SAID_NO):
             return None
-        pause: float = self._draw() * min(retry.cap, retry.base * 2 ** (effort.attempts - 1))
         asked = fault.retry_after or 0.0
-        pause = max(pause, asked)
+        spread = min(retry.cap, retry.base * 2 ** (effort.attempts - 1))
+        pause: float = asked + self._draw() * spread  # nobody comes at the same moment
         if asked > retry.retry_after_cap or pause + LEAST_SECONDS > effort.deadline.left():
             return None
         if not self._upstream.budget.withdraw():
@@ -146,23 +153,15 @@ class Attempts:
 
     async def _once(self, arguments: Json, effort: Effort) -> Any:
         """Make one attempt, and tell the breaker how it went."""
-        await self._upstream.pass_gate(self._policy.retry.retry_after_cap, effort.deadline)
-        left = effort.deadline.left()
-        if left < max(LEAST_SECONDS, self._quantile(0.5) or 0.0):
-            raise Fault("deadline_exhausted", "There is no time left for this call.")
-        breaker = self._upstream.breaker
-        permit = breaker.admit()
-        if permit is None:
-            telemetry.BREAKER_REJECTIONS.labels(self._upstream.name).inc()
-            message = "The upstream keeps failing, so it is left alone for a while."
-            raise Fault("circuit_open", message, retry_after=breaker.opens_in())
+        permit, breaker = await self._admitted(effort), self._upstream.breaker
         begun = time.monotonic()
         effort.attempts += 1
         try:
             value = await self._observed(arguments, effort)
         except Fault as fault:
-            (breaker.fail if fault.kind in BREAKING else breaker.release)(permit)
-            if fault.reason == "429":
+            against = fault.kind in BREAKING and fault.reason != CUT
+            (breaker.fail if against else breaker.release)(permit)
+            if fault.reason in SAID_NO:
                 self._upstream.close_for(fault.retry_after or 0.0)
             raise
         except BaseException:  # cancelled: that says nothing about the upstream
@@ -174,6 +173,33 @@ class Attempts:
         self._seconds.append(seconds)
         breaker.succeed(permit, seconds)
         return value
+
+    async def _admitted(self, effort: Effort) -> Permit:
+        """Return the breaker's leave to try, once gate and rate limit give theirs; or a Fault.
+
+        Whom the breaker would refuse doesn't wait for the others.
+        """
+        breaker = self._upstream.breaker
+        if breaker.admits:
+            await self._upstream.pass_gate(self._policy.retry.retry_after_cap, effort.deadline)
+            await self._pass_limit(effort.deadline)
+            left = effort.deadline.left()
+            if left < max(LEAST_SECONDS, self._quantile(0.5) or 0.0):
+                raise Fault("deadline_exhausted", "There is no time left for this call.")
+        permit = breaker.admit()
+        if permit is None:
+            telemetry.BREAKER_REJECTIONS.labels(self._upstream.name).inc()
+            message = "The upstream keeps failing, so it is left alone for a while."
+            raise Fault("circuit_open", message, retry_after=breaker.opens_in())
+        return permit
+
+    async def _pass_limit(self, deadline: Deadline) -> None:
+        if self._limiter is None:
+            return
+        with anyio.move_on_after(max(0.0, deadline.left())):
+            await self._limiter.acquire()
+            return
+        raise Fault("rate_limited", "The tool's rate limit is reached.", retry_after=1.0)
 
     async def _observed(self, arguments: Json, effort: Effort) -> Any:
         number = effort.attempts
@@ -202,16 +228,30 @@ class Attempts:
         return value
 
     async def _bounded(self, arguments: Json, effort: Effort) -> Any:
-        deadline = effort.deadline.within(self._policy.attempt_timeout)
+        longest = self._policy.attempt_timeout
+        patience = max(0.0, min(longest, effort.deadline.left()))
+        cut_by = CUT if effort.hurried and patience < longest else ""
         headers = dict(effort.headers)
         propagate.inject(headers)  # the upstream's spans belong to this attempt
+        deadline = Deadline.after(patience)
         ticket = Ticket(deadline, effort.call_id, effort.key, headers=headers)
         try:
-            with anyio.move_on_after(max(0.0, deadline.left())):
-                return await self._executor.attempt(arguments, ticket)
-        finally:
-            effort.sent |= ticket.sent
+            return await self._in_time(arguments, ticket, patience, cut_by)
+        except Fault as fault:
+            if fault.reason == "timeout":
+                fault.reason = cut_by or fault.reason
+            if ticket.sent and doubtful(fault):
+                effort.doubts.add(fault.reason)
+            raise
+        except Exception:
+            effort.doubts |= {RAISED} if ticket.sent else set()
+            raise
+
+    async def _in_time(self, arguments: Json, ticket: Ticket, patience: float, cut_by: str) -> Any:
+        with anyio.move_on_after(patience):
+            return await self._executor.attempt(arguments, ticket)
         if not ticket.sent:
-            raise Fault("unavailable", "The upstream couldn't be reached in time.", "connect")
-        message = f"The tool didn't answer within {self._policy.attempt_timeout:g} s."
-        raise Fault("timeout", message, "timeout", sent=True)
+            message = "The upstream couldn't be reached in time."
+            raise Fault("unavailable", message, cut_by or "connect")
+        message = f"The tool didn't answer within {patience:.3g} s."
+        raise Fault("timeout", message, cut_by or "timeout", sent=True)

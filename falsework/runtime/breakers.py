@@ -63,11 +63,17 @@ class Breaker:
         """Return the seconds until a probe is let through."""
         return max(0.0, self._half_open_at - self._now()) if self._state == "open" else 0.0
 
+    @property
+    def admits(self) -> bool:
+        """Whether somebody who asked now would be let through."""
+        busy = self.state == "half_open" and self._probing
+        return not self._policy.enabled or not (self.state == "open" or busy)
+
     def admit(self) -> Permit | None:
         """Return leave to try, or None."""
         if not self._policy.enabled:
             return Permit(self._generation, probe=False)
-        if self.state == "open" or (self.state == "half_open" and self._probing):
+        if not self.admits:
             return None
         if self.state == "closed":
             return Permit(self._generation, probe=False)

@@ -1,7 +1,7 @@
 """How many calls of one tool run at once, and how long others may wait for their turn."""
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 
@@ -39,11 +39,14 @@ class Bulkhead:
             self._places.release_on_behalf_of(owner)
 
     async def _take(self, owner: object, deadline: Deadline) -> None:
-        patience = min(self._policy.queue_timeout, max(0.0, deadline.left()))
-        full = self._places.available_tokens < 1 and self.queued >= self._policy.max_queue
-        if not full:
-            with anyio.move_on_after(patience):
+        with suppress(anyio.WouldBlock):
+            self._places.acquire_on_behalf_of_nowait(owner)
+            return
+        if self.queued < self._policy.max_queue:
+            with anyio.move_on_after(min(self._policy.queue_timeout, deadline.left())):
                 await self._places.acquire_on_behalf_of(owner)
                 return
+            if deadline.left() <= 0:
+                raise Fault("deadline_exhausted", "There is no time left for this call.")
         self.rejected += 1
         raise Fault("overloaded", "Too many calls of this tool are running. Try again later.")

@@ -1,10 +1,25 @@
 """What is wrong with a JSON value: against its schema, and in its depth."""
 
+import json
 from typing import Any
+
+from pydantic_core import from_json
+
+from falsework.runtime.faults import Fault
 
 Json = dict[str, Any]
 
 MOST_DETAILS = 8
+
+
+def parsed(text: bytes) -> Any:
+    """Return what a JSON text says; raise ValueError for all that another JSON text can't say.
+
+    That is half characters, numbers without end, and what is nested hundreds deep.
+    """
+    value = from_json(text, allow_inf_nan=False)
+    json.dumps(value, allow_nan=False)  # a number may be too large for a float
+    return value
 
 
 def details(validator: Any, value: Any) -> tuple[Json, ...]:
@@ -17,6 +32,20 @@ def details(validator: Any, value: Any) -> tuple[Json, ...]:
          "message": error.message[:200]}
         for error in errors
     )  # fmt: skip
+
+
+def checked(value: Any, validator: Any, most_deep: int) -> Any:
+    """Return what a tool answered; raise a Fault where it can't be passed on."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as fault:
+        raise Fault("bad_response", "The tool's answer isn't valid JSON.", sent=True) from fault
+    if depth(value) > most_deep:
+        raise Fault("bad_response", "The tool's answer is nested too deeply.", sent=True)
+    if wrong := details(validator, value):
+        message = "The tool's answer doesn't satisfy its schema."
+        raise Fault("bad_response", message, sent=True, details=wrong)
+    return value
 
 
 def depth(value: Any) -> int:

@@ -1,6 +1,7 @@
 """Conditions and templates in the tools file: JMESPath, and `{argument}`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from string import Formatter
 from typing import Annotated, Any
 
 import jmespath
@@ -19,12 +20,27 @@ def _check(expression: str) -> str:
 Condition = Annotated[str, AfterValidator(_check)]
 
 
-def holds(condition: str, **known: Any) -> bool:
-    """Tell whether a condition is true of what is known; what can't be compared isn't."""
+def judged(condition: str, **known: Any) -> bool | None:
+    """Tell whether a condition is true of what is known; None where it is neither true nor false.
+
+    It isn't where something is missing, or where things of two kinds are compared.
+    """
     try:
-        return jmespath.search(condition, known) is True
-    except JMESPathError:
-        return False
+        said = jmespath.search(condition, known)
+    except (JMESPathError, TypeError):
+        return None
+    return said if isinstance(said, bool) else None
+
+
+def placeholders(template: Any) -> Iterator[str]:
+    """Yield the names that a template's `{name}` stand for; raise ValueError."""
+    if isinstance(template, Mapping):
+        template = [*template.values()]
+    if isinstance(template, list):
+        for each in template:
+            yield from placeholders(each)
+    if isinstance(template, str):
+        yield from (name for _, name, _, _ in Formatter().parse(template) if name is not None)
 
 
 def filled(template: Any, arguments: Mapping[str, Any]) -> Any:

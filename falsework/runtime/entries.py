@@ -114,6 +114,10 @@ class Python(Policy):
         description="By itself a process, which can be stopped, or a thread for reads.",
     )
 
+    def place(self, effect: str | None) -> str:
+        """Return where it runs."""
+        return self.run_in or ("thread" if effect in {"pure", "read"} else "process")
+
 
 class ToolEntry(ToolPolicy):
     """A tool that the server runs; exactly one of http, openapi, mcp and python.

@@ -46,6 +46,18 @@ REPEATABLE: frozenset[Kind] = frozenset(
 """What may be gone if the model tries again later."""
 
 
+SAID_NO = frozenset({"429", "503"})
+"""Answers by which an upstream says that it did nothing."""
+
+RAISED = "exception"
+"""The reason of a tool that failed without meaning to."""
+
+JSON_RPC_INTERNAL_ERROR = -32603
+
+DOUBTFUL: frozenset[Kind] = BREAKING | {"bad_response", "too_large", "blocked_egress", "internal"}
+"""What leaves open what a write did that was sent: a redirect, too."""
+
+
 @dataclass
 class Fault(Exception):
     """A call that failed, or one attempt of it.
@@ -64,5 +76,19 @@ class Fault(Exception):
     details: tuple[Mapping[str, Any], ...] = field(default_factory=tuple)
     hint: str = ""
 
+    def __hash__(self) -> int:
+        """Contextlib and logs put exceptions in sets."""
+        return hash((self.kind, self.message))
+
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
+
+
+def doubtful(fault: BaseException) -> bool:
+    """Tell whether a write that was sent and ended so may have acted all the same."""
+    if not isinstance(fault, Fault):
+        return True
+    if fault.reason in SAID_NO:
+        return False
+    unmeant = fault.reason == RAISED or fault.code == JSON_RPC_INTERNAL_ERROR
+    return unmeant or fault.kind in DOUBTFUL

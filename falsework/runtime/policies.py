@@ -3,15 +3,17 @@
 Every field has a sound default; `defaults:` in the file replaces them for all tools.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from falsework.runtime.conditions import Condition
 from falsework.runtime.faults import Kind
 from falsework.runtime.units import Bytes, Seconds
 
 EffectClass = Literal["pure", "read", "write", "destructive"]
+REASONS = ("connect", "timeout", "reset", "crash")
+STATUSES = range(400, 600)
 WRITING: frozenset[str] = frozenset({"write", "destructive"})
 
 
@@ -21,6 +23,15 @@ class Policy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
+def _reason(reason: str | int) -> str | int:
+    if reason in REASONS or (str(reason).isdigit() and int(reason) in STATUSES):
+        return reason
+    raise ValueError(f"should be one of {', '.join(REASONS)}, or a status from 400 on")
+
+
+Reason = Annotated[str | int, AfterValidator(_reason)]
+
+
 class RetryPolicy(Policy):
     """When to try again."""
 
@@ -28,7 +39,7 @@ class RetryPolicy(Policy):
     base: Seconds = Field(default=0.1, description="Pauses: random(0, base * 2^n).")
     cap: Seconds = 2.0
     retry_after_cap: Seconds = Field(default=5.0, description="The longest that is obeyed.")
-    retry_on: tuple[str | int, ...] = ("connect", "timeout", "reset", "crash", 429, 502,
+    retry_on: tuple[Reason, ...] = ("connect", "timeout", "reset", "crash", 429, 502,
                                       503, 504)  # fmt: skip
 
 
@@ -62,7 +73,7 @@ class BulkheadPolicy(Policy):
 
 
 class RatePolicy(Policy):
-    """How many attempts reach an upstream in how long."""
+    """How many attempts of a tool are made in how long."""
 
     calls: int = Field(ge=1)
     per: Seconds = 1.0
@@ -92,6 +103,13 @@ class Fallback(Policy):
     when: tuple[Kind, ...] = ("unavailable", "timeout", "circuit_open", "overloaded",
                               "upstream_error", "rate_limited")  # fmt: skip
 
+    @model_validator(mode="after")
+    def _one_answer(self) -> Self:
+        constant = "value" in self.model_fields_set
+        if [self.tool is not None, self.stale, constant].count(True) != 1:
+            raise ValueError("should be exactly one of tool, stale and value")
+        return self
+
 
 class Idempotency(Policy):
     """The upstream honours a key: the same key never acts twice."""
@@ -108,9 +126,14 @@ class Verify(Policy):
 
 
 class Approval(Policy):
-    """Calls that wait for a person."""
+    """Calls that wait for a person; `never` waits for nobody."""
 
     when: Condition | None = Field(default=None, description="Of `args`; otherwise always.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _never(cls, written: Any) -> Any:
+        return {"when": "`false`"} if written == "never" else written
 
 
 class Limits(Policy):
@@ -149,12 +172,25 @@ class ToolPolicy(Policy):
     idempotency: Idempotency | None = None
     verify: Verify | None = None
     requires: tuple[str, ...] = ()
-    approval: Approval | None = None
+    approval: Approval | None = Field(
+        default=None, description="By itself always for what is destructive, else never."
+    )
     limits: Limits = Limits()
     egress: Egress = Egress()
     on_cancel: Literal["cancel", "finish"] | None = Field(
         default=None, description="When the client leaves; otherwise writes finish."
     )
+
+
+def by_effect(policy: ToolPolicy, effect: EffectClass) -> dict[str, Any]:
+    """Return what the effect decides where the file says nothing."""
+    on_cancel = "finish" if effect in WRITING else "cancel"
+    approval = Approval() if effect == "destructive" else None
+    return {
+        "effect": effect,
+        "on_cancel": policy.on_cancel or on_cancel,
+        "approval": policy.approval or approval,
+    }
 
 
 class RequestPolicy(Policy):

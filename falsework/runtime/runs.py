@@ -15,14 +15,17 @@ import anyio
 
 from falsework.runtime import telemetry
 from falsework.runtime.deadlines import Deadline
-from falsework.runtime.faults import Fault
+from falsework.runtime.faults import Effect, Fault
 from falsework.runtime.outcomes import Outcome, canonical
 from falsework.runtime.policies import RequestPolicy
 from falsework.runtime.tools import Asked, Circumstances, ServerTool
+from falsework.runtime.unforeseen import log_unforeseen
 
 Record = Callable[[Outcome], Awaitable[None]]
 
 QUARTER = 0.25
+
+NOT_RECORDED = Fault("internal", "The call couldn't be recorded, so it wasn't made.")
 
 AGAIN = "The same call was made before; this is what became of it."
 
@@ -144,20 +147,31 @@ class Run:
             over = anyio.Event()
             self._unfinished.add(over)
             try:
-                if tool.writes:
-                    await self.record(_begun(asked))
-                outcome = self.memory[identity] = await tool.call(asked, under)
-                await self.record(outcome)
+                return await self._recorded(tool, asked, under)
             finally:
                 self._unfinished.discard(over)
                 over.set()
-            return outcome
 
         try:
             return await (self.finish(work) if tool.finishes else work())
+        except Fault as fault:  # the server is shutting down
+            effect: Effect = "unknown" if tool.writes else "none"
+            return Outcome(asked.id, asked.name, asked.arguments, fault=fault, effect=effect)
         except anyio.get_cancelled_exc_class():
             telemetry.CANCELLED.labels(asked.name).inc()
             raise
+
+    async def _recorded(self, tool: ServerTool, asked: Asked, under: Circumstances) -> Outcome:
+        """Call a tool; a write isn't begun unless that is on record."""
+        outcome = Outcome(asked.id, asked.name, asked.arguments, fault=NOT_RECORDED)
+        try:
+            if tool.writes:
+                await self.record(_begun(asked))
+            outcome = self.memory[self.identity(asked)] = await tool.call(asked, under)
+            await self.record(outcome)
+        except Exception as fault:  # noqa: BLE001 - the database's: a call fails by its outcome
+            log_unforeseen("outcome not recorded", fault, tool=asked.name)
+        return outcome
 
     async def settle(self) -> None:
         """Return once nothing runs any more, what outlives its client included."""
@@ -171,7 +185,8 @@ class Run:
         if self._started >= self._most_calls():
             self._stop("max_tool_calls")
             return Fault("not_allowed", "No more tool calls are allowed in this request.")
-        done = {outcome.tool for outcome in (*self.executed, *self.memory.values()) if outcome.ok}
+        known = (*self.executed, *self.memory.values())
+        done = {one.tool for one in known if one.ok and one.fallback != "value"}
         missing = [name for name in tool.entry.requires if name not in done | self.done_before]
         if missing:
             message = f"'{missing[0]}' has to succeed first."
@@ -205,7 +220,7 @@ class Run:
         """Return what makes this call the same call when the whole request is sent again."""
         name, arguments = self.identity(asked)
         return hmac.new(
-            self.id.encode(), f"{name}\n{arguments}".encode(), hashlib.sha256
+            self.id.encode(), f"{name}\n{arguments}".encode(errors="replace"), hashlib.sha256
         ).hexdigest()
 
     def told(self) -> dict[str, Any]:

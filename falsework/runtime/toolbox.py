@@ -10,11 +10,12 @@ import httpx2
 from anyio.abc import TaskGroup
 
 from falsework.runtime import telemetry
+from falsework.runtime.contradictions import disagreements, misuses
 from falsework.runtime.deadlines import Deadline
 from falsework.runtime.entries import Mcp, ServerEntry, ToolEntry, ToolsFile
 from falsework.runtime.executors.base import Executor
 from falsework.runtime.executors.credentials import credentials, secret
-from falsework.runtime.executors.egress import CheckedTransport, rules
+from falsework.runtime.executors.egress import CheckedTransport, Rules, rules
 from falsework.runtime.executors.http import IN_QUERY, HttpExecutor
 from falsework.runtime.executors.mcp import McpExecutor, McpServer, over_http, over_stdio
 from falsework.runtime.executors.openapi import OpenApiExecutor, operation
@@ -26,6 +27,7 @@ from falsework.runtime.policies import EffectClass, ToolPolicy
 from falsework.runtime.runs import Run
 from falsework.runtime.tools import ServerTool
 from falsework.runtime.toolsfile import BadToolsFile
+from falsework.runtime.unforeseen import log_unforeseen
 from falsework.runtime.upstreams import Upstream
 
 DESCRIBE_SECONDS = 10
@@ -51,8 +53,12 @@ class Toolbox:
         self.tools: dict[str, ServerTool] = {}
         self.servers: dict[str, McpServer] = {}
         self.upstreams: dict[str, Upstream] = {}
+        self.reach: dict[str, Rules] = {}
+        """Where tools may connect to, those that connect at all."""
+        self.closed = False
         self._folder = folder
         self._stack = stack
+        self._first: dict[str, ToolEntry] = {}
         self.guests = Guests(file.request_servers, servers)
         self._servers = servers
         self._finishing = finishing
@@ -63,6 +69,8 @@ class Toolbox:
             await self.add_server(name, server)
         for entry in self.file.tools:
             self.add_tool(entry)
+        if wrong := list(misuses({name: tool.entry for name, tool in self.tools.items()})):
+            raise BadToolsFile("\n".join(wrong))
         async with anyio.create_task_group() as describing:
             for tool in self.tools.values():
                 describing.start_soon(_described, tool)
@@ -93,19 +101,31 @@ class Toolbox:
     async def finish(self, work: Callable[[], Awaitable[Outcome]]) -> Outcome:
         """Run something to its end, whoever stops waiting for it."""
         ends: list[Outcome] = []
+        failures: list[Exception] = [Fault("cancelled", "The server is shutting down.")]
         over = anyio.Event()
 
         async def run() -> None:
             try:
                 ends.append(await work())
+            except Exception as fault:  # noqa: BLE001 - its waiter's matter, not other calls'
+                log_unforeseen("work failed", fault)
+                failures.append(fault)
             finally:
                 over.set()
 
+        if not self.alive:
+            raise failures[0]
         self._finishing.start_soon(run)
         await over.wait()
         if not ends:
-            raise Fault("cancelled", "The server is shutting down.")
+            raise failures[-1]
         return ends[0]
+
+    @property
+    def alive(self) -> bool:
+        """Whether calls can be run: nothing that they need has ended."""
+        owners = (self._servers, self._finishing)
+        return not self.closed and not any(one.cancel_scope.cancel_called for one in owners)
 
     async def add_server(self, name: str, entry: ServerEntry) -> None:
         """Take an MCP server in, and its listed tools."""
@@ -136,6 +156,9 @@ class Toolbox:
     def add_tool(self, entry: ToolEntry) -> None:
         """Take a tool in; raise BadToolsFile."""
         executor, effect = MAKERS[entry.kind](self, entry)
+        first = self._first.setdefault(executor.upstream, entry)
+        if wrong := list(disagreements(first, entry, executor.upstream)):
+            raise BadToolsFile("\n".join(wrong))
         upstream = self.upstreams.get(executor.upstream)
         if upstream is None:
             upstream = self.upstreams[executor.upstream] = Upstream(executor.upstream, entry)
@@ -165,16 +188,16 @@ class Toolbox:
 
     def _python(self, entry: ToolEntry) -> tuple[Executor, EffectClass]:
         assert entry.python is not None, "the kind says so"
-        safe = entry.effect in {"pure", "read"}
-        run_in = entry.python.run_in or ("thread" if safe else "process")
+        run_in = entry.python.place(entry.effect)
         made = PythonExecutor(entry.python, run_in, entry.bulkhead.max_concurrent)
         telemetry.LEAKED_THREADS.labels(entry.name).set_function(lambda: float(made.leaked))
         return made, "write"
 
     def _client(self, entry: ToolEntry, url: str) -> httpx2.AsyncClient:
         urls = [url, *filter(None, [getattr(entry.auth, "token_url", None)])]
+        allowed = self.reach[entry.name] = rules(entry.egress, urls)
         client = httpx2.AsyncClient(
-            transport=CheckedTransport(rules(entry.egress, urls)),
+            transport=CheckedTransport(allowed),
             auth=credentials(entry.auth),
             timeout=httpx2.Timeout(entry.attempt_timeout, connect=entry.connect_timeout),
         )
@@ -215,8 +238,11 @@ async def opened(file: ToolsFile = NO_TOOLS, folder: Path = Path()) -> AsyncGene
                 await toolbox.fill()
             except BadToolsFile as fault:
                 bad = fault
-            if bad is None:
-                yield toolbox
+            try:
+                if bad is None:
+                    yield toolbox
+            finally:
+                toolbox.closed = True
             finishing.cancel_scope.deadline = anyio.current_time() + FINISH_SECONDS
         servers.cancel_scope.cancel()
     if bad:

@@ -13,20 +13,27 @@ from typing import Any
 import jsonschema_rs
 
 from falsework.runtime import telemetry
-from falsework.runtime.attempts import SAID_NO, Attempts, Effort
+from falsework.runtime.attempts import LEAST_SECONDS, Attempts, Effort
 from falsework.runtime.bulkheads import Bulkhead
 from falsework.runtime.caches import ResultCache
-from falsework.runtime.checks import depth, details
-from falsework.runtime.conditions import filled, holds
+from falsework.runtime.checks import checked, details, parsed
+from falsework.runtime.conditions import judged
 from falsework.runtime.deadlines import Deadline
 from falsework.runtime.entries import NO_PARAMETERS, ToolEntry
 from falsework.runtime.executors.base import Described, Executor
-from falsework.runtime.faults import BREAKING, Effect, Fault
+from falsework.runtime.faults import RAISED, Effect, Fault, doubtful
 from falsework.runtime.outcomes import Outcome, canonical
-from falsework.runtime.policies import WRITING, EffectClass, Fallback
+from falsework.runtime.policies import WRITING, EffectClass, Fallback, by_effect
+from falsework.runtime.unforeseen import log_unforeseen
 from falsework.runtime.upstreams import Upstream
+from falsework.runtime.verification import Ask, verified
 
 Json = dict[str, Any]
+
+RESERVE = 0.25
+"""The part of a tool's deadline that is kept from it for a verification or another tool."""
+
+UNFORESEEN = Fault("internal", "The call failed inside the server.")
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,8 @@ class Circumstances:
     key: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     approved: bool = False
+    verifying: bool = False
+    """Whether the result decides what became of a write: asked for anew, by no other, uncut."""
 
 
 class ServerTool:
@@ -61,7 +70,7 @@ class ServerTool:
         others: "Mapping[str, ServerTool]",
     ) -> None:
         """`others` are all tools by name, for fallbacks and verification."""
-        self.entry = entry.model_copy(update={"effect": effect})
+        self.entry = entry.model_copy(update=by_effect(entry, effect))
         self.name = entry.name
         self.kind = entry.kind
         self.executor = executor
@@ -83,8 +92,7 @@ class ServerTool:
     @property
     def finishes(self) -> bool:
         """Whether a call goes on when the client has left."""
-        on_cancel = self.entry.on_cancel
-        return self.writes if on_cancel is None else on_cancel == "finish"
+        return self.entry.on_cancel == "finish"
 
     async def describe(self) -> None:
         """Learn what the file doesn't say from the upstream; raise a Fault where that fails."""
@@ -102,7 +110,7 @@ class ServerTool:
     def read(self, arguments: str) -> Json:
         """Return the arguments of a call; raise a Fault that points at each that is wrong."""
         try:
-            read = json.loads(arguments or "{}")
+            read = parsed(arguments.encode() or b"{}")
         except ValueError as fault:
             raise Fault("invalid_arguments", "The arguments aren't valid JSON.") from fault
         if wrong := details(self._check_arguments, read):
@@ -116,7 +124,7 @@ class ServerTool:
         approval = self.entry.approval
         if approval is None:
             return False
-        return approval.when is None or holds(approval.when, args=arguments)
+        return approval.when is None or judged(approval.when, args=arguments) is not False
 
     def _check_approval(self, arguments: Json, under: Circumstances) -> None:
         if self.waits_for_approval(arguments) and not under.approved:
@@ -133,21 +141,35 @@ class ServerTool:
         }
         name = telemetry.EXECUTE_TOOL.format(name=self.name)
         with telemetry.TRACER.start_as_current_span(name, attributes=attributes) as span:
-            outcome = await self._called(asked, under)
+            outcome = await self._ended(asked, under)
             if outcome.fault:
                 span.set_attribute(telemetry.ERROR_TYPE, outcome.fault.kind)
         outcome = replace(outcome, seconds=time.monotonic() - begun)
         self._count(outcome)
         return outcome
 
-    async def _called(self, asked: Asked, under: Circumstances) -> Outcome:
+    async def _ended(self, asked: Asked, under: Circumstances) -> Outcome:
+        """Return how a call ended; what nobody foresaw costs this call alone."""
+        hurried = under.deadline.left() < self.entry.deadline
+        under = replace(under, deadline=under.deadline.within(self.entry.deadline))
+        effort = self._effort(asked, under, hurried=hurried)
+        try:
+            return await self._called(asked, under, effort)
+        except Exception as fault:  # noqa: BLE001 - the boundary between calls
+            log_unforeseen("call failed", fault, tool=self.name)
+            effect = self._effect(effort.doubts | ({RAISED} if effort.attempts else set()))
+            return Outcome(asked.id, self.name, asked.arguments, fault=UNFORESEEN, effect=effect,
+                           attempts=effort.attempts)  # fmt: skip
+
+    def _effort(self, asked: Asked, under: Circumstances, *, hurried: bool) -> Effort:
+        relies = self.entry.verify or any(each.tool for each in self.entry.fallback)
+        reserve = RESERVE * max(0.0, under.deadline.left()) if relies else 0.0
+        key = under.key if self.entry.idempotency else None
+        deadline = under.deadline.before(reserve)
+        return Effort(deadline, asked.id, key, dict(under.headers), hurried=hurried)
+
+    async def _called(self, asked: Asked, under: Circumstances, effort: Effort) -> Outcome:
         plain = Outcome(asked.id, self.name, asked.arguments)
-        effort = Effort(
-            under.deadline.within(self.entry.deadline),
-            asked.id,
-            under.key if self.entry.idempotency else None,
-            dict(under.headers),
-        )
         try:
             arguments = self.read(asked.arguments)
             telemetry.ARGUMENTS.labels(self.name, "valid").inc()
@@ -157,15 +179,17 @@ class ServerTool:
                 telemetry.ARGUMENTS.labels(self.name, "failed").inc()
             return replace(plain, fault=fault)
         key = (under.principal, canonical(arguments))
-        if kept := self._kept(key, self.entry.cache.ttl):
-            return replace(plain, value=kept[0])
+        if not under.verifying and (kept := self._kept(key, self.entry.cache.ttl)):
+            value, cut = self._cut(kept[0])
+            return replace(plain, value=value, truncated=cut)
         try:
             value = await self._run(arguments, effort)
         except Fault as fault:
             return await self._instead(asked, arguments, under, effort, fault)
-        if not self.writes:
+        cache = self.entry.cache
+        if not self.writes and (cache.ttl or cache.stale_if_error):
             self._cache.put(key, value)
-        value, cut = self._cut(value)
+        value, cut = (value, False) if under.verifying else self._cut(value)
         return replace(
             plain,
             value=value,
@@ -177,6 +201,8 @@ class ServerTool:
         )
 
     async def _run(self, arguments: Json, effort: Effort) -> Any:
+        if effort.deadline.left() < LEAST_SECONDS:
+            raise Fault("deadline_exhausted", "There is no time left for this call.")
         waited = time.monotonic()
         in_flight = telemetry.BULKHEAD_IN_FLIGHT.labels(self.name)
         async with self.bulkhead.place(effort.deadline):
@@ -184,12 +210,7 @@ class ServerTool:
             telemetry.BULKHEAD_WAIT.labels(self.name).observe(effort.queued)
             with in_flight.track_inprogress():
                 value = await self._attempts.run(arguments, effort)
-        if depth(value) > self.entry.limits.max_json_depth:
-            raise Fault("bad_response", "The tool's answer is nested too deeply.", sent=True)
-        if wrong := details(self._check_result, value):
-            message = "The tool's answer doesn't satisfy its schema."
-            raise Fault("bad_response", message, sent=True, details=wrong)
-        return value
+        return checked(value, self._check_result, self.entry.limits.max_json_depth)
 
     def _kept(self, key: tuple[str, str], oldest: float, how: str = "hit") -> tuple[Any] | None:
         if oldest <= 0 or self.writes:
@@ -211,14 +232,19 @@ class ServerTool:
         self, asked: Asked, arguments: Json, under: Circumstances, effort: Effort, fault: Fault
     ) -> Outcome:
         """Return what answers when the tool failed: verification, a fallback, the fault itself."""
-        effect = self._effect(effort, fault)
+        if fault.sent and doubtful(fault):
+            effort.doubts.add(fault.reason)
+        effect = self._effect(effort.doubts)
         failed = Outcome(asked.id, self.name, asked.arguments, fault=fault, effect=effect,
                          attempts=effort.attempts, backoff=effort.backoff,
                          queued=effort.queued)  # fmt: skip
+        under = replace(under, key=None)
         if effect == "unknown":
-            failed = await self._verified(failed, arguments, under)
+            fault.hint = "Check what became of it before doing it again."
+            ask = self._asking(asked.id, replace(under, approved=True, verifying=True))
+            failed = await verified(self.entry.verify, failed, arguments, effort.doubts, ask)
             telemetry.AMBIGUOUS.labels(self.name, failed.effect).inc()
-        if failed.ok:
+        if failed.ok or failed.effect == "unknown" or under.verifying:
             return failed
         for fallback in self.entry.fallback:
             if fault.kind in fallback.when:
@@ -227,48 +253,31 @@ class ServerTool:
                     return answered
         return failed
 
-    def _effect(self, effort: Effort, fault: Fault) -> Effect:
+    def _effect(self, doubts: set[str]) -> Effect:
         if not self.writes:
             return "none"
-        doubtful = fault.kind in BREAKING or fault.kind in {"bad_response", "too_large"}
-        if effort.sent and doubtful and fault.reason not in SAID_NO:
-            return "unknown"
-        return "not_applied"
+        return "unknown" if doubts else "not_applied"
 
-    async def _verified(self, failed: Outcome, arguments: Json, under: Circumstances) -> Outcome:
-        """Find out by a read what became of a write."""
-        verify = self.entry.verify
-        if failed.fault is not None:
-            failed.fault.hint = "Check what became of it before doing it again."
-        if verify is None:
-            return failed
-        asked = canonical(filled(verify.arguments, arguments))
-        read = await self._others[verify.tool].call(
-            Asked(failed.call_id, verify.tool, asked), replace(under, key=None, approved=True)
-        )
-        if not read.ok:
-            return failed
-        if holds(verify.matches, args=arguments, result=read.value):
-            note = "The answer was lost, but a check shows that it was done."
-            return replace(failed, fault=None, value=read.value, effect="applied", note=note)
-        return replace(failed, effect="not_applied")
+    def _asking(self, call_id: str, under: Circumstances) -> Ask:
+        return lambda name, text: self._others[name].call(Asked(call_id, name, text), under)
 
     async def _fallen_back(
         self, fallback: Fallback, failed: Outcome, arguments: Json, under: Circumstances
     ) -> Outcome | None:
         if fallback.tool is not None:
-            other = self._others[fallback.tool]
-            if other.writes and failed.effect == "unknown":
-                return None
-            said = await other.call(
-                Asked(failed.call_id, other.name, canonical(arguments)), replace(under, key=None)
-            )
-            return self._degraded(failed, said.value, fallback.tool) if said.ok else None
+            said = await self._asking(failed.call_id, under)(fallback.tool, canonical(arguments))
+            return self._by_another(self._others[fallback.tool], failed, said)
         if fallback.stale:
             oldest = self.entry.cache.stale_if_error
             kept = self._kept((under.principal, canonical(arguments)), oldest, "stale")
             return self._degraded(failed, kept[0], "stale") if kept else None
         return self._degraded(failed, fallback.value, "value")
+
+    def _by_another(self, other: "ServerTool", failed: Outcome, said: Outcome) -> Outcome | None:
+        failed = replace(failed, effect=said.effect) if other.writes else failed
+        if said.ok:
+            return self._degraded(failed, said.value, other.name)
+        return replace(failed, fault=said.fault) if said.effect == "unknown" else None
 
     def _degraded(self, failed: Outcome, value: Any, to: str) -> Outcome:
         telemetry.FALLBACKS.labels(self.name, to).inc()

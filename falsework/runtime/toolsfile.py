@@ -1,18 +1,20 @@
 """Reading a tools file: a fault is named by its place, a wrong key by the nearest right one."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jsonschema_rs
 import yaml
 from pydantic import ValidationError
 
-from falsework.runtime.entries import ToolEntry, ToolsFile
+from falsework.runtime.contradictions import contradictions
+from falsework.runtime.entries import ToolsFile
 from falsework.runtime.policies import ToolPolicy
 
 Json = dict[str, Any]
+
+STRING, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 
 
 class BadToolsFile(ValueError):
@@ -22,15 +24,17 @@ class BadToolsFile(ValueError):
 class _Loader(yaml.SafeLoader):
     """YAML without repeated keys, of which the last would win in silence."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if not isinstance(key, str):
-                raise BadToolsFile(f"line {node.start_mark.line + 1}: the key {key} needs quotes")
-        repeated = {key for key in keys if keys.count(key) > 1}
-        if repeated:
-            raise BadToolsFile(f"line {node.start_mark.line + 1}: '{repeated.pop()}' comes twice")
-        return super().construct_mapping(node, deep)
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Look at the keys as they are written, before `<<` brings others in."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        line = node.start_mark.line + 1
+        keys = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if key.tag not in {STRING, MERGE}:
+                raise BadToolsFile(f"line {line}: the key {key.value} needs quotes")
+        if repeated := {key for key in keys if keys.count(key) > 1}:
+            raise BadToolsFile(f"line {line}: '{repeated.pop()}' comes twice")
+        return node
 
 
 def read(path: Path) -> ToolsFile:
@@ -51,7 +55,7 @@ def parse(written: Json) -> ToolsFile:
         file = ToolsFile.model_validate(_with_defaults(written))
     except ValidationError as fault:
         raise BadToolsFile("\n".join(_sentences(fault))) from fault
-    if wrong := list(_contradictions(file)):
+    if wrong := list(contradictions(file)):
         raise BadToolsFile("\n".join(wrong))
     return file
 
@@ -114,46 +118,23 @@ def _keys_at(path: Sequence[Any]) -> list[str]:
     definitions = schema["$defs"]
     here: Json = definitions["ToolEntry"] if path[:1] == ["defaults"] else schema
     for step in path[1:] if path[:1] == ["defaults"] else path:
-        options = [here, *here.get("anyOf", []), *here.get("oneOf", [])]
-        options = [definitions.get(str(o.get("$ref", "")).rpartition("/")[2], o) for o in options]
-        found: Iterable[Any] = (
-            option.get("properties", {}).get(step) or option.get("items")
-            or option.get("additionalProperties")
-            for option in options
-        )  # fmt: skip
+        found = (_below(option, step) for option in _options(here, definitions))
         here = next((one for one in found if isinstance(one, dict)), here)
-    options = [here, *here.get("anyOf", []), *here.get("oneOf", [])]
-    options = [definitions.get(str(o.get("$ref", "")).rpartition("/")[2], o) for o in options]
-    return [key for option in options for key in option.get("properties", {})]
+    return [key for one in _options(here, definitions) for key in one.get("properties", {})]
 
 
-def _contradictions(file: ToolsFile) -> Iterator[str]:
-    names = [tool.name for tool in file.tools]
-    offered = [f"{server}__{tool}" for server, one in file.servers.items() for tool in one.tools]
-    known = {*names, *offered}
-    for name in {name for name in [*names, *offered] if [*names, *offered].count(name) > 1}:
-        yield f"tools: two tools are named '{name}'."
-    for tool in file.tools:
-        where = f"tools.{tool.name}"
-        yield from (f"{where}.{place}: there is no tool '{name}'." for place, name in _named(tool)
-                    if name not in known)  # fmt: skip
-        if tool.mcp and tool.mcp.server not in file.servers:
-            yield f"{where}.mcp.server: there is no server '{tool.mcp.server}'."
-        for key in ("parameters", "result_schema"):
-            yield from _bad_schema(getattr(tool, key), f"{where}.{key}")
+def _options(here: Json, definitions: Json) -> list[Json]:
+    """Return the schemas that may hold at a place, references and alternatives resolved."""
+    here = definitions.get(str(here.get("$ref", "")).rpartition("/")[2], here)
+    others = [*here.get("anyOf", []), *here.get("oneOf", [])]
+    return [here, *(one for other in others for one in _options(other, definitions))]
 
 
-def _named(tool: ToolEntry) -> Iterator[tuple[str, str]]:
-    yield from (("requires", name) for name in tool.requires)
-    yield from (("fallback.tool", each.tool) for each in tool.fallback if each.tool)
-    if tool.verify:
-        yield "verify.tool", tool.verify.tool
-
-
-def _bad_schema(schema: Mapping[str, Any] | None, where: str) -> Iterator[str]:
-    if schema is None:
-        return
-    try:
-        jsonschema_rs.validator_for(dict(schema))
-    except ValueError as fault:
-        yield f"{where}: isn't a JSON Schema: {str(fault).splitlines()[0]}."
+def _below(option: Json, step: Any) -> Any:
+    """Return the schema of a key, of an item, or of what `type` has this value."""
+    kinds = option.get("discriminator", {}).get("mapping", {})
+    if step in kinds:
+        return {"$ref": kinds[step]}
+    patterns = [*option.get("patternProperties", {}).values()]
+    others = option.get("items") or option.get("additionalProperties") or (patterns or [None])[0]
+    return option.get("properties", {}).get(step) or others

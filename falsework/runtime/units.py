@@ -13,9 +13,9 @@ _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
 
 
 def _read(written: object, units: Mapping[str, float], example: str) -> object:
-    if not isinstance(written, str):
+    if not isinstance(written, str | bool):
         return written
-    quantity = _QUANTITY.fullmatch(written.strip())
+    quantity = _QUANTITY.fullmatch(str(written).strip())
     if quantity is None or quantity[2] not in units:
         known = ", ".join(units)
         raise ValueError(f"should be a number and one of {known}, as in {example}")

@@ -21,7 +21,7 @@ from falsework.server.desk import Desk
 from falsework.server.door import Door, Keys, rendered
 from falsework.server.engines.base import Engine, EngineGone
 from falsework.server.records import Records
-from falsework.server.refusals import NotFound, Refusal, ShuttingDown
+from falsework.server.refusals import NotFound, Refusal, ShuttingDown, ToolsGone
 from falsework.server.replies import Json
 from falsework.server.routes import Routes
 from falsework.server.settings import Settings
@@ -119,9 +119,11 @@ class House:
         }
 
     async def ready(self) -> Json:
-        """Say whether the engine answers."""
+        """Say whether the engine answers, and whether tools can be run."""
         if self.desk.closed:
             raise ShuttingDown("This server is shutting down.")
+        if not self.toolbox.alive:
+            raise ToolsGone("This server can't run its tools any more.")
         with anyio.move_on_after(READY_SECONDS):
             await self.engine.check()
             return {"status": "ready"}

@@ -81,7 +81,7 @@ class Records:
         in_memory = address.drivername == "sqlite" and not address.database
         engine = create_async_engine(
             address.set(drivername=DRIVERS[address.drivername]),
-            hide_parameters=True,
+            hide_parameters=True,  # errors are logged, requests aren't
             **(ONE_AT_A_TIME if in_memory else {}),
         )
         made = cls(engine, instance)

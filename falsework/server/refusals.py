@@ -11,7 +11,8 @@ Refusal
 ├── TooMany (429)
 ├── ClientGone (499)           nobody is there to read the reply
 ├── Broken (500)               our fault
-└── ShuttingDown (503)         EngineGone, the other 503, stands beside the engine's contract
+├── ShuttingDown (503)         EngineGone, another 503, stands beside the engine's contract
+└── ToolsGone (503)
 """
 
 
@@ -101,6 +102,14 @@ class ClientGone(Refusal):
     status = 499
     type = "invalid_request_error"
     code = "client_disconnected"
+
+
+class ToolsGone(Refusal):
+    """The runtime of the tools has ended; the process has to be restarted."""
+
+    status = 503
+    type = "server_error"
+    code = "tools_unavailable"
 
 
 class ShuttingDown(Refusal):

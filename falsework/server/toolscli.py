@@ -18,7 +18,7 @@ from falsework.runtime.faults import Fault
 from falsework.runtime.outcomes import Outcome
 from falsework.runtime.policies import ToolPolicy
 from falsework.runtime.toolbox import Toolbox, opened
-from falsework.runtime.tools import Asked
+from falsework.runtime.tools import Asked, ServerTool
 from falsework.runtime.toolsfile import BadToolsFile, read
 from falsework.server.watching.traces import tracer_provider
 
@@ -66,11 +66,24 @@ async def _print_policies(file: ToolsFile, folder: Path) -> None:
     async with opened(file, folder) as toolbox:
         for tool in toolbox.tools.values():
             typer.secho(f"{tool.name} ({tool.kind}, {tool.upstream.name})", bold=True)
-            policy = tool.entry.model_dump(
-                mode="json", include=set(ToolPolicy.model_fields), exclude_none=True
-            )
-            typer.echo(_indented(yaml.safe_dump(policy, sort_keys=False)))
+            typer.echo(_indented(yaml.safe_dump(_policy(tool, toolbox), sort_keys=False)))
     typer.echo(f"{len(toolbox.tools)} tools, and nothing is wrong with them.")
+
+
+def _policy(tool: ServerTool, toolbox: Toolbox) -> dict[str, Any]:
+    """Return what holds for a tool: where the file is silent, what follows from the rest of it."""
+    fields = set(ToolPolicy.model_fields) - {"egress"}
+    policy = tool.entry.model_dump(mode="json", include=fields, exclude_none=True)
+    if tool.name in toolbox.reach:
+        allowed = toolbox.reach[tool.name]
+        policy["egress"] = {
+            "allow_hosts": sorted(allowed.hosts),
+            "deny_private": allowed.deny_private,
+            "require_tls": allowed.require_tls,
+        }
+    if tool.entry.python:
+        policy["run_in"] = tool.entry.python.place(tool.entry.effect)
+    return policy
 
 
 def _indented(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import email.utils
 import json
+import math
 import time
 import zlib
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from urllib.parse import quote
 
 import httpx2
 
+from falsework.runtime.checks import parsed
 from falsework.runtime.conditions import filled
 from falsework.runtime.entries import Http
 from falsework.runtime.executors.base import Described, Json, Ticket
@@ -170,7 +172,7 @@ def _value(response: httpx2.Response, body: bytes) -> Any:
     if "json" not in response.headers.get("content-type", ""):
         return body.decode("utf-8", "replace")
     try:
-        return json.loads(body) if body else None
+        return parsed(body) if body else None
     except ValueError as fault:
         raise Fault("bad_response", "The upstream's answer isn't valid JSON.", sent=True) from fault
 
@@ -178,11 +180,16 @@ def _value(response: httpx2.Response, body: bytes) -> Any:
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that an upstream asks to wait, None where it says nothing readable."""
     try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        said = headers.get("retry-after", "")
-        if said.strip().isdigit():
-            return float(said)
-        return max(0.0, email.utils.parsedate_to_datetime(said).timestamp() - time.time())
-    except ValueError:
+        after = _asked_to_wait(headers)
+    except (ValueError, OverflowError):
         return None
+    return max(0.0, after) if math.isfinite(after) else None
+
+
+def _asked_to_wait(headers: Mapping[str, str]) -> float:
+    if "retry-after-ms" in headers:
+        return float(headers["retry-after-ms"]) / 1000
+    said = headers.get("retry-after", "")
+    if said.strip().isdigit():
+        return float(said)
+    return email.utils.parsedate_to_datetime(said).timestamp() - time.time()

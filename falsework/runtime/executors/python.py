@@ -13,7 +13,7 @@ import anyio.to_thread
 
 from falsework.runtime.entries import Python
 from falsework.runtime.executors.base import Described, Json, Ticket
-from falsework.runtime.faults import Fault
+from falsework.runtime.faults import RAISED, Fault
 from falsework.runtime.toolsfile import BadToolsFile
 
 
@@ -50,7 +50,7 @@ class PythonExecutor:
             raise Fault("unavailable", "The tool's process died.", "crash", sent=True) from fault
         except Exception as fault:  # the tool is somebody else's code
             message = f"The tool failed with {type(fault).__name__}."
-            raise Fault("tool_error", message, sent=True) from fault
+            raise Fault("tool_error", message, RAISED, sent=True) from fault
 
     async def _process(self, arguments: Json) -> Any:
         return await anyio.to_process.run_sync(
