@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import jsonschema_rs
 from pydantic_core import from_json
 
 from falsework.runtime.faults import Fault
@@ -20,6 +21,14 @@ def parsed(text: bytes) -> Any:
     value = from_json(text, allow_inf_nan=False)
     json.dumps(value, allow_nan=False)  # a number may be too large for a float
     return value
+
+
+def validator(schema: Json) -> Any:
+    """Return what judges values by a schema; raise ValueError where it isn't a whole one.
+
+    What a reference names outside the schema isn't fetched: an upstream may have written it.
+    """
+    return jsonschema_rs.validator_for(schema, offline=True)
 
 
 def details(validator: Any, value: Any) -> tuple[Json, ...]:

@@ -4,8 +4,7 @@ import graphlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import jsonschema_rs
-
+from falsework.runtime.checks import validator
 from falsework.runtime.conditions import placeholders
 from falsework.runtime.entries import NO_PARAMETERS, ToolEntry, ToolsFile
 from falsework.runtime.policies import WRITING, ToolPolicy
@@ -67,7 +66,7 @@ def _bad_schema(schema: Mapping[str, Any] | None, where: str) -> Iterator[str]:
     if schema is None:
         return
     try:
-        jsonschema_rs.validator_for(dict(schema))
+        validator(dict(schema))
     except ValueError as fault:
         yield f"{where}: isn't a JSON Schema: {str(fault).splitlines()[0]}."
 
