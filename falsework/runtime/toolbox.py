@@ -54,7 +54,7 @@ class Toolbox:
         self.servers: dict[str, McpServer] = {}
         self.upstreams: dict[str, Upstream] = {}
         self.reach: dict[str, Rules] = {}
-        """Where tools may connect to, those that connect at all."""
+        """Where tools, and upstreams of several, may connect to: those that connect at all."""
         self.closed = False
         self._folder = folder
         self._stack = stack
@@ -141,6 +141,7 @@ class Toolbox:
                 )  # fmt: skip
 
             connect = over_http(url, client)
+            self.reach[f"mcp:{name}"] = allowed
         else:
             connect = over_stdio(entry.command, environment, str(self._folder))
         self.servers[name] = server = McpServer(name, connect, pin_schemas=entry.pin_schemas)
