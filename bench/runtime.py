@@ -8,7 +8,6 @@ Upstreams run in the same process, on the loopback; faults are drawn with a fixe
 import argparse
 import asyncio
 import itertools
-import json
 import random
 import re
 import statistics
@@ -26,7 +25,8 @@ import openai
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import houses
 import toolhouses
-from faulty import call, calls, hangs, http_tool, kind, resets, run, says, toolbox, upstream
+from faulty import call, calls, hangs, http_tool, kind, run, says, toolbox, upstream
+from ledgers import written
 
 from falsework.runtime.tools import Asked
 from falsework.server.builtin import prepare
@@ -105,22 +105,9 @@ async def half_open(_: argparse.Namespace) -> str:
 
 
 async def writes(options: argparse.Namespace) -> str:
-    """Writes whose answers get lost, one in three; the model repeats what it may."""
-    lost = [resets if n % 3 == 0 else says("done") for n in range(2 * options.writes)]
-    async with upstream(*lost) as up:
-        async with toolbox(http_tool(up, method="POST", **QUIET, **WIDE)) as box:
-
-            async def write(number: int) -> None:
-                outcome = await call(box, f'{{"id": {number}}}')
-                if not outcome.ok and outcome.envelope()["error"]["retryable"]:
-                    await call(box, f'{{"id": {number}}}')
-
-            for start in range(0, options.writes, 50):
-                async with anyio.create_task_group() as tasks:
-                    for number in range(start, start + 50):
-                        tasks.start_soon(write, number)
-        ids = [json.loads(seen.body)["id"] for seen in up.seen]
-    return f"{len(ids) - len(set(ids))} of {options.writes} doubled"
+    """Writes whose answers get lost in every way; the model repeats what it may."""
+    ledger, told = await written(options.writes)
+    return f"{len(ledger.doubled())} of {len(told)} doubled"
 
 
 async def _message(reader: asyncio.StreamReader) -> bytes:

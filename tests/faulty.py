@@ -35,11 +35,16 @@ Behaviour = Callable[[Seen, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class Upstream:
-    """Behaves as `script` says, then as `always` says; `written` counts writes that took effect."""
+    """Behaves as `script` says, then as `always` says; resets its first `deaf` connections unread.
+
+    `open` counts the connections that it has, `accepted` all that it ever had.
+    """
 
     script: list[Behaviour] = field(default_factory=list)
     always: Behaviour | None = None
     seen: list[Seen] = field(default_factory=list)
+    deaf: int = 0
+    accepted: int = 0
     open: int = 0
     port: int = 0
     serving: set[asyncio.Task[None]] = field(default_factory=set)
@@ -50,10 +55,13 @@ class Upstream:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
+        self.accepted += 1
         task = asyncio.current_task()
         assert task is not None
         self.serving.add(task)
         try:
+            if self.accepted <= self.deaf:
+                await resets(None, writer)
             while request := await _read(reader):
                 self.seen.append(request)
                 behave = self.script.pop(0) if self.script else self.always or says({"ok": 1})
@@ -107,7 +115,7 @@ async def hangs(_: Seen, __: asyncio.StreamWriter) -> None:
     await asyncio.sleep(60)
 
 
-async def resets(_: Seen, writer: asyncio.StreamWriter) -> None:
+async def resets(_: Seen | None, writer: asyncio.StreamWriter) -> None:
     """Reset the connection after the request was read."""
     linger = struct.pack("ii", 1, 0)
     raw: socket.socket = writer.get_extra_info("socket")

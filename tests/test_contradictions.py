@@ -7,6 +7,8 @@ import pytest
 from faulty import Json, Upstream, call, http_tool, kind, run, says, toolbox, upstream
 from typer.testing import CliRunner
 
+from falsework.runtime.entries import ServerEntry
+from falsework.runtime.toolbox import opened
 from falsework.runtime.tools import Asked
 from falsework.runtime.toolsfile import BadToolsFile, parse, read
 from falsework.server.cli import app
@@ -165,6 +167,16 @@ def test_check_prints_what_follows_from_the_rest(tmp_path: Path) -> None:
     for line in ("on_cancel: finish", "on_cancel: cancel", "run_in: thread", "- x.example",
                  "deny_private: true", "require_tls: true", "approval: {}"):  # fmt: skip
         assert line in done.output
+
+
+@pytest.mark.anyio
+async def test_the_tools_of_an_mcp_server_reach_what_it_may() -> None:
+    server = ServerEntry(url="https://mcp.example/", tools=("a",))
+    async with opened() as box:
+        await box.add_server("s", server)
+        tool = box.tools["s__a"]
+
+    assert box.reach[tool.upstream.name].hosts == {"mcp.example"}
 
 
 @pytest.mark.anyio

@@ -127,6 +127,17 @@ async def verifying(
             return await call(box, '{"id": 2}', "change")
 
 
+@pytest.mark.parametrize(("found", "effect"), [(2, "applied"), (1, "not_applied")])
+async def test_what_became_of_a_write_is_found_out_by_a_read(found: int, effect: str) -> None:
+    verify = {"tool": "look", "arguments": {"id": "{id}"}, "matches": "result.version == args.id"}
+    async with upstream(resets, says({"version": found})) as up:
+        async with toolbox(http_tool(up), write(up, verify=verify)) as box:
+            outcome = await call(box, '{"id": 2}', "change")
+
+    assert (outcome.effect, outcome.ok) == (effect, effect == "applied")
+    assert [seen.method for seen in up.seen] == ["POST", "GET"]
+
+
 async def test_a_verification_looks_at_what_is_there_and_not_at_what_was_kept() -> None:
     script = [says({"version": 1}), resets, says({"version": 2})]
 

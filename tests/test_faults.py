@@ -1,5 +1,6 @@
 """The fault table: what goes wrong upstream, and what the model is told of it."""
 
+import asyncio
 import email.utils
 import json
 import time
@@ -10,6 +11,7 @@ import psutil
 import pytest
 from faulty import (
     QUICK,
+    Seen,
     Upstream,
     bomb,
     breaks_off,
@@ -79,15 +81,23 @@ async def test_a_write_whose_answer_never_came_is_not_repeated(behaviour: Any) -
     assert error["hint"]
 
 
-@pytest.mark.parametrize(("found", "effect"), [(2, "applied"), (1, "not_applied")])
-async def test_what_became_of_a_write_is_found_out_by_a_read(found: int, effect: str) -> None:
-    verify = {"tool": "look", "arguments": {"id": "{id}"}, "matches": "result.version == args.id"}
-    async with upstream(resets, says({"version": found})) as up:
-        async with toolbox(http_tool(up), write(up, verify=verify)) as box:
-            outcome = await call(box, '{"id": 2}', "change")
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, ("ok", 2)),
+        ({"method": "POST"}, ("unavailable", 1)),
+        ({"method": "POST", "idempotency": {}}, ("ok", 2)),
+    ],
+)
+async def test_a_connection_that_is_reset_before_a_byte_came_is_tried_again_by_reads_and_keys(
+    fields: dict[str, Any], expected: tuple[str, int]
+) -> None:
+    async with upstream() as up, toolbox(http_tool(up, **fields, retry={"base": "1ms"})) as box:
+        up.deaf = 1
+        outcome = await call(box)
 
-    assert (outcome.effect, outcome.ok) == (effect, effect == "applied")
-    assert [seen.method for seen in up.seen] == ["POST", "GET"]
+    assert (kind(outcome), outcome.attempts) == expected
+    assert outcome.effect == ("none" if not fields else "applied" if outcome.ok else "unknown")
 
 
 async def test_a_connection_that_is_refused_is_tried_again_for_writes_too() -> None:
@@ -132,14 +142,30 @@ async def test_a_retry_after_that_is_too_long_is_told_at_once() -> None:
         assert outcome.seconds < 0.1
 
 
-@pytest.mark.parametrize(
-    "said", [email.utils.formatdate(time.time() + 1, usegmt=True), "soon", "-5", "\u0661"]
-)
-async def test_a_retry_after_is_a_date_or_nothing(said: str) -> None:
-    async with upstream(says({}, 429, retry_after=said)) as up, toolbox(http_tool(up)) as box:
-        outcome = await call(box)
+async def test_a_retry_after_that_is_a_date_is_waited_for() -> None:
+    async def soon(seen: Seen, writer: asyncio.StreamWriter) -> None:
+        until.append(float(int(time.time()) + 1))
+        said = email.utils.formatdate(until[0], usegmt=True)
+        await says({}, 429, retry_after=said)(seen, writer)
 
-    assert outcome.ok
+    until: list[float] = []
+    async with upstream(soon) as up, toolbox(http_tool(up, retry={"base": "0ms"})) as box:
+        outcome = await call(box)
+        ended = time.time()
+
+    assert (outcome.ok, outcome.attempts) == (True, 2)
+    assert until[0] <= ended < until[0] + 0.5
+
+
+@pytest.mark.parametrize("said", ["soon", "-5", "\u0661", "", "1e3", "Mon, 99 Foo 2026 00:00 GMT"])
+async def test_a_retry_after_that_says_nothing_leaves_the_usual_pause(said: str) -> None:
+    retry = {"base": "10ms"}
+    async with upstream(says({}, 429, retry_after=said)) as up:
+        async with toolbox(http_tool(up, retry=retry)) as box:
+            outcome = await call(box)
+
+    assert (outcome.ok, outcome.attempts) == (True, 2)
+    assert outcome.backoff <= 0.01
 
 
 async def test_an_upstream_that_only_fails_is_left_alone_from_the_tenth_call_on() -> None:
@@ -212,6 +238,18 @@ async def test_what_is_wrong_with_an_answer_is_pointed_at() -> None:
 
     assert outcome.fault is not None
     assert [detail["pointer"] for detail in outcome.fault.details] == ["/a/1"]
+
+
+@pytest.mark.parametrize(("score", "expected"), [(250, "bad_response"), (99, "ok")])
+async def test_a_tool_that_lies_is_believed_within_the_bounds_that_the_file_gives(
+    score: int, expected: str
+) -> None:
+    schema = {"type": "object", "properties": {"score": {"type": "integer", "maximum": 100}}}
+    async with upstream(says({"score": score})) as up:
+        async with toolbox(http_tool(up, result_schema=schema)) as box:
+            outcome = await call(box)
+
+    assert kind(outcome) == expected
 
 
 async def test_an_answer_that_is_too_large_is_never_held() -> None:

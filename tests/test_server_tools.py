@@ -233,3 +233,41 @@ def test_a_tool_of_an_mcp_server_is_run_and_told_of(
     assert (executed["name"], executed["output"]) == ("sums__add", '{"result":5}')
     assert "".join(part.content or "" for part in parts) == "Five."
     assert choices[-1].finish_reason == "stop"
+
+
+def test_a_chain_whose_third_step_fails_for_good_returns_the_first_two(scaffold: Scaffold) -> None:
+    with an_upstream(says("found"), says("scored"), always=says({}, 500)) as up:
+        tools = [http_tool(up, "find"), http_tool(up, "score", requires=["find"]),
+                 http_tool(up, "save", method="POST", requires=["score"])]  # fmt: skip
+        turns = [calls((name, "{}")) for name in ("find", "score", "save")]
+        wanted = [{"type": "server_tool", "name": each["name"]} for each in tools]
+        with house_of(scaffold, *turns, "Not saved.", file={"tools": tools}) as house:
+            reply = sent(house, "POST", CHAT, asked(tools=wanted))
+
+    message, usage = reply.json["choices"][0]["message"], reply.json["usage"]["tool_runtime"]
+    *done, failed = message["executed_tools"]
+    assert (reply.status, message["content"], usage["partial"]) == (200, "Not saved.", True)
+    assert [(each["name"], each["output"]) for each in done] == [("find", "found"),
+                                                                 ("score", "scored")]  # fmt: skip
+    assert (failed["name"], failed["error"]["type"]) == ("save", "upstream_error")
+    assert (failed["effect"], failed["error"]["retryable"], len(up.seen)) == ("unknown", False, 3)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_after_a_client_left_in_the_middle_of_a_read_the_next_is_served(
+    scaffold: Scaffold, *, stream: bool
+) -> None:
+    with an_upstream(says({}, after=20), always=says("quick")) as up:
+        slow = {"deadline": "30s", "attempt_timeout": "30s"}
+        file = {"tools": [http_tool(up, **slow)]}
+        said = [calls(("look", "{}")), calls(("look", "{}")), "Done."]
+        with house_of(scaffold, *said, file=file) as house:
+            connection = left_open(house, tools=[LOOK], stream=stream)
+            assert eventually(lambda: up.seen)
+            connection.close()
+            assert eventually(lambda: house.app.state.desk.taken == 0, 0.5)
+            after = sent(house, "POST", CHAT, asked())
+
+            assert house.engine.open == 0
+    (executed,) = after.json["choices"][0]["message"]["executed_tools"]
+    assert executed["output"] == "quick"

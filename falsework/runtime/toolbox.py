@@ -56,7 +56,7 @@ class Toolbox:
         self.servers: dict[str, McpServer] = {}
         self.upstreams: dict[str, Upstream] = {}
         self.reach: dict[str, Rules] = {}
-        """Where tools may connect to, those that connect at all."""
+        """Where tools, and upstreams of several, may connect to: those that connect at all."""
         self.closed = False
         self._folder = folder
         self._stack = stack
@@ -146,6 +146,7 @@ class Toolbox:
                 )  # fmt: skip
 
             connect = over_http(url, client)
+            self.reach[f"mcp:{name}"] = allowed
         else:
             connect = over_stdio(entry.command, environment, str(self._folder))
         self.servers[name] = server = McpServer(

@@ -34,7 +34,7 @@ Json = dict[str, Any]
 RESERVE = 0.25
 """The part of a tool's deadline that is kept from it for a verification or another tool."""
 
-UNFORESEEN = Fault("internal", "The call failed inside the server.")
+CHECK = "Check what became of it before doing it again."
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,9 @@ class ServerTool:
         except Exception as fault:  # noqa: BLE001 - the boundary between calls
             log_unforeseen(telemetry.BROKEN_LINE, fault, tool=self.name)
             effect = self._effect(effort.doubts | ({RAISED} if effort.attempts else set()))
-            return Outcome(asked.id, self.name, asked.arguments, fault=UNFORESEEN, effect=effect,
+            unforeseen = Fault("internal", "The call failed inside the server.")
+            unforeseen.hint = CHECK if effect == "unknown" else ""
+            return Outcome(asked.id, self.name, asked.arguments, fault=unforeseen, effect=effect,
                            attempts=effort.attempts)  # fmt: skip
 
     def _effort(self, asked: Asked, under: Circumstances, *, hurried: bool) -> Effort:
@@ -251,7 +253,7 @@ class ServerTool:
                          queued=effort.queued)  # fmt: skip
         under = replace(under, key=None)
         if effect == "unknown":
-            fault.hint = "Check what became of it before doing it again."
+            fault.hint = CHECK
             ask = self._asking(asked.id, replace(under, approved=True, verifying=True))
             failed = await verified(self.entry.verify, failed, arguments, effort.doubts, ask)
             telemetry.AMBIGUOUS.labels(self.label, failed.effect).inc()

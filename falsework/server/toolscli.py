@@ -78,8 +78,8 @@ def _policy(tool: ServerTool, toolbox: Toolbox) -> dict[str, Any]:
     """Return what holds for a tool: where the file is silent, what follows from the rest of it."""
     fields = set(ToolPolicy.model_fields) - {"egress"}
     policy = tool.entry.model_dump(mode="json", include=fields, exclude_none=True)
-    if tool.name in toolbox.reach:
-        allowed = toolbox.reach[tool.name]
+    allowed = toolbox.reach.get(tool.name) or toolbox.reach.get(tool.upstream.name)
+    if allowed:
         policy["egress"] = {
             "allow_hosts": sorted(allowed.hosts),
             "deny_private": allowed.deny_private,

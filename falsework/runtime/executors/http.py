@@ -196,6 +196,6 @@ def _asked_to_wait(headers: Mapping[str, str]) -> float:
     if "retry-after-ms" in headers:
         return float(headers["retry-after-ms"]) / 1000
     said = headers.get("retry-after", "")
-    if said.strip().isdigit():
+    if said.isascii() and said.strip().isdigit():
         return float(said)
     return email.utils.parsedate_to_datetime(said).timestamp() - time.time()
