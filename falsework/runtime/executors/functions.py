@@ -12,11 +12,9 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from falsework.runtime.faults import RAISED
+
 Json = dict[str, Any]
-
-
-RAISED = "exception"
-"""The reason of a tool that failed without meaning to."""
 
 
 class ToolError(Exception):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
+from contextlib import suppress
 
 import anyio
 from anyio.abc import Process
@@ -93,6 +94,7 @@ async def _answer(process: Process, line: bytes, cap: int) -> bytes:
 async def _kill(process: Process) -> None:
     """End a process and whatever it has started."""
     if process.returncode is None:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it may have ended unnoticed
+            os.killpg(process.pid, signal.SIGKILL)
     with anyio.CancelScope(shield=True, deadline=anyio.current_time() + REAP_SECONDS):
         await process.aclose()
