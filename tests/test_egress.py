@@ -134,3 +134,27 @@ async def test_an_upstream_that_is_named_by_its_private_address_may_be_reached()
     async with upstream() as up, toolbox(http_tool(up)) as box:
         assert (await call(box)).ok
     assert rules(Egress(), [Upstream(port=1).url]).deny_private is False
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://nowhere.invalid/", "unavailable"),
+        ("https://localhost.localdomain/", "blocked_egress"),
+        ("https://127.0.0.1.nip.example/", "blocked_egress"),
+    ],
+)
+async def test_names_that_lead_to_private_addresses_are_blocked_before_a_byte_is_sent(
+    url: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def resolve(host: str, port: int, **_: Any) -> list[Any]:
+        if "invalid" in host:
+            raise OSError(host)
+        return [(2, 1, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(anyio, "getaddrinfo", resolve)
+    tool = {**http_tool(Upstream()), "http": {"url": url}, "retry": {"base": "0ms"}}
+    async with toolbox(tool) as box:
+        outcome = await call(box)
+
+    assert kind(outcome) == expected

@@ -73,10 +73,7 @@ class ServerTool:
         others: "Mapping[str, ServerTool]",
         label: str | None = None,
     ) -> None:
-        """`others` are all tools by name, for fallbacks and verification.
-
-        `label` is what metrics call it where its name isn't the tools file's own.
-        """
+        """`others` are all tools by name, `label` what metrics call it unless its name."""
         self.entry = entry.model_copy(update=by_effect(entry, effect))
         self.name = entry.name
         self.label = entry.name if label is None else label
@@ -109,9 +106,9 @@ class ServerTool:
 
     async def describe(self) -> None:
         """Learn what the file doesn't say from the upstream; raise a Fault where that fails."""
-        entry = self.entry
         if self._check_arguments is not None:
             return
+        entry = self.entry
         complete = entry.kind == "http" or (entry.description and entry.parameters)
         said = Described() if complete else await self.executor.describe()
         self.description = entry.description or said.description
