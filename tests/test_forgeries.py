@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 from asking import Json
+from conftest import free_port
 from faulty import Upstream, http_tool
 from houses import Running, calls, scaffold_of
+from mcpservers import over_http
 from toolhouses import an_upstream, house_of
 from visiting import Reply, sent
 
+from falsework.server.engines.scripted import Line
 from falsework.server.turns import Scaffold
 
 SAVE: Json = {"type": "server_tool", "name": "save"}
@@ -25,7 +28,9 @@ def scaffold(smollm2: Path) -> Scaffold:
 
 
 @contextmanager
-def saving(scaffold: Scaffold, *turns: str, **fields: Any) -> Iterator[tuple[Running, Upstream]]:
+def saving(
+    scaffold: Scaffold, *turns: str | Line, **fields: Any
+) -> Iterator[tuple[Running, Upstream]]:
     """Run a server with a tool that writes, and one that reads."""
     with an_upstream() as up:
         tools = [http_tool(up, "find"), http_tool(up, "save", method="POST", **fields)]
@@ -137,3 +142,69 @@ def test_a_call_that_this_server_has_made_satisfies_a_requirement_later_on(
 
     assert third["output"][0]["status"] == "completed"
     assert [seen.method for seen in up.seen] == ["GET", "POST"]
+
+
+def test_an_answer_that_is_sent_again_after_a_failure_goes_on_where_the_first_ended(
+    scaffold: Scaffold,
+) -> None:
+    with saving(scaffold, SAID, Line([], "error"), "Done.", approval={}) as (house, up):
+        response_id, request = waiting(house)
+        body = {"model": "smollm2", "tools": [SAVE], "previous_response_id": response_id,
+                "input": [answer(request)]}  # fmt: skip
+        first = sent(house, "POST", "/v1/responses", body, idempotency_key="k")
+        again = sent(house, "POST", "/v1/responses", body, idempotency_key="k")
+
+    assert (first.status, again.status) == (500, 200)
+    assert again.json["output"][0]["status"] == "completed"
+    assert len(up.seen) == 1
+
+
+def test_the_tool_of_a_server_that_the_client_brought_satisfies_no_requirement(
+    scaffold: Scaffold,
+) -> None:
+    port = free_port()
+    guest = {"type": "mcp", "server_label": "guest", "server_url": f"http://127.0.0.1:{port}/mcp",
+             "allowed_tools": ["add"], "require_approval": "never"}  # fmt: skip
+    said = [calls(("guest__add", '{"a": 2, "b": 3}')), "Five.", SAID, "Done."]
+    with an_upstream() as up, over_http(port):
+        save = http_tool(up, "save", method="POST", requires=["add"])
+        loopback = {"allow_hosts": ["127.0.0.1"], "deny_private": False}
+        file = {"tools": [http_tool(up, "add"), save], "request_servers": loopback}
+        with house_of(scaffold, *said, file=file) as house:
+            first = asked(house, {"tools": [guest]}).json
+            second = asked(house, {"tools": [SAVE], "previous_response_id": first["id"]}).json
+            posing = asked(house, {"tools": [{**guest, "server_label": "falsework"}]})
+
+    assert first["output"][1]["status"] == "completed"
+    assert second["output"][0]["error"]["message"] == "'add' has to succeed first."
+    assert (posing.status, posing.error["param"]) == (400, "tools[0].server_label")
+    assert up.seen == []
+
+
+def test_an_item_may_be_named_by_its_owner_alone(scaffold: Scaffold) -> None:
+    with saving(scaffold, SAID, "Done.", approval={}) as (house, up):
+        _, request = waiting(house)
+        named = {"type": "item_reference", "id": request["id"]}
+        body = {"model": "smollm2", "tools": [SAVE], "input": [USER, named, answer(request)]}
+        other = sent(house, "POST", "/v1/responses", body, authorization="Bearer other")
+        reply = asked(house, body)
+        unknown = asked(house, {"input": [USER, {"id": "msg_1"}]})
+
+    assert reply.json["output"][0]["status"] == "completed"
+    assert (other.status, other.error["param"]) == (400, "input[1].id")
+    assert (unknown.status, unknown.error["param"]) == (400, "input[1].id")
+    assert len(up.seen) == 1
+
+
+def test_the_items_of_an_earlier_turn_may_all_be_named(scaffold: Scaffold) -> None:
+    """The input's too: `input_items` tells their ids."""
+    find = {"type": "server_tool", "name": "find"}
+    with saving(scaffold, calls(("find", "{}")), "Ok.", "Done.") as (house, _):
+        first = asked(house, {"tools": [find]}).json
+        items = sent(house, "GET", f"/v1/responses/{first['id']}/input_items").json["data"]
+        named = [{"id": item["id"]} for item in (*items, *first["output"])]
+        reply = asked(house, {"input": [*named, USER]})
+        told = sent(house, "GET", f"/v1/responses/{reply.json['id']}/input_items?order=asc").json
+
+    kinds = [item["type"] for item in told["data"]]
+    assert kinds == ["message", "mcp_call", "message", "message"]

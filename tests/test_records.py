@@ -48,6 +48,25 @@ async def test_a_response_that_was_deleted_is_not_kept_again(records: Records) -
     assert await records.response("one", "resp_1") is None
 
 
+async def test_a_database_in_memory_loses_nothing_beside_those_who_read() -> None:
+    records = await Records.opened("sqlite://", "here")
+    await records.keep("one", BODY, [], [], running=True)
+
+    async def read() -> None:
+        for _ in range(20):
+            await records.response("one", "resp_1")
+
+    async with anyio.create_task_group() as readers:
+        for _ in range(3):
+            readers.start_soon(read)
+        await records.change("one", {**BODY, "status": "completed"}, [], running=False)
+    kept = await records.response("one", "resp_1")
+    await records.close()
+
+    assert kept is not None
+    assert kept.body["status"] == "completed"
+
+
 async def test_an_approval_is_taken_by_one_run_of_many(records: Records) -> None:
     await records.ask_approval("one", "mcpr_1", "seal")
     by: list[str | None] = []

@@ -179,6 +179,31 @@ def test_when_the_client_leaves_a_read_ends_at_once(scaffold: Scaffold, *, strea
             assert house.engine.open == 0
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("brought", [False, True])
+def test_a_tool_of_an_mcp_server_is_run_and_told_of(
+    scaffold: Scaffold, *, stream: bool, brought: bool
+) -> None:
+    port = free_port()
+    wanted: Json = {"type": "mcp", "server_label": "sums", "require_approval": "never"}
+    file: Json = {"request_servers": {"allow_hosts": ["127.0.0.1"], "deny_private": False}}
+    if brought:
+        wanted |= {"server_url": f"http://127.0.0.1:{port}/mcp", "allowed_tools": ["add"]}
+    else:
+        file = FILE
+    turns = [calls(("sums__add", '{"a": 2, "b": 3}')), "Five."]
+    with mcp_over_http(port) if brought else nullcontext():
+        with house_of(scaffold, *turns, file=file) as house, client(house) as sdk:
+            said = sdk.chat.completions.create(**asked(tools=[wanted]), stream=stream)
+            choices = [one for each in (said if stream else [said]) for one in each.choices]
+
+    parts = [choice.delta if stream else choice.message for choice in choices]
+    (executed,) = [each for part in parts for each in getattr(part, "executed_tools", ())]
+    assert (executed["name"], executed["output"]) == ("sums__add", '{"result":5}')
+    assert "".join(part.content or "" for part in parts) == "Five."
+    assert choices[-1].finish_reason == "stop"
+
+
 def test_a_server_whose_tools_have_ended_is_not_ready(scaffold: Scaffold) -> None:
     made: list[Toolbox] = []
 
@@ -208,28 +233,3 @@ def test_an_answer_that_breaks_a_write_breaks_no_request_after_it(scaffold: Scaf
     assert (broken["error"]["type"], broken["effect"]) == ("bad_response", "unknown")
     assert second.json["choices"][0]["message"]["executed_tools"][0]["effect"] == "applied"
     assert ready.status == 200
-
-
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("brought", [False, True])
-def test_a_tool_of_an_mcp_server_is_run_and_told_of(
-    scaffold: Scaffold, *, stream: bool, brought: bool
-) -> None:
-    port = free_port()
-    wanted: Json = {"type": "mcp", "server_label": "sums", "require_approval": "never"}
-    file: Json = {"request_servers": {"allow_hosts": ["127.0.0.1"], "deny_private": False}}
-    if brought:
-        wanted |= {"server_url": f"http://127.0.0.1:{port}/mcp", "allowed_tools": ["add"]}
-    else:
-        file = FILE
-    turns = [calls(("sums__add", '{"a": 2, "b": 3}')), "Five."]
-    with mcp_over_http(port) if brought else nullcontext():
-        with house_of(scaffold, *turns, file=file) as house, client(house) as sdk:
-            said = sdk.chat.completions.create(**asked(tools=[wanted]), stream=stream)
-            choices = [one for each in (said if stream else [said]) for one in each.choices]
-
-    parts = [choice.delta if stream else choice.message for choice in choices]
-    (executed,) = [each for part in parts for each in getattr(part, "executed_tools", ())]
-    assert (executed["name"], executed["output"]) == ("sums__add", '{"result":5}')
-    assert "".join(part.content or "" for part in parts) == "Five."
-    assert choices[-1].finish_reason == "stop"

@@ -13,6 +13,7 @@ import sqlalchemy as sql
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from falsework.runtime import telemetry
 from falsework.runtime.outcomes import Outcome
@@ -33,6 +34,9 @@ from falsework.server.tables import (
 )
 
 Json = dict[str, Any]
+
+ONE_AT_A_TIME: Json = {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}
+"""A database in memory is one connection: what one rolls back mustn't be another's."""
 
 DELETED: Json = {"deleted": True}
 """Stands for the reply whose response was deleted: the key stays taken."""
@@ -75,9 +79,11 @@ class Records:
         address = sql.make_url(url)
         if address.drivername not in DRIVERS:
             raise BadSetting("database: should begin with sqlite:// or postgresql://")
+        in_memory = address.drivername == "sqlite" and not address.database
         engine = create_async_engine(
             address.set(drivername=DRIVERS[address.drivername]),
             hide_parameters=True,  # errors are logged, requests aren't
+            **(ONE_AT_A_TIME if in_memory else {}),
         )
         made = cls(engine, instance)
         try:
@@ -106,8 +112,9 @@ class Records:
             await anyio.sleep(leases.BEAT_SECONDS)
             try:
                 await self.tidy()
-            except (SQLAlchemyError, OSError) as fault:
-                log.warning(telemetry.UNREACHED_LINE, error=type(fault).__name__)
+            except Exception:
+                # The outermost handler of a task that nobody waits for.
+                log.exception(telemetry.UNTIDIED_LINE)
 
     async def keep(  # noqa: PLR0913 - a row has that many columns
         self, owner: str, body: Json, asked: Sequence[Json], history: Sequence[Json],

@@ -14,6 +14,8 @@ from falsework.server.wire import WireTool
 
 KINDS = frozenset({"mcp", "server_tool"})
 LABEL = re.compile(r"[a-zA-Z0-9_-]{1,32}")
+OWN_LABEL = "falsework"
+"""The server_label of tools that the server has from nobody's MCP server."""
 
 
 class Unlisted(Refusal):
@@ -108,7 +110,7 @@ def _of_server(label: str, toolbox: Toolbox, where: str) -> list[ServerTool]:
 
 async def _of_guest(asked: WireTool, toolbox: Toolbox, where: str) -> list[ServerTool]:
     label, url = asked.server_label or "", asked.server_url or ""
-    if not LABEL.fullmatch(label) or label in toolbox.servers:
+    if not LABEL.fullmatch(label) or label in {OWN_LABEL, *toolbox.servers}:
         message = "A server_label should be a name of letters, digits, - and _, and not taken."
         raise BadRequest(message, f"{where}.server_label", "invalid_value")
     headers = dict(asked.headers or {})

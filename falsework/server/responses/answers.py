@@ -20,6 +20,7 @@ from falsework.server.responses.lives import Live, kept
 from falsework.server.responses.making import made
 from falsework.server.responses.objects import ResponseObject
 from falsework.server.responses.questions import Wanted, respelled, wanted
+from falsework.server.responses.references import resolved
 from falsework.server.responses.speech import Speech, closing
 from falsework.server.responses.wire import ResponseRequest
 from falsework.server.settings import Settings
@@ -45,13 +46,15 @@ class Answers:
         self, request: ResponseRequest, owner: str, claim: Claim, seconds: float
     ) -> Live:
         """Return a response that can be made; refuse the request before anything is said."""
-        items = [kept(item) for item in request.input or []]
+        response = ResponseObject(request)
+        said = await resolved(request.input or [], owner, self._records)
+        items = [kept(item, response) for item in said]
         before = await self._before(request, owner)
         want = await wanted(request, before, items, self._settings, self._toolbox)
         with respelled():
             await self._chat.scaffold.prepare(want.question)  # what can't be said is refused here
         answers = approvals(before, items, want.served.names)
-        live = self._begun(request, owner, claim, seconds, before, items, want)
+        live = self._begun(response, owner, claim, seconds, before, items, want)
         live.approvals = await taken(answers, owner, live.run, self._records)
         if request.background:
             live.response.status = "queued"
@@ -65,20 +68,20 @@ class Answers:
         return live
 
     def _begun(  # noqa: PLR0913 - here a response's parts meet
-        self, request: ResponseRequest, owner: str, claim: Claim, seconds: float,
+        self, response: ResponseObject, owner: str, claim: Claim, seconds: float,
         before: list[Json], items: list[Json], want: Wanted,
     ) -> Live:  # fmt: skip
+        request = response.request
         run = self._toolbox.run(
             claim.run_id, seconds, want.served.guests, principal=owner,
             max_tool_calls=request.max_tool_calls,
-            done_before=succeeded(before, frozenset(self._toolbox.tools)),
+            done_before=succeeded(before, frozenset(self._toolbox.tools), self._toolbox.servers),
         )  # fmt: skip
-        response = ResponseObject(request)
         logprobs = want.question.sampling.logprobs is not None
         speech = Speech(response, want.served.labels, logprobs=logprobs)
         background = bool(request.background)
         watch = Watch(request.model, "responses", bool(request.stream), background=background)
-        live = Live(owner, response, items, [*before, *items], speech, run, watch, want)
+        live = Live(owner, response, [*before, *items], speech, run, watch, want)
         claim.take(run)
         claimed = run.record
 
@@ -179,6 +182,7 @@ class Answers:
         """Delete a response."""
         live = self._live.get(response_id)
         if live and live.owner == owner:
+            del self._live[response_id]
             live.scope.cancel()
         if not await self._records.delete(owner, response_id):
             raise _not_found(response_id)

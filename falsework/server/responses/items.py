@@ -24,15 +24,13 @@ from falsework.server.responses.wireitems import (
     ToolListing,
     read,
 )
+from falsework.server.served import OWN_LABEL
 from falsework.server.wire import spell
 
 Json = dict[str, Any]
 
 OURS = "made_here"
 """Marks the items of a kept conversation that this server made; clients can't set it."""
-
-OWN_LABEL = "falsework"
-"""The server_label of tools that the server has from nobody's MCP server."""
 
 
 @dataclass
@@ -180,12 +178,19 @@ def cut_off(call_id: str, name: str, arguments: str) -> Outcome:
     return Outcome(call_id, name, arguments, fault=fault, effect="unknown")
 
 
-def succeeded(items: Iterable[Json], tools: frozenset[str]) -> frozenset[str]:
-    """Return the server's tools that have succeeded in a kept conversation."""
+def succeeded(
+    items: Iterable[Json], tools: frozenset[str], servers: Iterable[str]
+) -> frozenset[str]:
+    """Return the server's tools that have succeeded in a kept conversation.
+
+    `servers` are its MCP servers; a server that a request brought doesn't count.
+    """
+    labels = {OWN_LABEL, *servers}
+    ours = (item for item in items if OURS in item and item["type"] == "mcp_call")
     return frozenset(
         full_name(item["server_label"], item["name"], tools)
-        for item in items
-        if OURS in item and item["type"] == "mcp_call" and item["status"] == "completed"
+        for item in ours
+        if item["status"] == "completed" and item["server_label"] in labels
     )
 
 

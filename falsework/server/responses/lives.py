@@ -7,7 +7,7 @@ import anyio
 
 from falsework.runtime.runs import Run
 from falsework.server.refusals import Refusal
-from falsework.server.replies import Json, new_id
+from falsework.server.replies import Json
 from falsework.server.responses.approvals import Approval
 from falsework.server.responses.items import OURS
 from falsework.server.responses.objects import ResponseObject
@@ -26,7 +26,6 @@ class Live:
 
     owner: str
     response: ResponseObject
-    items: list[Json]
     history: list[Json]
     speech: Speech
     run: Run
@@ -78,10 +77,10 @@ class Live:
         self.grow()
 
 
-def kept(item: Json) -> Json:
+def kept(item: Json, response: ResponseObject) -> Json:
     """Return an item of the input as it is kept: with an id, its text in parts, never ours."""
     item = {key: value for key, value in item.items() if key != OURS}
-    item["id"] = item.get("id") or new_id("item_")
+    item["id"] = item.get("id") or response.item_id("item_")
     if "role" in item and isinstance(item.get("content"), str):
         kind = "output_text" if item["role"] == "assistant" else "input_text"
         item |= {"type": "message", "content": [{"type": kind, "text": item["content"]}]}

@@ -9,13 +9,17 @@ from falsework.server.responses.wire import ResponseRequest, ToolChosen
 
 Json = dict[str, Any]
 
+PREFIX = "resp_"
+UNIQUE = 24
+"""How many characters of a response's id are its own; the ids of its items have them too."""
+
 
 @dataclass
 class ResponseObject:
     """One response; `output` are its items so far."""
 
     request: ResponseRequest
-    id: str = field(default_factory=lambda: new_id("resp_"))
+    id: str = field(default_factory=lambda: new_id(PREFIX))
     created_at: int = field(default_factory=lambda: int(time.time()))
     completed_at: int | None = None
     status: str = "in_progress"
@@ -24,6 +28,12 @@ class ResponseObject:
     error: Json | None = None
     incomplete: str = ""
     runtime: Json | None = None
+    numbered: int = 0
+
+    def item_id(self, prefix: str) -> str:
+        """Return the id of another item of this response, or of its input."""
+        self.numbered += 1
+        return f"{prefix}{self.id.removeprefix(PREFIX)}{self.numbered:04}"
 
     def body(self) -> Json:
         """Return it as clients read it."""
@@ -68,6 +78,11 @@ class ResponseObject:
             "metadata": dict(asked.metadata or {}),
         }
         return {**body, "tool_runtime": self.runtime} if self.runtime else body
+
+
+def response_of(item_id: str) -> str:
+    """Return the id of the response that gave an item its id."""
+    return PREFIX + item_id.partition("_")[2][:UNIQUE]
 
 
 def _choice(choice: ToolChosen | None) -> Any:

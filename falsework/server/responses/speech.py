@@ -11,8 +11,9 @@ from falsework.runtime.outcomes import Outcome
 from falsework.runtime.tools import Asked
 from falsework.server.engines.base import TokenLogprob
 from falsework.server.replies import new_id
-from falsework.server.responses.items import OWN_LABEL, cut_off
+from falsework.server.responses.items import cut_off
 from falsework.server.responses.objects import ResponseObject
+from falsework.server.served import OWN_LABEL
 
 Json = dict[str, Any]
 
@@ -33,6 +34,7 @@ class Speech:
     ) -> None:
         """`labels` are the MCP servers of the tools that come from one."""
         self.response = response
+        self._id = response.item_id
         self._labels = labels
         tools = response.request.tools or []
         self._custom = {tool.get("name") for tool in tools if tool.get("type") == "custom"}
@@ -69,7 +71,7 @@ class Speech:
 
     def lists(self, label: str, tools: Sequence[Json]) -> Iterator[Json]:
         """Say which tools an MCP server has."""
-        item: Json = {"id": new_id("mcpl_"), "type": "mcp_list_tools", "server_label": label,
+        item: Json = {"id": self._id("mcpl_"), "type": "mcp_list_tools", "server_label": label,
                       "tools": [], "error": None}  # fmt: skip
         at = self._add(item)
         yield self._event("response.output_item.added", output_index=at, item=dict(item))
@@ -90,7 +92,7 @@ class Speech:
         yield from self._close()
         for call in calls:
             item = {
-                **self._named(call, new_id("mcp_")), "type": "mcp_call", "arguments": "",
+                **self._named(call, self._id("mcp_")), "type": "mcp_call", "arguments": "",
                 "output": None, "error": None, "status": "in_progress",
                 "approval_request_id": approved_by.get(call.id),
             }  # fmt: skip
@@ -124,7 +126,7 @@ class Speech:
         """Say which calls wait for approval."""
         yield from self._close()
         for call in calls:
-            item = {**self._named(call, new_id("mcpr_")), "type": "mcp_approval_request",
+            item = {**self._named(call, self._id("mcpr_")), "type": "mcp_approval_request",
                     "arguments": call.arguments}  # fmt: skip
             at = self._add(item)
             yield self._event("response.output_item.added", output_index=at, item=item)
@@ -139,7 +141,7 @@ class Speech:
             yield from self._close()
             part: Json = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
             yield from self._opens(
-                {"id": new_id("msg_"), "type": "message", "role": "assistant",
+                {"id": self._id("msg_"), "type": "message", "role": "assistant",
                  "status": "in_progress", "content": []}, part,
             )  # fmt: skip
         at, part = self._part()
@@ -155,7 +157,7 @@ class Speech:
             yield from self._close()
             part = {"type": "reasoning_text", "text": ""}
             yield from self._opens(
-                {"id": new_id("rs_"), "type": "reasoning", "summary": [], "content": [],
+                {"id": self._id("rs_"), "type": "reasoning", "summary": [], "content": [],
                  "status": "in_progress"}, part,
             )  # fmt: skip
         at, part = self._part()
@@ -164,18 +166,12 @@ class Speech:
 
     def _call_begins(self, event: CallBegins) -> Iterator[Json]:
         yield from self._close()
+        said = {"call_id": new_id("call_"), "name": event.name, "status": "in_progress"}
         if event.name in self._custom:
-            yield from self._custom_begins(event)
-            return
-        self._open = {"id": new_id("fc_"), "type": "function_call", "call_id": new_id("call_"),
-                      "name": event.name, "arguments": "", "status": "in_progress"}  # fmt: skip
-        at = self._add(self._open)
-        yield self._event("response.output_item.added", output_index=at, item=dict(self._open))
-
-    def _custom_begins(self, event: CallBegins) -> Iterator[Json]:
-        self._open = {"id": new_id("ctc_"), "type": "custom_tool_call", "call_id": new_id("call_"),
-                      "name": event.name, "input": "", "status": "in_progress"}  # fmt: skip
-        self._said = ""
+            self._open = {"id": self._id("ctc_"), "type": "custom_tool_call", **said, "input": ""}
+            self._said = ""
+        else:
+            self._open = {"id": self._id("fc_"), "type": "function_call", **said, "arguments": ""}
         at = self._add(self._open)
         yield self._event("response.output_item.added", output_index=at, item=dict(self._open))
 

@@ -53,6 +53,12 @@ class Item(Wire):
     id: str | None = None
 
 
+class Reference(Item):
+    """An item that a kept response has."""
+
+    id: Name
+
+
 class MessageItem(Item):
     """What somebody said."""
 
@@ -141,14 +147,15 @@ KINDS: Mapping[str, type[Item]] = {
 
 def read(item: Json, at: At) -> Item:
     """Return an item of its kind; refuse it by its place in the request."""
-    kind = kind_of(item)
+    kind = item.get("type") or ("message" if "role" in item else None)
     if not isinstance(kind, str) or kind not in KINDS:
-        known = ", ".join(f"'{each}'" for each in KINDS)
+        known = ", ".join(f"'{each}'" for each in (*KINDS, "item_reference"))
         message = f"Invalid value: '{str(kind)[:100]}'. Supported values are: {known}."
         raise BadRequest(message, f"{spell(at)}.type", "invalid_value")
     return parse_as(KINDS[kind], item, {}, at)
 
 
-def kind_of(item: Json) -> object:
-    """Return the type of an item, where it isn't said the one that is meant."""
-    return item.get("type") or ("message" if "role" in item else "item_reference")
+def is_reference(item: Json) -> bool:
+    """Tell whether an item is only named; its type may be left out."""
+    kind = item.get("type")
+    return kind == "item_reference" or (kind is None and "id" in item and "role" not in item)
