@@ -185,7 +185,7 @@ FAILED_LINE, CUT_LINE = "request failed", "stream failed"
 LOST_LINE = "connection lost"
 BROKEN_LINE, UNRECORDED_LINE = "call failed", "outcome not recorded"
 UNFINISHED_LINE, UNMADE_LINE = "work failed", "response failed"
-UNREACHED_LINE = "database not reached"
+UNTIDIED_LINE = "database not tidied"
 """What lines of the log are called."""
 
 BREAKER_NUMBERS = {"closed": 0, "half_open": 1, "open": 2}

@@ -112,8 +112,9 @@ class Records:
             await anyio.sleep(leases.BEAT_SECONDS)
             try:
                 await self.tidy()
-            except (SQLAlchemyError, OSError) as fault:
-                log.warning(telemetry.UNREACHED_LINE, error=type(fault).__name__)
+            except Exception:
+                # The outermost handler of a task that nobody waits for.
+                log.exception(telemetry.UNTIDIED_LINE)
 
     async def keep(  # noqa: PLR0913 - a row has that many columns
         self, owner: str, body: Json, asked: Sequence[Json], history: Sequence[Json],
