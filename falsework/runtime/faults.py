@@ -25,7 +25,6 @@ Kind = Literal[
     "bad_response",
     "too_large",
     "blocked_egress",
-    "duplicate",
     "cancelled",
     "tool_error",
     "internal",
