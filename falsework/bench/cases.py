@@ -82,23 +82,29 @@ PERSON = {
 
 
 def _asked(text: str, **fields: Any) -> Json:
-    messages = [{"role": "user", "content": text}]
-    return {"messages": messages, "temperature": 0, "max_tokens": 256, **fields}
+    return {"messages": [_user(text)], "temperature": 0, "max_tokens": 256, **fields}
 
 
-def _thrice(*cities: str) -> Json:
-    first, second, third = cities
-    asked = f"Call get_weather three times: for {first}, for {second} and for {third}, in celsius."
-    return {"role": "user", "content": asked}
+def _user(text: str) -> Json:
+    return {"role": "user", "content": text}
+
+
+def _calling(name: str, *several: Json, **arguments: Any) -> Json:
+    """Return an example of calls, as text: so models see it whose template knows no tools."""
+    calls = [{"name": name, "arguments": each} for each in several or (arguments,)]
+    texts = [f"<tool_call>\n{json.dumps(call)}\n</tool_call>" for call in calls]
+    return {"role": "assistant", "content": "\n".join(texts)}
+
+
+def _thrice(first: str, second: str, third: str) -> Json:
+    return _user(
+        f"Call get_weather three times: for {first}, for {second} and for {third}, in celsius."
+    )
 
 
 def _called_for(*cities: str) -> list[Json]:
-    """Return an example that models see without any tool section: the calls are text."""
-    calls = [
-        {"name": "get_weather", "arguments": {"city": city, "unit": "celsius"}} for city in cities
-    ]
-    said = "\n".join(f"<tool_call>\n{json.dumps(call)}\n</tool_call>" for call in calls)
-    return [_thrice(*cities), {"role": "assistant", "content": said}]
+    weathers = [{"city": city, "unit": "celsius"} for city in cities]
+    return [_thrice(*cities), _calling("get_weather", *weathers)]
 
 
 def named(name: str) -> Json:
@@ -129,12 +135,18 @@ CASES = (
     Case(
         "required call, 20 tools, 4 arguments",
         0.35,
-        _asked(
-            "Order 3 lamps, express, paid by card. Use place_order.",
-            tools=[*LOOKUPS, ORDER],
-            tool_choice="required",
-            parallel_tool_calls=False,
-        ),
+        {
+            **_asked(
+                "", tools=[*LOOKUPS, ORDER], tool_choice="required", parallel_tool_calls=False
+            ),
+            "messages": [
+                _user("Order 2 chairs, not express, paid by invoice."),
+                _calling(
+                    "place_order", article="chair", quantity=2, express=False, payment="invoice"
+                ),
+                _user("Order 3 lamps, express, paid by card."),
+            ],
+        },
     ),
     Case(
         "three calls in one reply",
