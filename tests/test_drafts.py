@@ -204,3 +204,11 @@ def test_likely_drafts_do_not_change_what_is_drawn_where_there_is_a_choice(
     assert accepted > 100
     assert len(drafted) > 2
     assert chi_square(drafted, undrafted.drawn) < 16.3, "p < 0.001 with three degrees of freedom"
+
+
+def test_what_is_forced_and_what_is_likely_are_drafted_together(drafting: Drafting) -> None:
+    """Eight choices and the text between them take less than a step each."""
+    (heard,) = drafting.loop.run(drafting.bare.hear({**REPETITIVE, "temperature": 0}))
+
+    assert len(json.loads(heard.text)) == 8
+    assert heard.steps < 8

@@ -74,17 +74,29 @@ class Grammar(StructuredOutputGrammar):  # type: ignore[misc]
         self._guarded(self._decoder.reset, instead=None)
 
     def drafts(self, tokens: Sequence[int], most: int) -> list[int]:
-        """Return up to `most` tokens that have to come next, or where none has to, likely ones.
+        """Return up to `most` tokens that have to come next, and likely ones behind them.
 
         `tokens` are prompt and reply so far.
         """
         return self._guarded(lambda: self._drafts(tokens, most), instead=[])
 
     def _drafts(self, tokens: Sequence[int], most: int) -> list[int]:
-        forced = self._decoder.drafts
-        if forced or self._copies is None:
-            return list(forced[:most])
-        return self._copies.propose(tokens, most, self._sayable)
+        draft = list(self._decoder.drafts[:most])
+        if self._copies is None or len(draft) == most:
+            return draft
+        certain = self._advance(draft)
+        said = [*tokens, *draft] if draft else tokens
+        likely = self._copies.propose(said, most - len(draft), self._sayable)
+        guessed = self._advance(likely)
+        draft += likely
+        if likely:  # and what has to follow if they are right
+            draft += self._decoder.drafts[: most - len(draft)]
+        self._decoder.rollback(certain + guessed)
+        return draft
+
+    def _advance(self, tokens: Sequence[int]) -> int:
+        """Advance over tokens that can be said; return how many they are."""
+        return sum(map(self._decoder.accept, tokens))
 
     def _sayable(self, tokens: list[int]) -> list[int]:
         count = 0
