@@ -170,7 +170,7 @@ class Settings(BaseModel):
         1.0, gt=0, description="GiB for the KV cache on a CPU.", json_schema_extra=ENGINE
     )
     draft_tokens: int = Field(
-        16,
+        24,
         ge=0,
         le=64,
         description="Forced tokens that are verified in one step; 0 decodes them one by one.",

@@ -146,7 +146,7 @@ class Scheduler(VllmScheduler):  # type: ignore[misc]
         markers = config.additional_config["markers"]
         self._copying: bool = config.additional_config["copy_drafts"] and self.num_spec_tokens > 0
         # This table keeps vLLM from padding a request that has one token left to compute (its
-        # prompt was in the prefix cache) with 16 rejected drafts: slower, and another random draw.
+        # prompt was in the prefix cache) with rejected drafts: slower, and another random draw.
         most = self.max_num_running_reqs
         self.dynamic_sd_lookup = (
             [self.num_spec_tokens] * (most + 1) if self.num_spec_tokens else None
