@@ -14,6 +14,7 @@ from falsework.grammars.masks import allowed
 from falsework.grammars.policy import ToolChoice
 from falsework.grammars.turns import Form, compose, resting_state
 from falsework.prompts.dialects import DIALECTS, thinking
+from falsework.server.engines.copies import Copies
 from falsework.server.engines.decoders import Constrainer, Decoder, ThinkBudget
 
 BOOK = {
@@ -165,3 +166,22 @@ def test_behind_its_budget_a_think_block_is_closed_between_two_characters(
     for token in close:
         assert decoder.accept(token)
     assert decoder.drafts  # the blank lines, and the call that has to follow
+
+
+@pytest.mark.filterwarnings("ignore")  # vLLM's own, at import
+def test_what_is_likely_is_drafted_behind_what_is_forced(smollm2: Path) -> None:
+    from falsework.server.engines.scheduler import Grammar  # noqa: PLC0415 - it warns of itself
+
+    tokenizer = real.tokenizer("smollm2", smollm2)
+    tosses = {"type": "array", "items": {"enum": ["heads", "tails"]}, "minItems": 9, "maxItems": 9}
+    automaton = compile_expression(schemas.value(tosses))
+    grammar = Grammar(Decoder(constrainer(automaton, tokenizer)), Copies(24))
+    said = list(tokenizer.encode('["heads", "tails", "heads", "tails", "heads'))
+    assert grammar.accept_tokens("", said)
+
+    draft = grammar.drafts(said, 24)
+
+    spelled = b"".join(tokenizer.vocabulary.tokens[token] or b"" for token in draft)
+    assert spelled.startswith(b'", "tails')
+    assert grammar.drafts(said, 1) == draft[:1]
+    assert grammar.validate_tokens(draft) == draft

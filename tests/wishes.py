@@ -132,4 +132,15 @@ def allowed(mode: str, names: Sequence[str]) -> Json:
 
 def schema_of(name: str) -> Json:
     """Return what the arguments of a tool must satisfy: without parameters there are none."""
-    return BY_NAME[name]["function"].get("parameters", {"additionalProperties": False})
+    schema = BY_NAME[name]["function"].get("parameters", {"additionalProperties": False})
+    return {
+        **schema,
+        "properties": {k: _with_null(v) for k, v in schema.get("properties", {}).items()},
+    }
+
+
+def _with_null(schema: Json) -> Json:
+    """Say OpenAPI's `nullable` in JSON Schema's own words."""
+    if schema.get("nullable") is not True:
+        return schema
+    return {"anyOf": [{"type": "null"}, schema]}
