@@ -36,7 +36,7 @@ log = init_logger(__name__)
 
 KEPT_AUTOMATA = 64
 KEPT_BYTES = 256 * 2**20
-"""Beside what running requests hold; masks come to as much at most."""
+"""Of tables, beside what running requests hold; each automaton's masks have their own bound."""
 
 
 class Grammar(StructuredOutputGrammar):  # type: ignore[misc]
