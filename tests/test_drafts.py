@@ -117,8 +117,7 @@ def test_greedy_text_is_the_same_with_drafts_and_without(
 
     assert len(pairs) >= 200
     assert sum(b.steps for _, b in pairs) < 0.8 * sum(a.steps for a, _ in pairs)
-    # Sums in another order may turn a tie between two tokens.
-    assert len(differing) <= len(pairs) // 100, differing
+    assert differing == []
 
 
 def test_a_request_is_answered_alike_from_the_prefix_cache(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from drafting import Bare, Heard, counted, drafts_counted, engine
 from tiny import make_random
-from wishes import Json, wish
+from wishes import Json
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -19,8 +19,26 @@ LITTLE = 1.1 * LENGTH * 1024 / 2**30
 """The model of random weights needs 1 KiB a token."""
 
 
-def greedy(seed: int) -> Json:
-    return {**wish("required", seed).fields, "temperature": 0, "max_tokens": 160, "min_p": 0}
+def story(seed: int) -> Json:
+    """A short question with a long answer: many begin at once, and few have room to end."""
+    schema = {
+        "type": "object",
+        "properties": {
+            "favourite_colour": {"enum": ["blue", "green", "red"]},
+            "story": {"type": "string", "minLength": 1000, "maxLength": 1200},
+            "is_employed_at_present": {"type": "boolean"},
+        },
+        "required": ["favourite_colour", "story", "is_employed_at_present"],
+    }
+    return {
+        "messages": [{"role": "user", "content": f"Invent person {seed}."}],
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "person", "schema": schema},
+        },
+        "temperature": 0,
+        "max_tokens": 700,
+    }
 
 
 def preemptions() -> float:
@@ -64,15 +82,18 @@ def test_preempted_requests_say_the_same_and_forced_runs_are_accepted_whole(
     Two engines, one without likely drafts and with memory enough, one the other way round.
     """
     model = make_random(tmp_path, smollm2)
-    wishes = [greedy(seed) for seed in range(REQUESTS)]
+    wishes = [story(seed) for seed in range(REQUESTS)]
 
     async def heard(
         kv_cache_gib: float, *, copy_drafts: bool
     ) -> tuple[list[list[Heard]], float, tuple[float, float]]:
         length = {"kv_cache_gib": kv_cache_gib, "max_model_len": LENGTH}
         async with engine(model, 16, **length, copy_drafts=copy_drafts) as bare:
+            for each in wishes:
+                await bare.turn(each)  # so that all come at once, none waiting for its schema
             before = preemptions()
             said = await bare.hear_all(wishes, at_once=REQUESTS)
+            await asyncio.sleep(1)  # vLLM counts when a step's statistics arrive
             preempted = preemptions() - before
             return said, preempted, (0, 0) if copy_drafts else await drafted(bare)
 
