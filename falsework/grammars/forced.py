@@ -2,6 +2,7 @@
 
 import codecs
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,28 +28,33 @@ def forced_bytes(automaton: Automaton, state: int) -> tuple[bytes, int]:
     return bytes(said), state
 
 
-def forced_tokens(
-    automaton: Automaton, state: int, vocabulary: Vocabulary, encode: Encode
-) -> tuple[int, ...]:
-    """Return the tokens of the forced run from a state, as the model is used to see them.
+class Run(NamedTuple):
+    """The tokens of a forced run, as the model is used to see them.
 
-    The run's last token is left out, since it may join with what follows (a closing quote and the
-    comma behind it are one token in most vocabularies) — unless the reply ends with the run: then
-    its end token is forced as well.
+    `forced` are certain. `open_end`, at most one token, is likely and no more: it may join with
+    what follows (a closing quote and the comma behind it are one token in most vocabularies).
+    """
+
+    forced: tuple[int, ...] = ()
+    open_end: tuple[int, ...] = ()
+
+
+def forced_run(automaton: Automaton, state: int, vocabulary: Vocabulary, encode: Encode) -> Run:
+    """Return the run from a state.
+
+    Where the reply ends with it, its last token and the end token are forced as well.
     """
     said, behind = forced_bytes(automaton, state)
-    if not said:
-        return _end(automaton, behind, vocabulary)
+    end = _end(automaton, behind, vocabulary)
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(said)
     except UnicodeDecodeError:
-        return ()  # the run begins inside a character
-    tokens = tuple(encode(text))
+        return Run()  # it begins inside a character
+    tokens = tuple(encode(text)) if text else ()
     spelled = [vocabulary.tokens[t] if t < len(vocabulary.tokens) else None for t in tokens]
     if None in spelled or b"".join(filter(None, spelled)) != text.encode():
-        return ()  # this tokenizer normalises text: what it would say isn't what is forced
-    end = _end(automaton, behind, vocabulary)
-    return tokens + end if end else tokens[:-1]
+        return Run()  # this tokenizer normalises text: what it would say isn't what is forced
+    return Run(tokens + end) if end else Run(tokens[:-1], tokens[-1:])
 
 
 def _end(automaton: Automaton, state: int, vocabulary: Vocabulary) -> tuple[int, ...]:

@@ -170,7 +170,7 @@ class Settings(BaseModel):
         1.0, gt=0, description="GiB for the KV cache on a CPU.", json_schema_extra=ENGINE
     )
     draft_tokens: int = Field(
-        24,
+        40,
         ge=0,
         le=64,
         description="Drafted tokens that are verified in one step; 0 decodes one by one.",

@@ -10,7 +10,7 @@ import cachetools
 
 from falsework.grammars.automata import DEAD, START, Automaton, Unsayable, compile_expression
 from falsework.grammars.expressions import TooLarge
-from falsework.grammars.forced import forced_tokens
+from falsework.grammars.forced import forced_run
 from falsework.grammars.policy import ToolChoice
 from falsework.grammars.readers import Reader
 from falsework.grammars.turns import Form, FormRefused, compose, resting_state
@@ -189,7 +189,7 @@ class Scaffold:
         return _Compiled(Constraint(digest, packed), resting, self._opening(automaton))
 
     def _opening(self, automaton: Automaton) -> Opening:
-        tokens = forced_tokens(automaton, START, self._vocabulary, self._encode)
+        tokens = forced_run(automaton, START, self._vocabulary, self._encode).forced
         if tokens and tokens[-1] in self._vocabulary.ends:
             tokens = tokens[:-1]  # all of the reply is known; its end is left to the engine
         said = [self._vocabulary.tokens[token] or b"" for token in tokens]

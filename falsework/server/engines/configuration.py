@@ -13,6 +13,13 @@ from falsework.server.settings import BadSetting, Settings
 
 _WORKER = "falsework.server.engines.worker"
 
+_BLOCK = 32
+"""Tokens in a block of the KV cache on a CPU.
+
+So many are computed again at most where a prompt goes on as one before it did. vLLM's own 128 cost
+half of a short call's time, and gain 4 % of a step in long texts (measured on SmolLM2-135M).
+"""
+
 LARGE = 4
 """So many cores that one can be left to the server without being missed."""
 
@@ -28,6 +35,7 @@ def arguments(settings: Settings, model: str, markers: Sequence[str]) -> AsyncEn
     eager = on_cpu if settings.enforce_eager is None else settings.enforce_eager
     return AsyncEngineArgs(
         model=model,
+        block_size=_BLOCK if on_cpu else None,
         dtype=dtype(settings.dtype, on_cpu=on_cpu),
         max_model_len=settings.max_model_len,
         enforce_eager=eager,

@@ -2,10 +2,11 @@
 
 Values are often copied: a name from the question, an id from an earlier result. The model verifies
 such a draft as any speculation, so what it says stays its own; a wrong one costs some time, so
-after misses we hold back.
+where one was wrong we hold back.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple
 
 _CONTEXTS = (4, 2)
 """How many tokens have to agree; the longest that does is believed."""
@@ -16,57 +17,94 @@ _WINDOW = 4096
 """How far back we look, so that a long prompt costs the engine some milliseconds at most."""
 
 
-class Copies:
-    """Proposes drafts for one reply; learns from what became of the last one."""
+class Pace:
+    """How much is proposed in one place of a reply: more where it was right, else less often."""
 
-    def __init__(self, most: int) -> None:
-        """Propose at most `most` tokens at once."""
-        self._most = most
-        self._length = min(_FIRST, most)
-        self._behind: dict[tuple[int, ...], int] = {}
-        self._known = 0
-        self._proposed = 0
-        self._said = 0
+    def __init__(self) -> None:
+        self._length = _FIRST
         self._misses = 0
         self._wait = 0
 
-    def propose(
-        self, tokens: Sequence[int], most: int, sayable: Callable[[list[int]], list[int]]
-    ) -> list[int]:
-        """Return up to `most` tokens that may follow `tokens`, prompt and reply so far.
-
-        `sayable` cuts a draft to what the constraint admits.
-        """
-        self._learn(len(tokens))
-        self._proposed = 0
+    def room(self) -> int:
+        """Return how many tokens may be proposed this time."""
         if self._wait:
             self._wait -= 1
-            return []
-        at = self._last_time(tokens)
-        draft = sayable(list(tokens[at : at + min(self._length, most)])) if at else []
-        self._proposed, self._said = len(draft), len(tokens)
-        return draft
+            return 0
+        return self._length
 
-    def _learn(self, said: int) -> None:
+    def learn(self, right: int, proposed: int) -> None:
         """Propose more after a draft that was right, none for a while after a wrong one."""
-        if not self._proposed:
-            return
-        right = said - self._said - 1
-        if right >= self._proposed:
-            self._length, self._misses = min(2 * self._length, self._most), 0
+        if right >= proposed:
+            self._length, self._misses = 2 * self._length, 0
         elif right > 0:
             self._length = min(self._length, max(_FIRST, right))
         else:
             self._misses += 1
-            self._length = min(_FIRST, self._most)
+            self._length = _FIRST
             self._wait = min(2**self._misses, _LONGEST_WAIT)
 
-    def _last_time(self, tokens: Sequence[int]) -> int:
-        """Return where it went on, 0 where the last tokens are new."""
-        for end in range(max(self._known, 1, len(tokens) - _WINDOW), len(tokens)):
+
+class _Offer(NamedTuple):
+    """A part of a draft: `length` tokens behind `behind` others."""
+
+    pace: Pace
+    behind: int
+    length: int
+
+
+class Copies:
+    """Proposes drafts for one reply, part by part; learns in each place what came of the last."""
+
+    def __init__(self) -> None:
+        self._paces: dict[Hashable, Pace] = {}
+        self._offers: list[_Offer] = []
+        self._tokens: Sequence[int] = ()
+        self._behind: dict[tuple[int, ...], int] = {}
+        self._said = 0
+
+    def hear(self, tokens: Sequence[int]) -> None:
+        """Take in what was said, prompt and reply so far, before a draft is begun."""
+        right = len(tokens) - self._said - 1
+        for pace, behind, length in self._offers:
+            if right >= behind:
+                pace.learn(right - behind, length)
+        self._offers = []
+        for end in range(max(self._said, 1, len(tokens) - _WINDOW), len(tokens)):
             for length in _CONTEXTS:
                 if length <= end:
                     self._behind[tuple(tokens[end - length : end])] = end
-        self._known = len(tokens)
-        longest = (self._behind.get(tuple(tokens[-length:]), 0) for length in _CONTEXTS)
-        return next((at for at in longest if at), 0)
+        self._tokens, self._said = tokens, len(tokens)
+
+    def propose(
+        self,
+        draft: Sequence[int],
+        most: int,
+        place: Hashable = None,
+        sayable: Callable[[list[int]], list[int]] = list,
+    ) -> list[int]:
+        """Return up to `most` tokens that followed the last time that this was said.
+
+        They stand behind what was heard and `draft`; `sayable` cuts them to what the constraint
+        admits.
+        """
+        context = [*self._tokens[-_CONTEXTS[0] :], *draft]
+        longest = (self._behind.get(tuple(context[-length:]), 0) for length in _CONTEXTS)
+        at = next((at for at in longest if at), 0)
+        pace = self._pace(place)
+        room = min(pace.room(), most)
+        return self._offered(pace, draft, sayable(list(self._tokens[at : at + room])) if at else [])
+
+    def propose_known(
+        self, draft: Sequence[int], place: Hashable, known: Sequence[int]
+    ) -> list[int]:
+        """Return the tokens in which known text is likely to be said behind `draft`."""
+        pace = self._pace((place, "known"))
+        return self._offered(pace, draft, list(known) if pace.room() else [])
+
+    def _pace(self, place: Hashable) -> Pace:
+        return self._paces.setdefault(place, Pace())
+
+    def _offered(self, pace: Pace, draft: Sequence[int], likely: list[int]) -> list[int]:
+        if likely:
+            self._offers.append(_Offer(pace, len(draft), len(likely)))
+        return likely

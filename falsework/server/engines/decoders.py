@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from falsework.grammars.automata import DEAD, START, Automaton
-from falsework.grammars.forced import RUN_LIMIT, Encode, forced_tokens
+from falsework.grammars.forced import RUN_LIMIT, Encode, Run, forced_run
 from falsework.grammars.masks import Masks
 from falsework.grammars.vocabularies import Vocabulary, allow
 
@@ -38,14 +38,14 @@ class Constrainer:
         self.vocabulary = vocabulary
         self.masks = Masks(automaton, vocabulary, width)
         self._encode = encode
-        self._runs: dict[int, tuple[int, ...]] = {}
+        self._runs: dict[int, Run] = {}
 
-    def run(self, state: int) -> tuple[int, ...]:
-        """Return the tokens of the forced run from a state; none where there is a choice."""
+    def run(self, state: int) -> Run:
+        """Return the forced run from a state; an empty one where there is a choice."""
         state = self.automaton.alike(state, RUN_LIMIT)
         run = self._runs.get(state)
         if run is None:
-            run = forced_tokens(self.automaton, state, self.vocabulary, self._encode)
+            run = forced_run(self.automaton, state, self.vocabulary, self._encode)
             self._runs[state] = run
         return run
 
@@ -84,6 +84,19 @@ class Decoder:
     def drafts(self) -> tuple[int, ...]:
         """Return the tokens that have to come next, whatever the model would choose."""
         return self._places[-1].forced
+
+    @property
+    def open_end(self) -> tuple[int, ...]:
+        """Return the token that comes next unless known text is said in another."""
+        place = self._places[-1]
+        if place.forced or self.ended:
+            return ()
+        return self._constrainer.run(place.state).open_end
+
+    @property
+    def place(self) -> int:
+        """Return where the reply stands in its automaton, counted rounds aside."""
+        return self._places[-1].state % len(self._constrainer.automaton.table)
 
     def accept(self, token: int) -> bool:
         """Advance over a token; False, and nothing changed, when it can't be said here."""
@@ -132,4 +145,4 @@ class Decoder:
             return Place(state)
         if budget and state == budget.resting and said >= budget.tokens:
             return Place(state, budget.close)
-        return Place(state, self._constrainer.run(state))
+        return Place(state, self._constrainer.run(state).forced)

@@ -82,17 +82,28 @@ class Grammar(StructuredOutputGrammar):  # type: ignore[misc]
 
     def _drafts(self, tokens: Sequence[int], most: int) -> list[int]:
         draft = list(self._decoder.drafts[:most])
-        if self._copies is None or len(draft) == most:
+        if self._copies is None:
             return draft
-        certain = self._advance(draft)
-        said = [*tokens, *draft] if draft else tokens
-        likely = self._copies.propose(said, most - len(draft), self._sayable)
-        guessed = self._advance(likely)
-        draft += likely
-        if likely:  # and what has to follow if they are right
-            draft += self._decoder.drafts[: most - len(draft)]
-        self._decoder.rollback(certain + guessed)
+        self._copies.hear(tokens)
+        advanced = self._advance(draft)
+        while len(draft) < most:
+            likely = self._likely(self._copies, draft, most - len(draft))
+            if not likely:
+                break
+            draft += likely
+            advanced += self._advance(likely)
+            certain = self._decoder.drafts[: most - len(draft)]  # if what is likely is right
+            draft += certain
+            advanced += self._advance(certain)
+        self._decoder.rollback(advanced)
         return draft
+
+    def _likely(self, copies: Copies, draft: Sequence[int], most: int) -> list[int]:
+        """Return up to `most` tokens that may well follow `draft`, behind which the decoder is."""
+        place, known = self._decoder.place, self._sayable(list(self._decoder.open_end[:most]))
+        if known and (likely := copies.propose_known(draft, place, known)):
+            return likely
+        return copies.propose(draft, most, place, self._sayable)
 
     def _advance(self, tokens: Sequence[int]) -> int:
         """Advance over tokens that can be said; return how many they are."""
@@ -200,8 +211,9 @@ class Scheduler(VllmScheduler):  # type: ignore[misc]
         if copies is None:
             for ended in self._free.keys() - self.requests.keys():
                 del self._free[ended]
-            copies = self._free[request.request_id] = Copies(self.num_spec_tokens)
-        return copies.propose(request.all_token_ids, most, lambda draft: draft)
+            copies = self._free[request.request_id] = Copies()
+        copies.hear(request.all_token_ids)
+        return copies.propose([], most)
 
     def _grammar(
         self,
@@ -214,7 +226,7 @@ class Scheduler(VllmScheduler):  # type: ignore[misc]
     ) -> Grammar | Future[StructuredOutputGrammar]:
         try:
             think = ThinkBudget(budget[0], budget[1], tuple(budget[2])) if budget else None
-            copies = Copies(self.num_spec_tokens) if self._copying and copying else None
+            copies = Copies() if self._copying and copying else None
             return Grammar(Decoder(self._constrainer(key, automaton), think, start), copies)
         except Exception as fault:  # noqa: BLE001 - becomes this request's own error
             broken: Future[StructuredOutputGrammar] = Future()
