@@ -3,9 +3,9 @@
     python bench/against_vllm.py [--model FOLDER] [--runs 9] [--report docs/bench.md]
 
 vLLM runs in its best setting for tools (default backend, its tool parser, schemas enforced,
-compiled, all cores, small blocks, numbers that the machine is good at), and a second time with n-grams as drafts;
-Falsework as it starts by itself, not compiled on a CPU. Model, machine and requests are the same;
-every case is shown.
+compiled, all cores, small blocks, numbers that the machine is good at), and a second time with
+n-grams as drafts; Falsework as it starts by itself, not compiled on a CPU. Model, machine and
+requests are the same; every case is shown.
 """
 
 import argparse
