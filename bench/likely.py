@@ -16,7 +16,7 @@ from against_vllm import commands, running
 from falsework.bench.cases import CASES, Case, tool
 from falsework.bench.endpoints import Endpoint
 from falsework.bench.races import race
-from falsework.bench.reports import table
+from falsework.bench.reports import sayings, table
 from falsework.server.builtin import prepare
 
 LONG = {"type": "string", "maxLength": 40}
@@ -51,7 +51,8 @@ async def measured(endpoints: Sequence[Endpoint], runs: int) -> None:
             await stack.enter_async_context(one)
             await one.start(patience=600)
         rows = [row async for row in race(endpoints, [COPYING, INVENTING, *TOGETHER], runs)]
-    print(table([one.name for one in endpoints], rows))
+    names = [one.name for one in endpoints]
+    print(table(names, rows), sayings(names, rows), sep="\n")
 
 
 def main() -> None:

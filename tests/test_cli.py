@@ -34,6 +34,14 @@ def test_help_names_every_setting(name: str) -> None:
     assert flag(name) in ran("serve", "--help").output
 
 
+@pytest.mark.parametrize("name", ["copy_drafts", "enforce_eager"])
+def test_what_is_on_or_decides_itself_can_be_turned_off(name: str) -> None:
+    output = ran("serve", flag(name).replace("--", "--no-", 1), "--port", "99999").output
+
+    assert "--port" in output
+    assert "No such option" not in output
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

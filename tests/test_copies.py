@@ -41,6 +41,15 @@ def test_two_tokens_are_enough_where_no_four_agree() -> None:
     assert proposed([*SAID, 99, 2, 3]) == [4, 5, 6, 7]
 
 
+def test_two_tokens_are_too_few_where_the_last_is_known_text() -> None:
+    copies = Copies()
+    copies.hear([*SAID, 99, 2, 3])
+    assert copies.propose([], MOST, chosen=False) == []
+
+    copies.hear([*SAID, 1, 2, 3, 4])
+    assert copies.propose([], MOST, chosen=False) == [5, 6, 7, 8]
+
+
 def test_new_text_has_no_proposal() -> None:
     assert proposed([*SAID, 30, 31, 32, 33]) == []
 

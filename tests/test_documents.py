@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.main import get_command
 
 from falsework import __version__
 from falsework.runtime.faults import KINDS
 from falsework.runtime.toolsfile import parse
+from falsework.server.cli import app
 from falsework.server.greeting import FIRST_REQUEST
 from falsework.server.settings import Settings, flag, variable
 
@@ -117,6 +119,16 @@ def test_the_documents_have_no_setting_that_is_not_there() -> None:
     known = {name.upper() for name in Settings.model_fields}
 
     assert named - known <= {"CACHE", "CONFIG"}
+
+
+def test_the_documents_have_no_flag_that_is_not_there() -> None:
+    texts = [(ROOT / name).read_text() for name in DOCUMENTS]
+    serve = get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    there = {each for option in serve.params for each in (*option.opts, *option.secondary_opts)}
+
+    assert set(re.findall(r"`(--[a-z-]+)", "".join(texts))) - there <= {"--stop-timeout"}, (
+        "Docker's"
+    )
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

@@ -217,3 +217,16 @@ def test_a_value_that_was_said_before_is_drafted_behind_known_text(smollm2: Path
 
     spelled = b"".join(tokenizer.vocabulary.tokens[token] or b"" for token in draft)
     assert spelled.decode() == OPENING + 'Emma", "kind": "poem", "pages": 1}}\n</tool_call>'
+
+
+def test_what_the_model_chose_is_told_from_known_text(smollm2: Path) -> None:
+    tokenizer = real.tokenizer("smollm2", smollm2)
+    decoder = Decoder(constrainer(compiled(only="find_book"), tokenizer))
+    chosen = [decoder.chosen]
+
+    for token in tokenizer.encode(OPENING + "Emma"):
+        assert decoder.accept(token)
+        chosen.append(decoder.chosen)
+
+    title = len(tokenizer.encode("Emma"))
+    assert chosen == [False] * (len(chosen) - title) + [True] * title

@@ -91,9 +91,9 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
 
 
 def _spelling(name: str, field: FieldInfo) -> str:
-    # What is decided by itself can be turned on and off; what is off can only be turned on.
-    decided = field.annotation == bool | None
-    return f"{flag(name)}/--no-{flag(name)[2:]}" if decided else flag(name)
+    # What is on or decided by itself can be turned off as well; what is off can only be turned on.
+    both = field.annotation == bool | None or field.default is True
+    return f"{flag(name)}/--no-{flag(name)[2:]}" if both else flag(name)
 
 
 def _help(field: FieldInfo) -> str:

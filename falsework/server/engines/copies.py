@@ -9,7 +9,10 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 _CONTEXTS = (4, 2)
-"""How many tokens have to agree; the longest that does is believed."""
+"""How many tokens have to agree; the longest that does is believed.
+
+Two aren't enough where the last of them is known text: a colon and a quote stand before everything.
+"""
 
 _FIRST = 4
 _LONGEST_WAIT = 32
@@ -81,14 +84,17 @@ class Copies:
         most: int,
         place: Hashable = None,
         sayable: Callable[[list[int]], list[int]] = list,
+        *,
+        chosen: bool = True,
     ) -> list[int]:
         """Return up to `most` tokens that followed the last time that this was said.
 
-        They stand behind what was heard and `draft`; `sayable` cuts them to what the constraint
-        admits.
+        They stand behind what was heard and `draft`, whose last token was `chosen` by the model or
+        is known text; `sayable` cuts them to what the constraint admits.
         """
         context = [*self._tokens[-_CONTEXTS[0] :], *draft]
-        longest = (self._behind.get(tuple(context[-length:]), 0) for length in _CONTEXTS)
+        lengths = _CONTEXTS if chosen else _CONTEXTS[:1]
+        longest = (self._behind.get(tuple(context[-length:]), 0) for length in lengths)
         at = next((at for at in longest if at), 0)
         pace = self._pace(place)
         room = min(pace.room(), most)

@@ -88,10 +88,15 @@ class Decoder:
     @property
     def open_end(self) -> tuple[int, ...]:
         """Return the token that comes next unless known text is said in another."""
-        place = self._places[-1]
-        if place.forced or self.ended:
-            return ()
-        return self._constrainer.run(place.state).open_end
+        return self._open_end(self._places[-1])
+
+    @property
+    def chosen(self) -> bool:
+        """Tell whether the last token was the model's choice, and no known text."""
+        if len(self._places) == 1:
+            return False
+        place = self._places[-2]
+        return not place.forced and not self._open_end(place)
 
     @property
     def place(self) -> int:
@@ -137,6 +142,11 @@ class Decoder:
             return _ENDED if automaton.accepting(state) else DEAD
         spelled = vocabulary.tokens[token] if token < len(vocabulary.tokens) else None
         return automaton.step(state, spelled) if spelled else DEAD
+
+    def _open_end(self, place: Place) -> tuple[int, ...]:
+        if place.forced or place.state == _ENDED:
+            return ()
+        return self._constrainer.run(place.state).open_end
 
     def _forced(self, state: int) -> Place:
         """Return the place that comes next in `_places`, with what is forced there."""

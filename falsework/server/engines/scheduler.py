@@ -103,7 +103,7 @@ class Grammar(StructuredOutputGrammar):  # type: ignore[misc]
         place, known = self._decoder.place, self._sayable(list(self._decoder.open_end[:most]))
         if known and (likely := copies.propose_known(draft, place, known)):
             return likely
-        return copies.propose(draft, most, place, self._sayable)
+        return copies.propose(draft, most, place, self._sayable, chosen=self._decoder.chosen)
 
     def _advance(self, tokens: Sequence[int]) -> int:
         """Advance over tokens that can be said; return how many they are."""
