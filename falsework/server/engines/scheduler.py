@@ -86,7 +86,7 @@ class Grammar(StructuredOutputGrammar):  # type: ignore[misc]
             return draft
         self._copies.hear(tokens)
         advanced = self._advance(draft)
-        while len(draft) < most:
+        while len(draft) < most and not self._decoder.ended:
             likely = self._likely(self._copies, draft, most - len(draft))
             if not likely:
                 break
