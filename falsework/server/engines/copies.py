@@ -1,8 +1,9 @@
 """Drafts of likely text: what followed the last time that the same tokens were said.
 
-Values are often copied: a name from the question, an id from an earlier result. Known text is likely
-too, where it might be said in other tokens. The model verifies such a draft as any speculation, so
-what it says stays its own; a wrong one costs some time, so where one was wrong we hold back.
+Values are often copied: a name from the question, an id from an earlier result. Known text is
+likely too, where it might be said in other tokens. The model verifies such a draft as any
+speculation, so what it says stays its own; a wrong one costs some time, so where one was wrong we
+hold back.
 """
 
 from collections.abc import Callable, Hashable, Sequence
