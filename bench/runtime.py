@@ -28,9 +28,9 @@ import toolhouses
 from faulty import call, calls, hangs, http_tool, kind, run, says, toolbox, upstream
 from ledgers import written
 
-from falsework.runtime.tools import Asked
-from falsework.server.builtin import prepare
-from falsework.server.watching.logs import configure
+from falsework.runtime.tools import ToolCall
+from falsework.server.builtin import resolve_model
+from falsework.server.watching.logs import configure_logging
 
 FAULTS = 0.1
 QUIET = {"breaker": {"enabled": False}, "retry": {"base": "0ms"}}
@@ -62,7 +62,7 @@ async def chains(_: argparse.Namespace) -> str:
         async with toolbox(*tools) as box:
             for number in range(1000):
                 chain = run(box)
-                ends = [(await chain.call([Asked(name, name, f'{{"id": {number}}}')]))[0].ok
+                ends = [(await chain.call([ToolCall(name, name, f'{{"id": {number}}}')]))[0].ok
                         for name in "abc"]  # fmt: skip
                 complete += all(ends)
         load = len(up.seen) / 3000
@@ -139,7 +139,7 @@ async def losing(port: int) -> AsyncIterator[int]:
 
 async def retried(options: argparse.Namespace) -> str:
     """Writes behind the whole server, asked for by an OpenAI SDK whose connections get lost."""
-    scaffold = houses.scaffold_of(Path(prepare("smollm2", print)))
+    scaffold = houses.scaffold_of(Path(resolve_model("smollm2", print)))
     turns = [houses.calls(("look", "{}")), "Done."] * (3 * options.retried)
     async with upstream(always=says("done", after=0.06)) as up:
         file = {"tools": [http_tool(up, method="POST")]}
@@ -203,5 +203,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--writes", type=int, default=10_000)
     parser.add_argument("--retried", type=int, default=200)
-    configure("error")
+    configure_logging("error")
     anyio.run(measure, parser.parse_args())

@@ -19,8 +19,8 @@ import httpx2
 import psutil
 from against_vllm import commands, running
 
-from falsework.bench.cases import LOOKUPS, ORDER, PERSON, WEATHER, Json, named
-from falsework.server.builtin import prepare
+from falsework.bench.cases import LOOKUPS, ORDER, PERSON, WEATHER, Json, named_tool_choice
+from falsework.server.builtin import resolve_model
 
 LEAVING = 0.25
 LONGEST_STAY = 3.0
@@ -32,7 +32,7 @@ def wish(draw: random.Random) -> Json:
     """Return a request of any kind, a third of them with a tool that nobody had before."""
     new = {**WEATHER, "function": {**WEATHER["function"], "name": f"at_{draw.randrange(10**9)}"}}
     kinds: list[Json] = [
-        {"tools": [WEATHER], "tool_choice": named("get_weather")},
+        {"tools": [WEATHER], "tool_choice": named_tool_choice("get_weather")},
         {"tools": [new], "tool_choice": "required", "parallel_tool_calls": False},
         {"tools": [new, WEATHER], "tool_choice": "auto"},
         {"tools": [*LOOKUPS, ORDER], "tool_choice": "required", "parallel_tool_calls": False},
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    command = commands(str(options.model or prepare("smollm2", print)))["Falsework"]
+    command = commands(str(options.model or resolve_model("smollm2", print)))["Falsework"]
     with running("Falsework", command) as endpoint:
         url = endpoint.base_url
         _wait(url)

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from falsework.server.questions import Question, ask
-from falsework.server.refusals import BadRequest
+from falsework.server.questions import GenerationRequest, to_generation_request
+from falsework.server.refusals import BadRequestError
 from falsework.server.settings import Settings
 from falsework.server.wire import parse
 
@@ -43,12 +43,12 @@ def named(name: str) -> Json:
     return {"type": "function", "function": {"name": name}}
 
 
-def asked(**fields: Any) -> Question:
+def asked(**fields: Any) -> GenerationRequest:
     body = {"model": "m", "messages": [USER], **fields}
-    return ask(parse(json.dumps(body).encode()), LIMITS)
+    return to_generation_request(parse(json.dumps(body).encode()), LIMITS)
 
 
-def refusal(**fields: Any) -> BadRequest:
-    with pytest.raises(BadRequest) as caught:
+def refusal(**fields: Any) -> BadRequestError:
+    with pytest.raises(BadRequestError) as caught:
         asked(**fields)
     return caught.value

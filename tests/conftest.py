@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from falsework.server.builtin import prepare
-from falsework.server.records import Records
+from falsework.server.builtin import resolve_model
+from falsework.server.records import Store
 
 if TYPE_CHECKING:
-    from falsework.server.turns import Scaffold
+    from falsework.server.turns import TurnBuilder
 
 KEY = "a-key-of-the-tests"
 START_SECONDS = 240
@@ -51,11 +51,11 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """Give the folder of the built-in model, prepared if need be."""
-    return Path(prepare("smollm2", print))
+    return Path(resolve_model("smollm2", print))
 
 
 @pytest.fixture(scope="session")
-def plain(smollm2: Path) -> "Scaffold":
+def plain(smollm2: Path) -> "TurnBuilder":
     """Give the scaffold of a model without a think block."""
     from houses import scaffold_of  # noqa: PLC0415 - it takes seconds to import
 
@@ -63,7 +63,7 @@ def plain(smollm2: Path) -> "Scaffold":
 
 
 @pytest.fixture(scope="session")
-def thinker(smollm2: Path) -> "Scaffold":
+def thinker(smollm2: Path) -> "TurnBuilder":
     """Give the scaffold of a model that thinks first."""
     from houses import scaffold_of  # noqa: PLC0415 - it takes seconds to import
 
@@ -142,7 +142,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-async def records(url: str, request: pytest.FixtureRequest) -> AsyncIterator[Records]:
-    made = await Records.opened(url, request.node.name)
+async def records(url: str, request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    made = await Store.connect(url, request.node.name)
     yield made
     await made.close()

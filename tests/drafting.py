@@ -12,11 +12,11 @@ from uuid import uuid4
 
 from prometheus_client import REGISTRY
 
-from falsework.server.choices import Choice, Step
-from falsework.server.engines.base import Constraint, Engine, Piece
-from falsework.server.questions import ask
+from falsework.server.choices import ChoiceDelta, ChoiceProcessor
+from falsework.server.engines.base import Constraint, Engine, OutputDelta
+from falsework.server.questions import to_generation_request
 from falsework.server.settings import Settings
-from falsework.server.turns import Scaffold, Turn
+from falsework.server.turns import PreparedTurn, TurnBuilder
 from falsework.server.wire import parse
 
 Json = dict[str, Any]
@@ -55,18 +55,20 @@ class Heard:
 class Bare:
     """An engine and its scaffold."""
 
-    def __init__(self, settings: Settings, engine: Engine, scaffold: Scaffold) -> None:
+    def __init__(self, settings: Settings, engine: Engine, scaffold: TurnBuilder) -> None:
         self.settings = settings
         self.engine = engine
         self.scaffold = scaffold
 
-    async def turn(self, fields: Json) -> Turn:
+    async def turn(self, fields: Json) -> PreparedTurn:
         body = {"model": "any", "max_tokens": 64, **fields}
-        return await self.scaffold.prepare(ask(parse(json.dumps(body).encode()), self.settings))
+        return await self.scaffold.build(
+            to_generation_request(parse(json.dumps(body).encode()), self.settings)
+        )
 
     async def pieces(
-        self, turn: Turn, constraint: Constraint | None = None
-    ) -> AsyncIterator[Piece]:
+        self, turn: PreparedTurn, constraint: Constraint | None = None
+    ) -> AsyncIterator[OutputDelta]:
         constraint = constraint or turn.constraint
         stream = self.engine.generate(turn.prompt, turn.sampling, constraint, uuid4().hex)
         async with aclosing(stream):
@@ -88,19 +90,19 @@ class Bare:
 
         return await asyncio.gather(*map(one, wishes))
 
-    async def steps(self, fields: Json, stop: str) -> list[Step]:
+    async def steps(self, fields: Json, stop: str) -> list[ChoiceDelta]:
         """Return what a server tells of a request with a stop string."""
         turn = await self.turn(fields)
-        choice = Choice(turn.reader(), (stop,), named=False)
+        choice = ChoiceProcessor(turn.reader(), (stop,), named=False)
         told = []
         async for piece in self.pieces(turn):
-            told.append(choice.hear(piece))
+            told.append(choice.process(piece))
             if choice.finished:
                 break
         return told
 
 
-def _heard(turn: Turn, pieces: Sequence[Piece]) -> Heard:
+def _heard(turn: PreparedTurn, pieces: Sequence[OutputDelta]) -> Heard:
     return Heard(
         turn.opening.text + "".join(piece.text for piece in pieces),
         sum(piece.tokens for piece in pieces),
@@ -131,12 +133,12 @@ def broken(constraint: Constraint, **fields: Any) -> Constraint:
 
 @asynccontextmanager
 async def engine(model: Path, draft_tokens: int, **settings: Any) -> AsyncIterator[Bare]:
-    from falsework.server.engines.vllm import start  # noqa: PLC0415 - it warns of itself
+    from falsework.server.engines.vllm import start_engine  # noqa: PLC0415 - it warns of itself
 
     # In bfloat16 a logit moves by up to 0.03 with what shares its step, which turns near draws.
     wanted = {"kv_cache_gib": 0.25, "max_model_len": 4096, "dtype": "float32", **settings}
     configured = Settings(model=str(model), draft_tokens=draft_tokens, **wanted)
-    decoder, scaffold = await start(configured, model)
+    decoder, scaffold = await start_engine(configured, model)
     try:
         yield Bare(configured, decoder, scaffold)
     finally:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from falsework.grammars.automata import Automaton, compile_expression
+from falsework.grammars.automata import DFA, compile_dfa
 from falsework.grammars.calls import (
     Arguments,
     Call,
@@ -15,8 +15,8 @@ from falsework.grammars.calls import (
     Tool,
 )
 from falsework.grammars.policy import ToolChoice
-from falsework.grammars.readers import Reader
-from falsework.grammars.turns import Form, compose
+from falsework.grammars.readers import OutputParser
+from falsework.grammars.turns import ReplyFormat, reply_grammar
 from falsework.prompts.dialects import Dialect
 
 WEATHER = {
@@ -70,8 +70,8 @@ def fold(events: Iterable[Event]) -> Heard:
     return heard
 
 
-def read(form: Form, pieces: Sequence[str], *, complete: bool = True) -> Heard:
-    reader = Reader(form)
+def read(form: ReplyFormat, pieces: Sequence[str], *, complete: bool = True) -> Heard:
+    reader = OutputParser(form)
     events = [event for piece in pieces for event in reader.feed(piece)]
     return fold([*events, *reader.close(complete=complete)])
 
@@ -82,21 +82,21 @@ def form_of(
     *,
     parallel: bool = True,
     only: frozenset[str] | None = None,
-) -> Form:
+) -> ReplyFormat:
     choice = ToolChoice(mode, only=only, parallel=parallel)  # type: ignore[arg-type]
     thinks = dialect.think is not None
-    return Form(dialect.markup, TOOLS, choice, think=dialect.think, thinking=thinks)
+    return ReplyFormat(dialect.markup, TOOLS, choice, think=dialect.think, thinking=thinks)
 
 
-def thought(form: Form, thoughts: str = "Hm. </thin") -> str:
+def thought(form: ReplyFormat, thoughts: str = "Hm. </thin") -> str:
     return thoughts + form.think.closing + form.think.gap if form.think else ""
 
 
-_AUTOMATA: dict[str, Automaton] = {}
+_AUTOMATA: dict[str, DFA] = {}
 
 
-def automaton_of(form: Form) -> Automaton:
-    key = form.key()
+def automaton_of(form: ReplyFormat) -> DFA:
+    key = form.cache_key()
     if key not in _AUTOMATA:
-        _AUTOMATA[key] = compile_expression(compose(form))
+        _AUTOMATA[key] = compile_dfa(reply_grammar(form))
     return _AUTOMATA[key]

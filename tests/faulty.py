@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from falsework.runtime.outcomes import Outcome
-from falsework.runtime.runs import Run
-from falsework.runtime.toolbox import Toolbox, opened
-from falsework.runtime.tools import Asked
-from falsework.runtime.toolsfile import parse
+from falsework.runtime.outcomes import ToolResult
+from falsework.runtime.runs import ToolRun
+from falsework.runtime.toolbox import ToolRegistry, open_registry
+from falsework.runtime.tools import ToolCall
+from falsework.runtime.toolsfile import parse_tools_file
 
 Json = dict[str, Any]
 
@@ -181,36 +181,36 @@ def write(up: Upstream, **fields: Any) -> Json:
 
 
 @asynccontextmanager
-async def toolbox(*tools: Json, **file: Any) -> AsyncIterator[Toolbox]:
-    async with opened(parse({"tools": list(tools), **file})) as opened_box:
+async def toolbox(*tools: Json, **file: Any) -> AsyncIterator[ToolRegistry]:
+    async with open_registry(parse_tools_file({"tools": list(tools), **file})) as opened_box:
         yield opened_box
 
 
-def run(box: Toolbox, seconds: float = 20, **more: Any) -> Run:
-    return box.run("run_of_tests", seconds, **more)
+def run(box: ToolRegistry, seconds: float = 20, **more: Any) -> ToolRun:
+    return box.new_run("run_of_tests", seconds, **more)
 
 
 async def call(
-    box: Toolbox, arguments: str = "{}", name: str = "look", seconds: float = 20
-) -> Outcome:
+    box: ToolRegistry, arguments: str = "{}", name: str = "look", seconds: float = 20
+) -> ToolResult:
     """Call one tool in a run of its own."""
-    (outcome,) = await run(box, seconds).call([Asked("call_1", name, arguments)])
+    (outcome,) = await run(box, seconds).execute([ToolCall("call_1", name, arguments)])
     return outcome
 
 
 async def calls(
-    box: Toolbox, asked: Sequence[tuple[str, str]], seconds: float = 20
-) -> list[Outcome]:
+    box: ToolRegistry, asked: Sequence[tuple[str, str]], seconds: float = 20
+) -> list[ToolResult]:
     """Call several tools in one turn."""
-    numbered = [Asked(f"call_{i}", name, text) for i, (name, text) in enumerate(asked)]
-    return await run(box, seconds).call(numbered)
+    numbered = [ToolCall(f"call_{i}", name, text) for i, (name, text) in enumerate(asked)]
+    return await run(box, seconds).execute(numbered)
 
 
-def kind(outcome: Outcome) -> str:
+def kind(outcome: ToolResult) -> str:
     return outcome.fault.kind if outcome.fault else "ok"
 
 
-def connections(box: Toolbox, name: str = "look") -> int:
+def connections(box: ToolRegistry, name: str = "look") -> int:
     """Return how many connections the client of a tool holds."""
     executor: Any = box.tools[name].executor
     transport = executor._client._transport

@@ -13,20 +13,20 @@ from asking import asked
 from transformers import AutoTokenizer
 
 from falsework.grammars.calls import Call
-from falsework.prompts.conversations import Prompter
-from falsework.prompts.dialects import DIALECTS, thinking
-from falsework.prompts.tokenizers import vocabulary_of
-from falsework.runtime.toolbox import Toolbox
+from falsework.prompts.conversations import PromptRenderer
+from falsework.prompts.dialects import DIALECTS, with_reasoning
+from falsework.prompts.tokenizers import build_vocabulary
+from falsework.runtime.toolbox import ToolRegistry
 from falsework.server import completions
-from falsework.server.app import make_app
-from falsework.server.chat import Chat
-from falsework.server.desk import Desk
+from falsework.server.app import create_app
+from falsework.server.chat import TurnRunner
+from falsework.server.desk import AdmissionController
 from falsework.server.engines.scripted import ScriptedEngine
-from falsework.server.replies import Envelope
+from falsework.server.replies import ReplyHeader
 from falsework.server.serving import Server, bind
 from falsework.server.settings import Settings
-from falsework.server.turns import Scaffold
-from falsework.server.watching.watches import Watch
+from falsework.server.turns import TurnBuilder
+from falsework.server.watching.watches import RequestMetrics
 
 Json = dict[str, Any]
 
@@ -36,37 +36,39 @@ SETTINGS = Settings(port=0, log_level="error", drain_seconds=1, database="sqlite
 
 def calls(*said: tuple[str, str]) -> str:
     """Return calls as the model spells them."""
-    return DIALECT.markup.write([Call(name, arguments) for name, arguments in said])
+    return DIALECT.markup.render([Call(name, arguments) for name, arguments in said])
 
 
-def scaffold_of(folder: Path, *, thinks: bool = False) -> Scaffold:
+def scaffold_of(folder: Path, *, thinks: bool = False) -> TurnBuilder:
     """Return the scaffold of a model, with a think block or without."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    dialect = thinking(DIALECT) if thinks else DIALECT
-    vocabulary = vocabulary_of(tokenizer, dialect.markers)
-    return Scaffold(
-        Prompter(tokenizer, dialect, knows_tools=False), vocabulary, 4096, think_budget=64
+    dialect = with_reasoning(DIALECT) if thinks else DIALECT
+    vocabulary = build_vocabulary(tokenizer, dialect.markers)
+    return TurnBuilder(
+        PromptRenderer(tokenizer, dialect, knows_tools=False), vocabulary, 4096, think_budget=64
     )
 
 
-def whole(engine: ScriptedEngine, scaffold: Scaffold, **fields: Any) -> Json:
+def whole(engine: ScriptedEngine, scaffold: TurnBuilder, **fields: Any) -> Json:
     """Return the reply to a request as one object."""
     question = asked(**fields)
-    told = Chat(engine, scaffold, Desk(1)).told(question, Watch("m", "chat", stream=False))
-    return asyncio.run(completions.whole(told, Envelope(question, "fp")))
+    told = TurnRunner(engine, scaffold, AdmissionController(1)).stream(
+        question, RequestMetrics("m", "chat", stream=False)
+    )
+    return asyncio.run(completions.collect_completion(told, ReplyHeader(question, "fp")))
 
 
 def chunks(
-    engine: ScriptedEngine, scaffold: Scaffold, *, half_calls: bool = False, **fields: Any
+    engine: ScriptedEngine, scaffold: TurnBuilder, *, half_calls: bool = False, **fields: Any
 ) -> list[Json]:
     """Return the reply to a request chunk by chunk."""
     question = asked(stream=True, **fields)
-    steps = Chat(engine, scaffold, Desk(1)).told(
-        question, Watch("m", "chat", stream=True), half_calls=half_calls
+    steps = TurnRunner(engine, scaffold, AdmissionController(1)).stream(
+        question, RequestMetrics("m", "chat", stream=True), half_calls=half_calls
     )
 
     async def told() -> list[Json]:
-        stream = completions.streamed(steps, Envelope(question, "fp"))
+        stream = completions.stream_chunks(steps, ReplyHeader(question, "fp"))
         return [chunk async for chunk in stream]
 
     return asyncio.run(told())
@@ -78,12 +80,12 @@ class Running:
     def __init__(
         self,
         engine: ScriptedEngine,
-        scaffold: Scaffold,
+        scaffold: TurnBuilder,
         settings: Settings,
-        tools: AbstractAsyncContextManager[Toolbox] | None = None,
+        tools: AbstractAsyncContextManager[ToolRegistry] | None = None,
     ) -> None:
         self.engine = engine
-        self.app = make_app(settings, engine, scaffold, tools)
+        self.app = create_app(settings, engine, scaffold, tools)
         self.port = 0
         self.web: uvicorn.Server = Server(self.app, settings, self._listens)
         self._listening = threading.Event()
@@ -112,9 +114,9 @@ class Running:
 @contextmanager
 def running(
     engine: ScriptedEngine,
-    scaffold: Scaffold,
+    scaffold: TurnBuilder,
     settings: Settings = SETTINGS,
-    tools: AbstractAsyncContextManager[Toolbox] | None = None,
+    tools: AbstractAsyncContextManager[ToolRegistry] | None = None,
 ) -> Iterator[Running]:
     """Run a server on the loopback."""
     house = Running(engine, scaffold, settings, tools)

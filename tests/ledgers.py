@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 from faulty import Json, Seen, Upstream, call, hangs, http_tool, resets, says, toolbox, upstream
 
-from falsework.runtime.outcomes import Outcome
+from falsework.runtime.outcomes import ToolResult
 
 ASKED_AGAIN = 3
 CLIENTS = 16
@@ -93,9 +93,9 @@ def _tools(up: Upstream) -> list[Json]:
     return [http_tool(up, **QUIET), *writes]
 
 
-async def _asked(box: Any, name: str, number: int) -> list[Outcome]:
+async def _asked(box: Any, name: str, number: int) -> list[ToolResult]:
     """Call as a model does that asks again, in a run of its own, whenever it is told it may."""
-    ends: list[Outcome] = []
+    ends: list[ToolResult] = []
     for _ in range(ASKED_AGAIN):
         ends.append(await call(box, f'{{"id": {number}}}', name))
         fault = ends[-1].envelope().get("error", {})
@@ -104,10 +104,10 @@ async def _asked(box: Any, name: str, number: int) -> list[Outcome]:
     return ends
 
 
-async def written(runs: int, seed: int = 10) -> tuple[Ledger, dict[int, Outcome]]:
+async def written(runs: int, seed: int = 10) -> tuple[Ledger, dict[int, ToolResult]]:
     """Make so many writes, each under its number; return what was done, and what was told of it."""
     ledger = Ledger(random.Random(seed))
-    told: dict[int, Outcome] = {}
+    told: dict[int, ToolResult] = {}
     numbers, names = iter(range(runs)), list(KINDS)
 
     async def client(box: Any, left: Iterator[int]) -> None:

@@ -12,10 +12,10 @@ import tiktoken
 from transformers import AutoTokenizer
 
 from falsework.grammars.vocabularies import Vocabulary
-from falsework.prompts.dialects import DIALECTS, thinking
-from falsework.prompts.tokenizers import vocabulary_of
+from falsework.prompts.dialects import DIALECTS, with_reasoning
+from falsework.prompts.tokenizers import build_vocabulary
 
-MARKERS = [marker for one in DIALECTS.values() for marker in thinking(one).markers]
+MARKERS = [marker for one in DIALECTS.values() for marker in with_reasoning(one).markers]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Real:
 def _hugging_face(folder: Path) -> Real:
     tokenizer = AutoTokenizer.from_pretrained(str(folder))
     return Real(
-        vocabulary_of(tokenizer, MARKERS),
+        build_vocabulary(tokenizer, MARKERS),
         lambda text: tokenizer.encode(text, add_special_tokens=False),
     )
 

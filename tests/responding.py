@@ -11,8 +11,8 @@ from houses import Running, calls
 from toolhouses import house_of
 from visiting import client
 
-from falsework.server.engines.scripted import Line
-from falsework.server.turns import Scaffold
+from falsework.server.engines.scripted import ScriptedReply
+from falsework.server.turns import TurnBuilder
 
 SCRIPT = str(Path(__file__).parent / "mcp_server.py")
 
@@ -35,7 +35,9 @@ ADD = calls(("sums__add", '{"a": 2, "b": 3}'))
 
 
 @contextmanager
-def responding(scaffold: Scaffold, *turns: str | Line, **more: Any) -> Iterator[Running]:
+def responding(
+    scaffold: TurnBuilder, *turns: str | ScriptedReply, **more: Any
+) -> Iterator[Running]:
     with house_of(scaffold, *turns, file=more.pop("file", {}), **more) as house:
         yield house
 

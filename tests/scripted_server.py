@@ -11,10 +11,10 @@ from pathlib import Path
 
 from houses import scaffold_of
 
-from falsework.runtime.toolbox import opened
-from falsework.runtime.toolsfile import parse
-from falsework.server.app import make_app
-from falsework.server.engines.scripted import Line, ScriptedEngine
+from falsework.runtime.toolbox import open_registry
+from falsework.runtime.toolsfile import parse_tools_file
+from falsework.server.app import create_app
+from falsework.server.engines.scripted import ScriptedEngine, ScriptedReply
 from falsework.server.serving import Server, bind
 from falsework.server.settings import Settings
 
@@ -22,12 +22,14 @@ from falsework.server.settings import Settings
 def main() -> None:
     port, database, folder, tools, *turns = sys.argv[1:]
     settings = Settings(port=int(port), database=database, log_level="error")
-    lines = [Line([], "hang") if turn == "HANG" else Line([turn]) for turn in turns]
-    app = make_app(
+    lines = [
+        ScriptedReply([], "hang") if turn == "HANG" else ScriptedReply([turn]) for turn in turns
+    ]
+    app = create_app(
         settings,
         ScriptedEngine(turns=lines),
         scaffold_of(Path(folder)),
-        opened(parse(json.loads(tools))),
+        open_registry(parse_tools_file(json.loads(tools))),
     )
     held = bind(settings)
     Server(app, settings, lambda _: print("ready", flush=True)).run([held])  # noqa: T201

@@ -5,7 +5,7 @@ from typing import Any
 
 from asking import Json, tool
 
-from falsework.server.engines.scripted import Line, ScriptedEngine
+from falsework.server.engines.scripted import ScriptedEngine, ScriptedReply
 
 TOOLS = [
     tool("f", parameters={"type": "object", "properties": {"a": {"type": "string"}}}),
@@ -21,7 +21,7 @@ def cut(text: str, at: list[int]) -> list[str]:
 
 
 def says(*pieces: str, finish: Any = "stop") -> ScriptedEngine:
-    return ScriptedEngine(Line(pieces, finish))
+    return ScriptedEngine(ScriptedReply(pieces, finish))
 
 
 def told(reply: Json, index: int = 0) -> tuple[Any, ...]:

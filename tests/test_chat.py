@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from telling import TOOLS, F, G, cut, folded, says, told
 
-from falsework.grammars.readers import Misread
-from falsework.server.engines.base import EngineGone
+from falsework.grammars.readers import OutputParseError
+from falsework.server.engines.base import EngineDeadError
 from falsework.server.engines.scripted import ScriptedEngine
-from falsework.server.refusals import Broken
-from falsework.server.turns import Scaffold
+from falsework.server.refusals import InternalServerError
+from falsework.server.turns import TurnBuilder
 
 REPLIES = {
     "Hello!": ("Hello!", [], "stop"),
@@ -31,7 +31,7 @@ REPLIES = {
 )
 @given(at=st.lists(st.integers(0, 200), max_size=12))
 def test_a_reply_is_the_same_streamed_and_whole_wherever_it_is_cut(
-    plain: Scaffold, text: str, at: list[int]
+    plain: TurnBuilder, text: str, at: list[int]
 ) -> None:
     pieces = cut(text, at)
     content, made, finish = REPLIES[text]
@@ -43,7 +43,9 @@ def test_a_reply_is_the_same_streamed_and_whole_wherever_it_is_cut(
 
 
 @pytest.mark.parametrize("length", range(len(calls(F, G))))
-def test_a_call_that_the_token_limit_cuts_is_never_reported(plain: Scaffold, length: int) -> None:
+def test_a_call_that_the_token_limit_cuts_is_never_reported(
+    plain: TurnBuilder, length: int
+) -> None:
     text = calls(F, G)[:length]
     complete = [F] if len(text) >= len(calls(F)) else []
 
@@ -55,7 +57,7 @@ def test_a_call_that_the_token_limit_cuts_is_never_reported(plain: Scaffold, len
     assert one[3] == "length"
 
 
-def test_calls_are_told_as_they_are_decoded_where_the_operator_wants_it(plain: Scaffold) -> None:
+def test_calls_are_told_as_they_are_decoded_where_the_operator_wants_it(plain: TurnBuilder) -> None:
     half = calls(F)[: len(calls(F)) // 2 + 12]
 
     stream = chunks(
@@ -70,7 +72,7 @@ def test_calls_are_told_as_they_are_decoded_where_the_operator_wants_it(plain: S
     assert unstreamed[2] == []
 
 
-def test_a_stream_tells_calls_in_the_order_that_clients_need(plain: Scaffold) -> None:
+def test_a_stream_tells_calls_in_the_order_that_clients_need(plain: TurnBuilder) -> None:
     stream = chunks(says(*calls(F, G)), plain, tools=TOOLS)
 
     deltas = [chunk["choices"][0]["delta"] for chunk in stream]
@@ -94,7 +96,9 @@ def test_a_stream_tells_calls_in_the_order_that_clients_need(plain: Scaffold) ->
     ("choice", "finish"),
     [("auto", "tool_calls"), ("required", "tool_calls"), (named("f"), "stop")],
 )
-def test_calls_end_a_reply_as_they_do_at_openai(plain: Scaffold, choice: Any, finish: str) -> None:
+def test_calls_end_a_reply_as_they_do_at_openai(
+    plain: TurnBuilder, choice: Any, finish: str
+) -> None:
     reply = whole(says(calls(F)), plain, tools=TOOLS, tool_choice=choice)
 
     assert told(reply) == (None, None, [F], finish)
@@ -113,7 +117,7 @@ def test_calls_end_a_reply_as_they_do_at_openai(plain: Scaffold, choice: Any, fi
     ],
 )
 def test_a_stop_string_ends_the_text_and_is_left_out(
-    plain: Scaffold, pieces: list[str], stop: list[str], content: str
+    plain: TurnBuilder, pieces: list[str], stop: list[str], content: str
 ) -> None:
     one = told(whole(says(*pieces), plain, stop=stop))
     other = folded(chunks(says(*pieces), plain, stop=stop))
@@ -121,7 +125,7 @@ def test_a_stop_string_ends_the_text_and_is_left_out(
     assert one == other == (content, None, [], "stop")
 
 
-def test_a_stop_string_frees_the_engine_though_it_would_go_on(plain: Scaffold) -> None:
+def test_a_stop_string_frees_the_engine_though_it_would_go_on(plain: TurnBuilder) -> None:
     engine = says("a", "STOP", "b", finish="hang")
 
     reply = whole(engine, plain, stop="STOP")
@@ -131,13 +135,13 @@ def test_a_stop_string_frees_the_engine_though_it_would_go_on(plain: Scaffold) -
     assert engine.open == 0
 
 
-def test_blank_text_before_a_call_is_not_an_answer(plain: Scaffold) -> None:
+def test_blank_text_before_a_call_is_not_an_answer(plain: TurnBuilder) -> None:
     reply = whole(says("\n", " \n", calls(G)), plain, tools=TOOLS)
 
     assert told(reply) == (None, None, [G], "tool_calls")
 
 
-def test_blank_text_before_text_belongs_to_it(plain: Scaffold) -> None:
+def test_blank_text_before_text_belongs_to_it(plain: TurnBuilder) -> None:
     assert told(whole(says("\n", "  ", "a"), plain))[0] == "\n  a"
     assert told(whole(says("\n", "  "), plain))[0] == "\n  "
 
@@ -145,14 +149,14 @@ def test_blank_text_before_text_belongs_to_it(plain: Scaffold) -> None:
 @pytest.mark.parametrize(
     ("engine", "fault"),
     [
-        (says("a", finish="error"), Broken),
-        (says("a", finish="mute"), Broken),
-        (says("a", finish="gone"), EngineGone),
-        (says(calls(F)[:-20]), Misread),
+        (says("a", finish="error"), InternalServerError),
+        (says("a", finish="mute"), InternalServerError),
+        (says("a", finish="gone"), EngineDeadError),
+        (says(calls(F)[:-20]), OutputParseError),
     ],
 )
 def test_what_the_engine_fails_at_is_never_told_as_a_reply(
-    plain: Scaffold, engine: ScriptedEngine, fault: type[Exception]
+    plain: TurnBuilder, engine: ScriptedEngine, fault: type[Exception]
 ) -> None:
     with pytest.raises(fault):
         whole(engine, plain, tools=TOOLS)

@@ -10,9 +10,9 @@ from typer.testing import CliRunner, Result
 
 from falsework import __version__
 from falsework.server.cli import app
-from falsework.server.greeting import greeting
-from falsework.server.serving import bind, serve
-from falsework.server.settings import BadSetting, Settings, flag
+from falsework.server.greeting import startup_banner
+from falsework.server.serving import bind, run_server
+from falsework.server.settings import ConfigError, Settings, flag_name
 
 
 def ran(*words: str, environment: dict[str, str] | None = None) -> Result:
@@ -31,12 +31,12 @@ def test_help_lists_the_commands(words: list[str]) -> None:
 
 @pytest.mark.parametrize("name", set(Settings.model_fields) - {"model"})
 def test_help_names_every_setting(name: str) -> None:
-    assert flag(name) in ran("serve", "--help").output
+    assert flag_name(name) in ran("serve", "--help").output
 
 
 @pytest.mark.parametrize("name", ["copy_drafts", "enforce_eager"])
 def test_what_is_on_or_decides_itself_can_be_turned_off(name: str) -> None:
-    output = ran("serve", flag(name).replace("--", "--no-", 1), "--port", "99999").output
+    output = ran("serve", flag_name(name).replace("--", "--no-", 1), "--port", "99999").output
 
     assert "--port" in output
     assert "No such option" not in output
@@ -68,7 +68,7 @@ def test_a_wrong_variable_is_an_error_that_names_it() -> None:
 
 
 def test_the_greeting_has_a_line_for_the_shell_that_makes_a_call() -> None:
-    said = greeting(Settings(served_model_name="it's mine", api_key=("k",)), "hermes", 8123)
+    said = startup_banner(Settings(served_model_name="it's mine", api_key=("k",)), "hermes", 8123)
 
     line = next(line for line in said.splitlines() if line.startswith("curl "))
     words = shlex.split(line)
@@ -89,7 +89,7 @@ def test_the_greeting_has_a_line_for_the_shell_that_makes_a_call() -> None:
     ],
 )
 def test_the_url_is_one_that_this_machine_can_reach(host: str, url: str) -> None:
-    assert url in greeting(Settings(host=host, allow_open=True), "hermes", 1)
+    assert url in startup_banner(Settings(host=host, allow_open=True), "hermes", 1)
 
 
 def test_a_taken_port_is_told_before_a_model_is_loaded_and_the_database_is_touched(
@@ -101,7 +101,7 @@ def test_a_taken_port_is_told_before_a_model_is_loaded_and_the_database_is_touch
         port = held.getsockname()[1]
         settings = Settings(port=port, database=f"sqlite:///{database}")
 
-        with pytest.raises(BadSetting, match=f"127.0.0.1:{port} can't be listened on"):
-            asyncio.run(serve(settings, "no model", print))
+        with pytest.raises(ConfigError, match=f"127.0.0.1:{port} can't be listened on"):
+            asyncio.run(run_server(settings, "no model", print))
 
     assert not database.exists()

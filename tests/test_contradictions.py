@@ -7,10 +7,10 @@ import pytest
 from faulty import Json, Upstream, call, http_tool, kind, run, says, toolbox, upstream
 from typer.testing import CliRunner
 
-from falsework.runtime.entries import ServerEntry
-from falsework.runtime.toolbox import opened
-from falsework.runtime.tools import Asked
-from falsework.runtime.toolsfile import BadToolsFile, parse, read
+from falsework.runtime.entries import McpServerConfig
+from falsework.runtime.toolbox import open_registry
+from falsework.runtime.tools import ToolCall
+from falsework.runtime.toolsfile import ToolsFileError, load_tools_file, parse_tools_file
 from falsework.server.cli import app
 
 TOOL: Json = {"name": "t", "http": {"url": "http://x.example/"}}
@@ -92,8 +92,8 @@ def tools(*entries: Json) -> Json:
     ],
 )
 def test_what_a_file_says_against_itself_is_named(file: Json, said: str) -> None:
-    with pytest.raises(BadToolsFile) as caught:
-        parse(file)
+    with pytest.raises(ToolsFileError) as caught:
+        parse_tools_file(file)
 
     assert said in str(caught.value)
 
@@ -101,7 +101,7 @@ def test_what_a_file_says_against_itself_is_named(file: Json, said: str) -> None
 def test_names_are_asked_for_only_where_the_parameters_have_names() -> None:
     free = {**TOOL, "http": {"url": "http://x.example/{a}"}, "parameters": {"type": "object"}}
 
-    assert len(parse(tools(free)).tools) == 1
+    assert len(parse_tools_file(tools(free)).tools) == 1
 
 
 WRITE: Json = {**OTHER, "http": {"url": "http://x.example/", "method": "POST"}}
@@ -132,7 +132,7 @@ WRITE: Json = {**OTHER, "http": {"url": "http://x.example/", "method": "POST"}}
     ],
 )
 async def test_what_an_effect_forbids_is_named(entries: list[Json], said: str) -> None:
-    with pytest.raises(BadToolsFile) as caught:
+    with pytest.raises(ToolsFileError) as caught:
         async with toolbox(*entries):
             pass
 
@@ -148,7 +148,7 @@ def test_merge_keys_of_yaml_bring_what_they_name(tmp_path: Path) -> None:
         "  - <<: *second\n    name: v\n    deadline: 2s\n"
     )
 
-    entries = read(file).tools
+    entries = load_tools_file(file).tools
 
     assert [(each.name, each.deadline) for each in entries] == [("t", 1), ("u", 1), ("v", 2)]
 
@@ -171,8 +171,8 @@ def test_check_prints_what_follows_from_the_rest(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 async def test_the_tools_of_an_mcp_server_reach_what_it_may() -> None:
-    server = ServerEntry(url="https://mcp.example/", tools=("a",))
-    async with opened() as box:
+    server = McpServerConfig(url="https://mcp.example/", tools=("a",))
+    async with open_registry() as box:
         await box.add_server("s", server)
         tool = box.tools["s__a"]
 
@@ -228,7 +228,7 @@ async def test_a_constant_is_no_success_that_another_tool_may_rely_on(
         others: list[Any] = [http_tool(up, "replica"), http_tool(up, "third", requires=["look"])]
         async with toolbox(first, *others) as box:
             chain = run(box)
-            (looked,) = await chain.call([Asked("1", "look", "{}")])
-            (third,) = await chain.call([Asked("2", "third", "{}")])
+            (looked,) = await chain.execute([ToolCall("1", "look", "{}")])
+            (third,) = await chain.execute([ToolCall("2", "third", "{}")])
 
     assert (looked.degraded, kind(third)) == (True, expected)

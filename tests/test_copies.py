@@ -5,25 +5,25 @@ from collections.abc import Sequence
 
 import pytest
 
-from falsework.server.engines.copies import Copies
+from falsework.server.engines.copies import PromptLookupDrafter
 
 SAID = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22]
 MOST = 16
 
 
 def proposed(said: list[int], most: int = MOST) -> list[int]:
-    copies = Copies()
-    copies.hear(said)
+    copies = PromptLookupDrafter()
+    copies.observe(said)
     return copies.propose([], most)
 
 
 def proposals(said: list[int], answers: Sequence[int], most: int = MOST) -> list[int]:
     """Return how long each proposal was while the model says `answers`, drafts or not."""
-    copies = Copies()
+    copies = PromptLookupDrafter()
     lengths = []
     at = 0
     while at < len(answers):
-        copies.hear(said + list(answers[:at]))
+        copies.observe(said + list(answers[:at]))
         draft = copies.propose([], most)
         lengths.append(len(draft))
         right = 0
@@ -42,11 +42,11 @@ def test_two_tokens_are_enough_where_no_four_agree() -> None:
 
 
 def test_two_tokens_are_too_few_where_the_last_is_known_text() -> None:
-    copies = Copies()
-    copies.hear([*SAID, 99, 2, 3])
+    copies = PromptLookupDrafter()
+    copies.observe([*SAID, 99, 2, 3])
     assert copies.propose([], MOST, chosen=False) == []
 
-    copies.hear([*SAID, 1, 2, 3, 4])
+    copies.observe([*SAID, 1, 2, 3, 4])
     assert copies.propose([], MOST, chosen=False) == [5, 6, 7, 8]
 
 
@@ -55,8 +55,8 @@ def test_new_text_has_no_proposal() -> None:
 
 
 def test_a_proposal_is_cut_to_what_can_be_said() -> None:
-    copies = Copies()
-    copies.hear([*SAID, 1, 2, 3, 4])
+    copies = PromptLookupDrafter()
+    copies.observe([*SAID, 1, 2, 3, 4])
 
     assert copies.propose([], MOST, sayable=lambda tokens: tokens[:2]) == [5, 6]
 
@@ -85,46 +85,46 @@ def test_no_proposal_is_longer_than_the_engine_takes(most: int) -> None:
 
 
 def test_the_tokens_before_may_be_a_draft_themselves() -> None:
-    copies = Copies()
-    copies.hear([*SAID, 1, 2])
+    copies = PromptLookupDrafter()
+    copies.observe([*SAID, 1, 2])
 
     assert copies.propose([3, 4], MOST) == [5, 6, 7, 8]
 
 
 def test_known_text_is_proposed_as_it_is_until_it_is_said_otherwise() -> None:
-    copies = Copies()
+    copies = PromptLookupDrafter()
     said: list[int] = []
     proposed = []
     for _ in range(4):
-        copies.hear(said)
-        proposed.append(copies.propose_known([], "a place", [7]))
+        copies.observe(said)
+        proposed.append(copies.propose_open_end([], "a place", [7]))
         said += [8]  # never what was proposed
 
     assert proposed == [[7], [], [], [7]]
 
 
 def test_what_missed_in_one_place_is_no_less_likely_in_another() -> None:
-    copies = Copies()
+    copies = PromptLookupDrafter()
     said = [*SAID, 1, 2, 3, 4]
-    copies.hear(said)
+    copies.observe(said)
     assert copies.propose([], MOST, "a place")
 
-    copies.hear([*said, 99])
-    copies.hear([*said, 99, 1, 2, 3, 4])
+    copies.observe([*said, 99])
+    copies.observe([*said, 99, 1, 2, 3, 4])
 
     assert copies.propose([], MOST, "a place") == []
     assert copies.propose([], MOST, "another place") == [99, 1, 2, 3]
 
 
 def test_a_part_behind_a_wrong_one_is_neither_right_nor_wrong() -> None:
-    copies = Copies()
+    copies = PromptLookupDrafter()
     said = [*SAID, 1, 2, 3, 4]
-    copies.hear(said)
+    copies.observe(said)
     first = copies.propose([], MOST, "first")
     assert copies.propose(first, MOST, "second")
 
-    copies.hear([*said, 99])
-    copies.hear([*said, 99, 1, 2, 3, 4])
+    copies.observe([*said, 99])
+    copies.observe([*said, 99, 1, 2, 3, 4])
 
     assert copies.propose([], MOST, "first") == []
     assert copies.propose([], MOST, "second")

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from falsework.grammars import schemas
-from falsework.grammars.automata import DEAD, START, Automaton, compile_expression, unpacked
+from falsework.grammars.automata import DEAD, DFA, START, compile_dfa, from_bytes
 from falsework.grammars.calls import Tool
 from falsework.grammars.policy import ToolChoice
-from falsework.grammars.turns import Form, compose
+from falsework.grammars.turns import ReplyFormat, reply_grammar
 from falsework.prompts.dialects import DIALECTS
 
 BOUNDS = st.tuples(st.integers(0, 4), st.integers(0, 5)).map(lambda two: (two[0], sum(two)))
@@ -21,7 +21,7 @@ def bounded(low: int, high: int | None) -> dict[str, Any]:
     return {"type": "string", "minLength": low, **({} if high is None else {"maxLength": high})}
 
 
-def difference(one: Automaton, other: Automaton) -> bytes | None:
+def difference(one: DFA, other: DFA) -> bytes | None:
     """Return a text that only one of two automata can say, or that may end in only one."""
     representatives = {
         (a, b): byte for byte, (a, b) in enumerate(zip(one.classes, other.classes, strict=True))
@@ -30,7 +30,7 @@ def difference(one: Automaton, other: Automaton) -> bytes | None:
     queue = deque([(START, START, b"")])
     while queue:
         here, there, said = queue.popleft()
-        if one.accepting(here) != other.accepting(there):
+        if one.is_accepting(here) != other.is_accepting(there):
             return said
         for byte in representatives.values():
             text = bytes([byte])
@@ -43,9 +43,9 @@ def difference(one: Automaton, other: Automaton) -> bytes | None:
     return None
 
 
-def both(schema: Any) -> tuple[Automaton, Automaton]:
-    expression = schemas.value(schema)
-    return compile_expression(expression), compile_expression(expression, counting=False)
+def both(schema: Any) -> tuple[DFA, DFA]:
+    expression = schemas.value_grammar(schema)
+    return compile_dfa(expression), compile_dfa(expression, counting=False)
 
 
 @given(BOUNDS)
@@ -88,9 +88,9 @@ def test_strings_that_begin_alike_are_written_out_and_still_exact(meeting: list[
 
 def test_a_string_of_a_hundred_thousand_characters_takes_no_more_than_a_short_one() -> None:
     short, _ = both(bounded(0, 5))
-    long = compile_expression(schemas.value(bounded(0, 100_000)))
+    long = compile_dfa(schemas.value_grammar(bounded(0, 100_000)))
 
-    assert len(long.packed()) == len(short.packed())
+    assert len(long.to_bytes()) == len(short.to_bytes())
     assert long.accepts('"' + "é" * 100_000 + '"')
     assert not long.accepts('"' + "é" * 100_001 + '"')
 
@@ -102,16 +102,16 @@ def test_two_hundred_tools_of_long_strings_are_one_constraint() -> None:
         "required": [],
     }
     tools = tuple(Tool(f"tool_{n}", "", parameters) for n in range(200))
-    form = Form(DIALECTS["hermes"].markup, tools, ToolChoice("auto"))
+    form = ReplyFormat(DIALECTS["hermes"].markup, tools, ToolChoice("auto"))
 
-    automaton = compile_expression(compose(form))
+    automaton = compile_dfa(reply_grammar(form))
 
     assert automaton.accepts('<tool_call>\n{"name": "tool_7", "arguments": {}}\n</tool_call>')
 
 
 def test_a_counted_state_survives_packing() -> None:
     automaton, _ = both(bounded(2, 7))
-    again = unpacked(automaton.packed())
+    again = from_bytes(automaton.to_bytes())
 
     for length in range(9):
         text = '"' + "x" * length + '"'
@@ -122,5 +122,5 @@ def test_a_counted_state_survives_packing() -> None:
 def test_a_state_that_is_not_there_is_known_as_such(state: int) -> None:
     automaton, _ = both(bounded(0, 7))
 
-    assert not automaton.holds(state)
-    assert automaton.holds(automaton.step(START, b'"xxxxxxx'))
+    assert not automaton.is_state(state)
+    assert automaton.is_state(automaton.step(START, b'"xxxxxxx'))

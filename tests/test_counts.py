@@ -18,15 +18,15 @@ from structlog.testing import capture_logs
 from toolhouses import an_upstream, house_of, metrics_of
 from visiting import CHAT, HELLO, left_open, sent
 
-from falsework.server.engines.scripted import Line
-from falsework.server.turns import Scaffold
+from falsework.server.engines.scripted import ScriptedReply
+from falsework.server.turns import TurnBuilder
 
 LOOK = {"type": "server_tool", "name": "look"}
 LEFT = "falsework_client_disconnects_total"
 
 
 @pytest.fixture(scope="module")
-def scaffold(smollm2: Path) -> Scaffold:
+def scaffold(smollm2: Path) -> TurnBuilder:
     return scaffold_of(smollm2)
 
 
@@ -68,7 +68,7 @@ class Growth:
     ],
 )
 def test_a_refused_request_is_counted_by_its_route_and_logged(
-    scaffold: Scaffold, path: str, body: Json, key: str, counted: tuple[str, int]
+    scaffold: TurnBuilder, path: str, body: Json, key: str, counted: tuple[str, int]
 ) -> None:
     settings = SETTINGS.model_copy(update={"api_key": ("one",)})
     with house_of(scaffold, "x", file={}, settings=settings) as house, logged() as lines:
@@ -82,9 +82,9 @@ def test_a_refused_request_is_counted_by_its_route_and_logged(
     assert "hunter2" not in metrics
 
 
-def test_a_client_that_finds_no_seat_is_counted(scaffold: Scaffold) -> None:
+def test_a_client_that_finds_no_seat_is_counted(scaffold: TurnBuilder) -> None:
     settings = SETTINGS.model_copy(update={"max_concurrent_requests": 1})
-    with house_of(scaffold, Line(["x"], "hang"), file={}, settings=settings) as house:
+    with house_of(scaffold, ScriptedReply(["x"], "hang"), file={}, settings=settings) as house:
         grown = Growth(house)
         with left_open(house):
             assert eventually(lambda: house.engine.open)
@@ -92,7 +92,7 @@ def test_a_client_that_finds_no_seat_is_counted(scaffold: Scaffold) -> None:
             assert grown.of("falsework_http_requests_total", route=CHAT, status="429") == 1
 
 
-def test_a_client_that_leaves_during_a_call_left_during_a_tool(scaffold: Scaffold) -> None:
+def test_a_client_that_leaves_during_a_call_left_during_a_tool(scaffold: TurnBuilder) -> None:
     with an_upstream(always=says({}, after=20)) as up:
         slow = {"deadline": "30s", "attempt_timeout": "30s"}
         file = {"tools": [http_tool(up, **slow)]}
@@ -117,7 +117,9 @@ def test_a_client_that_leaves_during_a_call_left_during_a_tool(scaffold: Scaffol
     assert (told["tool"], told["error_type"]) == ("look", "cancelled")
 
 
-def test_a_write_that_finishes_after_its_client_left_is_not_cancelled(scaffold: Scaffold) -> None:
+def test_a_write_that_finishes_after_its_client_left_is_not_cancelled(
+    scaffold: TurnBuilder,
+) -> None:
     with an_upstream(says("done", after=0.3)) as up:
         file = {"tools": [http_tool(up, method="POST")]}
         with house_of(scaffold, calls(("look", "{}")), "x", file=file) as house, logged() as lines:
@@ -134,9 +136,9 @@ def test_a_write_that_finishes_after_its_client_left_is_not_cancelled(scaffold: 
 
 
 def test_a_response_that_is_cancelled_in_the_background_is_nobody_who_left(
-    scaffold: Scaffold,
+    scaffold: TurnBuilder,
 ) -> None:
-    with responding(scaffold, Line(["x"], "hang"), file={}) as house, logged() as lines:
+    with responding(scaffold, ScriptedReply(["x"], "hang"), file={}) as house, logged() as lines:
         grown = Growth(house)
         begun = made(house, background=True)
         assert eventually(lambda: house.engine.open)
@@ -147,7 +149,7 @@ def test_a_response_that_is_cancelled_in_the_background_is_nobody_who_left(
     assert [line["outcome"] for line in lines_of(lines, "request")] == ["cancelled"]
 
 
-def test_an_approved_call_takes_its_time_as_a_tool(scaffold: Scaffold) -> None:
+def test_an_approved_call_takes_its_time_as_a_tool(scaffold: TurnBuilder) -> None:
     tools = [{**SUMS, "require_approval": "always"}]
     with responding(scaffold, ADD, "Five.", file=FILE) as house, logged() as lines:
         first = made(house, tools=tools)
@@ -160,7 +162,7 @@ def test_an_approved_call_takes_its_time_as_a_tool(scaffold: Scaffold) -> None:
 
 
 def test_what_requests_bring_along_is_no_label_and_its_owner_nobodys_request(
-    scaffold: Scaffold,
+    scaffold: TurnBuilder,
 ) -> None:
     port = free_port()
     guest = {"type": "mcp", "server_label": "brought", "require_approval": "never",

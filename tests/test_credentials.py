@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from falsework.runtime.toolsfile import BadToolsFile
+from falsework.runtime.toolsfile import ToolsFileError
 
 pytestmark = pytest.mark.anyio
 
@@ -100,7 +100,7 @@ async def test_what_gives_no_token_is_a_fault_and_the_tool_is_not_called(
         outcome = await call(box)
 
         assert (kind(outcome), [one.path for one in up.seen]) == (expected, ["/token"] * asked)
-        assert "hidden" not in outcome.text()
+        assert "hidden" not in outcome.for_model()
 
 
 async def test_a_secret_that_no_header_can_hold_is_told_before_it_is_needed(
@@ -108,7 +108,7 @@ async def test_a_secret_that_no_header_can_hold_is_told_before_it_is_needed(
 ) -> None:
     monkeypatch.setenv("SECRET_OF_TESTS", "two\nlines")
     auth = {"type": "bearer", "token": {"env": "SECRET_OF_TESTS"}}
-    with pytest.raises(BadToolsFile, match="the secret for the header authorization") as caught:
+    with pytest.raises(ToolsFileError, match="the secret for the header authorization") as caught:
         async with opened_with(http_tool(Upstream(), auth=auth)):
             pass
     assert "two" not in str(caught.value)

@@ -19,7 +19,7 @@ from faulty import (
     upstream,
 )
 
-from falsework.runtime.outcomes import Outcome
+from falsework.runtime.outcomes import ToolResult
 
 pytestmark = pytest.mark.anyio
 
@@ -90,7 +90,7 @@ async def test_five_thousand_cancelled_calls_leave_no_task_and_no_connection() -
                 with anyio.move_on_after(patience):
                     ended.append(await call(box, f'{{"id": {number}}}'))
 
-            ended: list[Outcome] = []
+            ended: list[ToolResult] = []
             began, usual = time.monotonic(), math.inf
             for start in range(0, 5000, 100):
                 async with anyio.create_task_group() as tasks:

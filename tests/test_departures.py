@@ -15,25 +15,25 @@ from houses import SETTINGS, Running, eventually, running, scaffold_of
 from visiting import CHAT, HELLO, client, left_open, read_to_end, sent
 
 from falsework.server import streams
-from falsework.server.engines.scripted import Line, ScriptedEngine
-from falsework.server.turns import Scaffold
+from falsework.server.engines.scripted import ScriptedEngine, ScriptedReply
+from falsework.server.turns import TurnBuilder
 
 
 @pytest.fixture(scope="module")
-def scaffold(smollm2: Path) -> Scaffold:
+def scaffold(smollm2: Path) -> TurnBuilder:
     return scaffold_of(smollm2)
 
 
 @pytest.fixture
-def hanging(scaffold: Scaffold) -> Iterator[Running]:
+def hanging(scaffold: TurnBuilder) -> Iterator[Running]:
     settings = SETTINGS.model_copy(update={"max_concurrent_requests": 1})
-    with running(ScriptedEngine(Line(["Hel"], "hang")), scaffold, settings) as house:
+    with running(ScriptedEngine(ScriptedReply(["Hel"], "hang")), scaffold, settings) as house:
         yield house
 
 
 @pytest.mark.parametrize("finish", ["error", "gone"])
-def test_a_stream_that_fails_says_so_and_ends_with_done(scaffold: Scaffold, finish: Any) -> None:
-    engine = ScriptedEngine(Line(["Hel"], finish))
+def test_a_stream_that_fails_says_so_and_ends_with_done(scaffold: TurnBuilder, finish: Any) -> None:
+    engine = ScriptedEngine(ScriptedReply(["Hel"], finish))
     with running(engine, scaffold) as house, client(house) as sdk:
         reply = sent(house, "POST", CHAT, {**HELLO, "stream": True})
         stream = sdk.chat.completions.create(model="smollm2", messages=[USER], stream=True)  # type: ignore[list-item]
@@ -46,8 +46,8 @@ def test_a_stream_that_fails_says_so_and_ends_with_done(scaffold: Scaffold, fini
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_engine_that_is_gone_is_a_503(scaffold: Scaffold, stream: bool) -> None:
-    engine = ScriptedEngine(Line([]))
+def test_an_engine_that_is_gone_is_a_503(scaffold: TurnBuilder, stream: bool) -> None:
+    engine = ScriptedEngine(ScriptedReply([]))
     engine.alive = False
     with running(engine, scaffold) as house:
         reply = sent(house, "POST", CHAT, {**HELLO, "stream": stream})
@@ -59,12 +59,12 @@ def test_an_engine_that_is_gone_is_a_503(scaffold: Scaffold, stream: bool) -> No
 
 
 def test_keep_alive_comments_are_sent_while_the_model_thinks(
-    scaffold: Scaffold, monkeypatch: pytest.MonkeyPatch
+    scaffold: TurnBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert streams.KEEP_ALIVE_SECONDS <= 10
     monkeypatch.setattr(streams, "KEEP_ALIVE_SECONDS", 0.05)
     monkeypatch.setattr(streams, "PATIENCE_SECONDS", 0.05)
-    with running(ScriptedEngine(Line([], "hang")), scaffold) as house:
+    with running(ScriptedEngine(ScriptedReply([], "hang")), scaffold) as house:
         connection = left_open(house, stream=True)
         heard = b""
         while b": keep-alive" not in heard:
@@ -79,7 +79,7 @@ def test_keep_alive_comments_are_sent_while_the_model_thinks(
 def test_a_client_that_goes_away_frees_the_engine_at_once(
     hanging: Running, pieces: list[str], stream: bool
 ) -> None:
-    hanging.engine.lines = (Line(pieces, "hang"),)
+    hanging.engine.lines = (ScriptedReply(pieces, "hang"),)
     connection = left_open(hanging, stream=stream)
     assert eventually(lambda: hanging.engine.open == 1)
     begun = time.monotonic()
@@ -88,7 +88,7 @@ def test_a_client_that_goes_away_frees_the_engine_at_once(
 
     assert eventually(lambda: hanging.engine.open == 0)
     assert time.monotonic() - begun < 1
-    assert eventually(lambda: hanging.app.state.desk.taken == 0)
+    assert eventually(lambda: hanging.app.state.admission.taken == 0)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -105,18 +105,18 @@ def test_more_requests_than_allowed_are_told_to_wait(hanging: Running, stream: b
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_that_is_too_large_is_refused_before_it_is_read(
-    scaffold: Scaffold, chunked: bool
+    scaffold: TurnBuilder, chunked: bool
 ) -> None:
     settings = SETTINGS.model_copy(update={"max_body_bytes": 2000})
     body: Any = b" " * 3000
-    with running(ScriptedEngine(Line(["a"])), scaffold, settings) as house:
+    with running(ScriptedEngine(ScriptedReply(["a"])), scaffold, settings) as house:
         reply = sent(house, "POST", CHAT, iter([body]) if chunked else body)
 
     assert (reply.status, reply.error["code"]) == (413, "request_too_large")
 
 
-def test_a_server_that_ends_lets_running_requests_finish(scaffold: Scaffold) -> None:
-    engine = ScriptedEngine(Line(["x"] * 12000))
+def test_a_server_that_ends_lets_running_requests_finish(scaffold: TurnBuilder) -> None:
+    engine = ScriptedEngine(ScriptedReply(["x"] * 12000))
     heard: list[str] = []
     with running(engine, scaffold) as house:
         connection = left_open(house, stream=True)
@@ -132,8 +132,8 @@ def test_a_server_that_ends_lets_running_requests_finish(scaffold: Scaffold) -> 
 
 
 @pytest.mark.parametrize(("stream", "said"), [(True, "data: [DONE]"), (False, "HTTP/1.1 503")])
-def test_who_is_not_done_in_time_is_told(scaffold: Scaffold, stream: bool, said: str) -> None:
-    engine = ScriptedEngine(Line(["x"], "hang"))
+def test_who_is_not_done_in_time_is_told(scaffold: TurnBuilder, stream: bool, said: str) -> None:
+    engine = ScriptedEngine(ScriptedReply(["x"], "hang"))
     settings = SETTINGS.model_copy(update={"drain_seconds": 0.2})
     with running(engine, scaffold, settings) as house:
         connection = left_open(house, stream=stream)
@@ -149,19 +149,19 @@ def test_who_is_not_done_in_time_is_told(scaffold: Scaffold, stream: bool, said:
 def test_a_client_that_goes_away_while_it_asks_leaves_no_trace(hanging: Running) -> None:
     connection = socket.create_connection(("127.0.0.1", hanging.port), timeout=10)
     connection.sendall(f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n{{".encode())
-    assert eventually(lambda: hanging.app.state.desk.taken == 1)
+    assert eventually(lambda: hanging.app.state.admission.taken == 1)
 
     connection.close()
 
-    assert eventually(lambda: hanging.app.state.desk.taken == 0)
+    assert eventually(lambda: hanging.app.state.admission.taken == 0)
     assert hanging.engine.asked == []
 
 
 def test_a_client_that_does_not_read_does_not_hold_the_engine_for_ever(
-    scaffold: Scaffold, monkeypatch: pytest.MonkeyPatch
+    scaffold: TurnBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "SEND_TIMEOUT_SECONDS", 0.2)
-    endless = ScriptedEngine(Line(["x" * 2**16] * 1000, "hang"))
+    endless = ScriptedEngine(ScriptedReply(["x" * 2**16] * 1000, "hang"))
     with running(endless, scaffold) as house, left_open(house, stream=True):
         assert eventually(lambda: endless.open == 1)
 

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from walks import Walker
 
 from falsework.grammars import values
-from falsework.grammars.automata import START, compile_expression
+from falsework.grammars.automata import START, compile_dfa
 from falsework.grammars.calls import (
     Call,
 )
-from falsework.grammars.masks import Masks, allowed
-from falsework.grammars.readers import Misread
-from falsework.grammars.turns import compose
-from falsework.prompts.dialects import DIALECTS, Dialect, thinking
+from falsework.grammars.masks import TokenMasks, tokens_in_mask
+from falsework.grammars.readers import OutputParseError
+from falsework.grammars.turns import reply_grammar
+from falsework.prompts.dialects import DIALECTS, Dialect, with_reasoning
 
-DIALECTS_THAT_ARE = [*DIALECTS.values(), thinking(DIALECTS["scaffold"])]
+DIALECTS_THAT_ARE = [*DIALECTS.values(), with_reasoning(DIALECTS["scaffold"])]
 WELL_FORMED = st.text(max_size=12).filter(lambda t: not any(0xD800 <= ord(c) <= 0xDFFF for c in t))
 
 LEVELS = st.lists(st.integers(-9, 9).map(lambda n: n / 4), max_size=3)
@@ -51,7 +51,7 @@ def calls(draw: st.DrawFn) -> list[Call]:
                 "note": st.none() | WELL_FORMED,
             }  # fmt: skip
             arguments |= {k: draw(v) for k, v in optional.items() if draw(st.booleans())}
-        made.append(Call(tool.name, values.spell(arguments)))
+        made.append(Call(tool.name, values.dumps(arguments)))
     return made
 
 
@@ -68,7 +68,7 @@ def test_it_reads_what_it_wrote_however_the_reply_is_cut(
     dialect: Dialect, said: list[Call], data: st.DataObject
 ) -> None:
     form = form_of(dialect)
-    written = thought(form) + dialect.markup.write(said)
+    written = thought(form) + dialect.markup.render(said)
 
     heard = read(form, data.draw(cut(written)))
 
@@ -86,7 +86,7 @@ def test_the_constraint_admits_what_it_writes(
 ) -> None:
     form = form_of(dialect, mode)
 
-    assert automaton_of(form).accepts(thought(form) + dialect.markup.write(said))
+    assert automaton_of(form).accepts(thought(form) + dialect.markup.render(said))
 
 
 @each_dialect
@@ -98,17 +98,17 @@ def test_every_token_of_what_it_writes_is_in_the_mask(
     form = form_of(dialect)
     arguments = {"city": 'Zürich "é" 東京 \n', "days": 3, "unit": "°"}
     arguments |= {"detail": {"wind": True, "levels": [1.5, -2.0]}, "note": None}
-    said = [Call("get_weather", values.spell(arguments)), Call("get", "{}")]
-    automaton = compile_expression(compose(form), tokenizer.vocabulary.alphabet)
-    masks = Masks(automaton, tokenizer.vocabulary, tokenizer.width)
+    said = [Call("get_weather", values.dumps(arguments)), Call("get", "{}")]
+    automaton = compile_dfa(reply_grammar(form), tokenizer.vocabulary.alphabet)
+    masks = TokenMasks(automaton, tokenizer.vocabulary, tokenizer.width)
     state = START
 
-    for token in tokenizer.encode(thought(form) + dialect.markup.write(said)):
+    for token in tokenizer.encode(thought(form) + dialect.markup.render(said)):
         spelled = tokenizer.vocabulary.tokens[token]
-        assert token in allowed(masks.row(state)), spelled
+        assert token in tokens_in_mask(masks.mask_for(state)), spelled
         state = automaton.step(state, spelled)
 
-    assert set(tokenizer.vocabulary.ends) <= set(allowed(masks.row(state)))
+    assert set(tokenizer.vocabulary.ends) <= set(tokens_in_mask(masks.mask_for(state)))
 
 
 @each_dialect
@@ -119,7 +119,7 @@ def test_a_model_that_says_anything_says_right_calls(
 ) -> None:
     tokenizer = real.tokenizer(name, smollm2)
     form = form_of(dialect, "required")
-    automaton = compile_expression(compose(form), tokenizer.vocabulary.alphabet)
+    automaton = compile_dfa(reply_grammar(form), tokenizer.vocabulary.alphabet)
 
     said = Walker(automaton).say(seed, steps=120)
 
@@ -136,7 +136,7 @@ def test_the_other_spellings_that_models_fall_into_are_calls_too(
 ) -> None:
     form = form_of(dialect)
     for habit in dialect.markup.habits:
-        written = thought(form) + habit.write(said)
+        written = thought(form) + habit.render(said)
 
         assert automaton_of(form).accepts(written)
         assert said == read(form, data.draw(cut(written))).calls
@@ -150,7 +150,7 @@ def test_a_call_cut_short_is_never_reported_as_a_call(
     dialect: Dialect, said: list[Call], data: st.DataObject
 ) -> None:
     form = form_of(dialect)
-    written = thought(form) + dialect.markup.write(said)
+    written = thought(form) + dialect.markup.render(said)
     at = data.draw(st.integers(0, len(written) - 1))
 
     heard = read(form, data.draw(cut(written[:at])), complete=False)
@@ -158,14 +158,14 @@ def test_a_call_cut_short_is_never_reported_as_a_call(
     assert heard.calls == said[: len(heard.calls)]
     if len(heard.calls) == len(said):
         # Only what stands behind the last call may be missing.
-        behind = dialect.markup.write(said)[: -len(dialect.markup.closing) or None]
+        behind = dialect.markup.render(said)[: -len(dialect.markup.closing) or None]
         assert at >= len(thought(form)) + len(behind)
 
 
 @each_dialect
 def test_a_tool_that_was_not_offered_cannot_be_called(dialect: Dialect) -> None:
     for wrong in ("get_weather", "rm_rf", "ge", "gett", ""):
-        written = dialect.markup.write([Call(wrong, '{"city": "x"}')])
+        written = dialect.markup.render([Call(wrong, '{"city": "x"}')])
         for mode in ("auto", "required"):
             form = form_of(dialect, mode, only=frozenset({"get"}))
 
@@ -177,15 +177,15 @@ def test_wrong_arguments_cannot_be_said(dialect: Dialect) -> None:
     form = form_of(dialect, "required")
     wrongs = ({}, {"city": 5}, {"city": "x", "days": "3"}, {"city": "x", "zz": 1}, {"unit": "°"})
     for wrong in wrongs:
-        written = dialect.markup.write([Call("get_weather", values.spell(wrong))])
+        written = dialect.markup.render([Call("get_weather", values.dumps(wrong))])
 
         assert not automaton_of(form).accepts(thought(form) + written)
 
 
 @each_dialect
 def test_tool_choice_means_the_same_in_every_family(dialect: Dialect) -> None:
-    one = dialect.markup.write([Call("get", "{}")])
-    two = dialect.markup.write([Call("get", "{}"), Call("get", "{}")])
+    one = dialect.markup.render([Call("get", "{}")])
+    two = dialect.markup.render([Call("get", "{}"), Call("get", "{}")])
     text = "Hello 世界"
     admitted = {
         "none": (True, False, False), "auto": (True, True, True), "required": (False, True, True),
@@ -208,7 +208,7 @@ def test_text_and_then_a_call_is_both(dialect: Dialect) -> None:
     form = form_of(dialect)
     said = [Call("get", "{}")]
 
-    heard = read(form, list(thought(form) + "Sure <tool.\n" + dialect.markup.write(said)))
+    heard = read(form, list(thought(form) + "Sure <tool.\n" + dialect.markup.render(said)))
 
     assert ("Sure <tool.\n", said) == (heard.text, heard.calls)
 
@@ -221,15 +221,15 @@ def test_a_reply_that_begins_like_a_call_must_be_one(dialect: Dialect) -> None:
         text = thought(form) + beginning + "x"
 
         assert not automaton.accepts(text)
-    assert automaton.step(START, (thought(form) + dialect.markup.head).encode())
+    assert automaton.step(START, (thought(form) + dialect.markup.prefix).encode())
 
 
 def test_a_reply_that_breaks_its_promise_is_a_misread_not_a_guess() -> None:
     form = form_of(DIALECTS["hermes"], "required")
     for broken in ("<tool_call>{}", '<tool_call>\n{"name": "get", "arguments": {}} </tool_call>'):
-        with pytest.raises(Misread):
+        with pytest.raises(OutputParseError):
             read(form, [broken])
-    with pytest.raises(Misread):
+    with pytest.raises(OutputParseError):
         read(form, ['<tool_call>\n{"name": "get"'])
 
 
@@ -237,4 +237,4 @@ def test_arguments_are_text_and_nobody_re_serialises_them() -> None:
     form = form_of(DIALECTS["hermes"])
     untidy = Call("get_weather", '{"city":"\\u00e9\\/","days":1e0,\n "city":"x"}')
 
-    assert [untidy] == read(form, [DIALECTS["hermes"].markup.write([untidy])]).calls
+    assert [untidy] == read(form, [DIALECTS["hermes"].markup.render([untidy])]).calls

@@ -11,11 +11,11 @@ import yaml
 from typer.main import get_command
 
 from falsework import __version__
-from falsework.runtime.faults import KINDS
-from falsework.runtime.toolsfile import parse
+from falsework.runtime.faults import ERROR_TYPES
+from falsework.runtime.toolsfile import parse_tools_file
 from falsework.server.cli import app
-from falsework.server.greeting import FIRST_REQUEST
-from falsework.server.settings import Settings, flag, variable
+from falsework.server.greeting import EXAMPLE_REQUEST
+from falsework.server.settings import Settings, env_var, flag_name
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -35,7 +35,7 @@ def test_the_readmes_first_request_is_the_one_that_the_server_prints() -> None:
     shown = re.search(r"-d '(\{.*?\n\})'", README, re.DOTALL)
 
     assert shown is not None
-    assert json.loads(shown[1]) == {"model": "smollm2", **FIRST_REQUEST}
+    assert json.loads(shown[1]) == {"model": "smollm2", **EXAMPLE_REQUEST}
 
 
 def tracked() -> list[str]:
@@ -84,8 +84,8 @@ def row(name: str) -> str:
     """Return a setting's row of the table of settings."""
     setting = Settings.model_fields[name]
     default = "" if setting.default in {None, "", ()} else f"`{setting.default}`".lower()
-    how = "`MODEL`" if name == "model" else f"`{flag(name)}`"
-    return f"| {how} | `{variable(name)}` | {default} | {setting.description} |"
+    how = "`MODEL`" if name == "model" else f"`{flag_name(name)}`"
+    return f"| {how} | `{env_var(name)}` | {default} | {setting.description} |"
 
 
 FAULTS = set(
@@ -94,7 +94,7 @@ FAULTS = set(
 
 
 def test_every_error_of_a_tool_is_in_the_documents() -> None:
-    assert set(KINDS) <= FAULTS
+    assert set(ERROR_TYPES) <= FAULTS
 
 
 def test_the_tools_file_of_the_documents_is_one() -> None:
@@ -105,7 +105,7 @@ def test_the_tools_file_of_the_documents_is_one() -> None:
     names = {tool["name"]: tool for tool in file["tools"]}
     names["find_customer"]["fallback"] = []  # names a tool that the page doesn't show
 
-    assert len(parse(file).tools) == 4
+    assert len(parse_tools_file(file).tools) == 4
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)

@@ -23,9 +23,9 @@ from faulty import (
     upstream,
 )
 
-from falsework.runtime.faults import Fault, doubtful
-from falsework.runtime.outcomes import Outcome
-from falsework.runtime.tools import Asked
+from falsework.runtime.faults import ToolCallError, is_ambiguous
+from falsework.runtime.outcomes import ToolResult
+from falsework.runtime.tools import ToolCall
 
 pytestmark = pytest.mark.anyio
 
@@ -38,7 +38,7 @@ def write(up: Upstream, **fields: Any) -> Json:
     return http_tool(up, "change", "/change", method="POST", **fields)
 
 
-def told(outcome: Outcome) -> tuple[str, bool]:
+def told(outcome: ToolResult) -> tuple[str, bool]:
     error = outcome.envelope().get("error", {"effect": outcome.effect, "retryable": None})
     return error["effect"], error["retryable"]
 
@@ -92,8 +92,12 @@ async def test_only_an_upstream_that_said_no_did_nothing(answer: Any, effect: st
 
 
 def test_an_mcp_server_that_broke_may_have_acted() -> None:
-    assert doubtful(Fault("upstream_rejected", "Internal error", sent=True, code=-32603))
-    assert not doubtful(Fault("upstream_rejected", "Invalid params", sent=True, code=-32602))
+    assert is_ambiguous(
+        ToolCallError("upstream_rejected", "Internal error", sent=True, code=-32603)
+    )
+    assert not is_ambiguous(
+        ToolCallError("upstream_rejected", "Invalid params", sent=True, code=-32602)
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,7 +120,7 @@ async def test_a_function_that_breaks_may_have_acted_and_one_that_refuses_has_no
 
 async def verifying(
     *script: Any, look: Json | None = None, before: bool = False, **fields: Any
-) -> Outcome:
+) -> ToolResult:
     """Let a write go wrong, with a verification; `before` reads once beforehand."""
     verify = {**VERIFY, **fields.pop("verify", {})}
     async with upstream(*script) as up:
@@ -206,7 +210,7 @@ async def test_a_write_that_acts_after_its_timeout_is_not_doubled() -> None:
         async with toolbox(http_tool(up), write(up, verify=VERIFY, **QUICK)) as box:
             chain = run(box)
             first, again = [
-                (await chain.call([Asked(n, "change", '{"id": 2}')]))[0] for n in ("1", "2")
+                (await chain.execute([ToolCall(n, "change", '{"id": 2}')]))[0] for n in ("1", "2")
             ]
             await anyio.sleep(0.4)
 
@@ -243,4 +247,4 @@ async def test_a_write_in_doubt_is_told_as_such_whatever_could_answer_instead() 
         outcome = await call(box, name="change")
 
     assert told(outcome) == ("unknown", False)
-    assert "Check" in outcome.text()
+    assert "Check" in outcome.for_model()

@@ -14,7 +14,7 @@ from tiny import make_random
 from wishes import Json
 
 from falsework.grammars.calls import Text
-from falsework.server.engines.decoders import ThinkBudget
+from falsework.server.engines.decoders import ThinkingBudget
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -143,7 +143,7 @@ FAULTS = {
     "empty": {"automaton": b""},
     "a start that is not there": {"start": 10**6},
     "bytes that are no automaton": {"automaton": b"\xff" * 4000},
-    "a mask that can't be made": {"think": ThinkBudget(0, 1, ("no token",)), "start": 1},
+    "a mask that can't be made": {"think": ThinkingBudget(0, 1, ("no token",)), "start": 1},
 }
 
 

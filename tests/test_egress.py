@@ -8,9 +8,9 @@ import httpx2
 import pytest
 from faulty import Upstream, call, http_tool, kind, toolbox, upstream
 
-from falsework.runtime.executors.egress import CheckedTransport, is_public, rules
-from falsework.runtime.faults import Fault
-from falsework.runtime.policies import Egress
+from falsework.runtime.executors.egress import EgressTransport, egress_rules, is_public
+from falsework.runtime.faults import ToolCallError
+from falsework.runtime.policies import EgressPolicy
 
 pytestmark = pytest.mark.anyio
 
@@ -69,11 +69,11 @@ async def test_a_name_that_leads_elsewhere_a_moment_later_is_checked_again(
 ) -> None:
     names += [["8.8.8.8"], ["127.0.0.1"], ["8.8.8.8", "10.0.0.1"]]
     inner = Answering()
-    allowed = rules(Egress(), ["https://api.example/"])
-    async with httpx2.AsyncClient(transport=CheckedTransport(allowed, inner)) as client:
+    allowed = egress_rules(EgressPolicy(), ["https://api.example/"])
+    async with httpx2.AsyncClient(transport=EgressTransport(allowed, inner)) as client:
         assert (await client.get("https://api.example/")).is_success
         for _ in range(2):
-            with pytest.raises(Fault, match="blocked_egress"):
+            with pytest.raises(ToolCallError, match="blocked_egress"):
                 await client.get("https://api.example/")
 
     assert inner.asked == ["8.8.8.8"]
@@ -93,8 +93,8 @@ async def test_a_private_listener_receives_nothing(names: list[list[str]]) -> No
 async def test_the_next_address_is_tried_where_one_refuses(names: list[list[str]]) -> None:
     names += [["8.8.8.8", "8.8.4.4"], ["8.8.8.8"]]
     inner = Answering("8.8.8.8")
-    allowed = rules(Egress(), ["https://api.example/"])
-    async with httpx2.AsyncClient(transport=CheckedTransport(allowed, inner)) as client:
+    allowed = egress_rules(EgressPolicy(), ["https://api.example/"])
+    async with httpx2.AsyncClient(transport=EgressTransport(allowed, inner)) as client:
         answered = await client.post("https://api.example/", json={"a": 1})
         with pytest.raises(httpx2.ConnectError):
             await client.get("https://api.example/")
@@ -119,12 +119,12 @@ async def test_hosts_and_tls_are_what_the_operator_says(
 ) -> None:
     names += [["8.8.8.8"]]
     inner = Answering()
-    ours = rules(Egress.model_validate(egress), ["https://api.example/"])
-    async with httpx2.AsyncClient(transport=CheckedTransport(ours, inner)) as client:
+    ours = egress_rules(EgressPolicy.model_validate(egress), ["https://api.example/"])
+    async with httpx2.AsyncClient(transport=EgressTransport(ours, inner)) as client:
         if allowed:
             assert (await client.get(url)).is_success
         else:
-            with pytest.raises(Fault, match="blocked_egress"):
+            with pytest.raises(ToolCallError, match="blocked_egress"):
                 await client.get(url)
 
     assert len(inner.asked) == allowed
@@ -133,7 +133,7 @@ async def test_hosts_and_tls_are_what_the_operator_says(
 async def test_an_upstream_that_is_named_by_its_private_address_may_be_reached() -> None:
     async with upstream() as up, toolbox(http_tool(up)) as box:
         assert (await call(box)).ok
-    assert rules(Egress(), [Upstream(port=1).url]).deny_private is False
+    assert egress_rules(EgressPolicy(), [Upstream(port=1).url]).deny_private is False
 
 
 @pytest.mark.parametrize(

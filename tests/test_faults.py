@@ -29,7 +29,7 @@ from faulty import (
     write,
 )
 
-from falsework.runtime.tools import Asked
+from falsework.runtime.tools import ToolCall
 
 pytestmark = pytest.mark.anyio
 
@@ -54,7 +54,7 @@ async def test_a_read_that_hangs_is_tried_again_then_answered_by_the_fallback() 
             outcome = await call(box)
 
     assert (outcome.value, outcome.degraded, outcome.fallback) == ("unknown", True, "value")
-    assert json.loads(outcome.text())["degraded"] is True
+    assert json.loads(outcome.for_model())["degraded"] is True
     assert len(up.seen) == 3
     assert outcome.seconds < 2.05
 
@@ -64,9 +64,9 @@ async def test_a_fallback_says_whether_the_reply_is_partial(*, partial: bool) ->
     tool = {"fallback": [{"value": "unknown", "partial": partial}], **QUICK}
     async with upstream(always=says({}, 500)) as up, toolbox(http_tool(up, **tool)) as box:
         calling = run(box)
-        await calling.call([Asked("call_1", "look", "{}")])
+        await calling.execute([ToolCall("call_1", "look", "{}")])
 
-    assert calling.told()["partial"] is partial
+    assert calling.summary()["partial"] is partial
 
 
 @pytest.mark.parametrize("behaviour", [hangs, resets, breaks_off, says({}, 500), says({}, 502)])
@@ -76,7 +76,7 @@ async def test_a_write_whose_answer_never_came_is_not_repeated(behaviour: Any) -
 
     assert len(up.seen) == 1
     assert outcome.effect == "unknown"
-    error = json.loads(outcome.text())["error"]
+    error = json.loads(outcome.for_model())["error"]
     assert (error["effect"], error["retryable"]) == ("unknown", False)
     assert error["hint"]
 

@@ -9,8 +9,8 @@ from houses import calls, scaffold_of
 from responding import ADD, FILE, SUMS, made, responding
 from visiting import HELLO, sent
 
-from falsework.server.filters import Approval, ToolFilter
-from falsework.server.turns import Scaffold
+from falsework.server.filters import RequireApproval, ToolFilter
+from falsework.server.turns import TurnBuilder
 from falsework.server.wire import parse
 
 SERVER = FILE["servers"]["sums"]
@@ -23,11 +23,11 @@ RENAMED: Json = {
 
 
 @pytest.fixture(scope="module")
-def scaffold(smollm2: Path) -> Scaffold:
+def scaffold(smollm2: Path) -> TurnBuilder:
     return scaffold_of(smollm2)
 
 
-def kinds(scaffold: Scaffold, file: Json, said: str = ADD, **fields: Json | str) -> list[str]:
+def kinds(scaffold: TurnBuilder, file: Json, said: str = ADD, **fields: Json | str) -> list[str]:
     """Return what the response consists of, its listing aside."""
     tool = {"type": "mcp", "server_label": "sums", **fields}
     with responding(scaffold, said, "Five.", file=file) as house:
@@ -55,15 +55,17 @@ def test_approval_is_asked_for_as_the_request_says(
     (asked,) = parse(json.dumps({**HELLO, "tools": [tool]}).encode()).tools or []
 
     assert asked.require_approval is not None
-    assert reads == asked.require_approval.needed("add", read_only=True, otherwise=False)
-    assert writes == asked.require_approval.needed("add", read_only=False, otherwise=False)
+    assert reads == asked.require_approval.requires_approval("add", read_only=True, otherwise=False)
+    assert writes == asked.require_approval.requires_approval(
+        "add", read_only=False, otherwise=False
+    )
 
 
 def test_what_no_filter_names_needs_approval_where_the_request_brought_the_server() -> None:
-    only = Approval(always=ToolFilter(tool_names=["refuse"]))
+    only = RequireApproval(always=ToolFilter(tool_names=["refuse"]))
 
-    assert only.needed("add", read_only=False, otherwise=True)
-    assert not only.needed("add", read_only=False, otherwise=False)
+    assert only.requires_approval("add", read_only=False, otherwise=True)
+    assert not only.requires_approval("add", read_only=False, otherwise=False)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,7 @@ def test_a_filter_that_is_not_understood_is_refused_by_name(
     assert refusal(tools=[tool]).param == f"tools[0].{field}{where}"
 
 
-def test_what_only_reads_is_allowed_and_runs_without_approval(scaffold: Scaffold) -> None:
+def test_what_only_reads_is_allowed_and_runs_without_approval(scaffold: TurnBuilder) -> None:
     only = {"read_only": True}
 
     reading = kinds(scaffold, READING, allowed_tools=only, require_approval={"never": only})
@@ -100,13 +102,13 @@ def test_what_only_reads_is_allowed_and_runs_without_approval(scaffold: Scaffold
     assert "mcp_call" not in writing
 
 
-def test_a_write_waits_where_only_reads_never_need_approval(scaffold: Scaffold) -> None:
+def test_a_write_waits_where_only_reads_never_need_approval(scaffold: TurnBuilder) -> None:
     never = {"never": {"read_only": True}}
 
     assert kinds(scaffold, WRITING, require_approval=never) == ["mcp_approval_request"]
 
 
-def test_a_response_refuses_a_filter_too(scaffold: Scaffold) -> None:
+def test_a_response_refuses_a_filter_too(scaffold: TurnBuilder) -> None:
     tool = {**SUMS, "require_approval": "Always"}
     with responding(scaffold, ADD, file=FILE) as house:
         reply = sent(house, "POST", "/v1/responses", {**HELLO, "input": "?", "tools": [tool]})
@@ -114,13 +116,13 @@ def test_a_response_refuses_a_filter_too(scaffold: Scaffold) -> None:
     assert (reply.status, reply.error["param"]) == (400, "tools[0].require_approval")
 
 
-def test_a_tool_that_is_asked_for_by_name_waits_for_approval_too(scaffold: Scaffold) -> None:
+def test_a_tool_that_is_asked_for_by_name_waits_for_approval_too(scaffold: TurnBuilder) -> None:
     tool = {"type": "server_tool", "name": "sums__add", "require_approval": "always"}
     with responding(scaffold, ADD, file=FILE) as house:
         assert made(house, tools=[tool]).output[-1].type == "mcp_approval_request"
 
 
-def test_the_name_in_the_listing_is_the_name_for_filters(scaffold: Scaffold) -> None:
+def test_the_name_in_the_listing_is_the_name_for_filters(scaffold: TurnBuilder) -> None:
     said = calls(("score", '{"a": 2, "b": 3}'))
     approval = {"always": {"tool_names": ["score"]}}
     with responding(scaffold, said, "Five.", file=RENAMED) as house:

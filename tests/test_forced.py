@@ -7,15 +7,15 @@ import real
 from walks import Walker
 
 from falsework.grammars import schemas
-from falsework.grammars.automata import START, Automaton, compile_expression
+from falsework.grammars.automata import DFA, START, compile_dfa
 from falsework.grammars.calls import Tool
-from falsework.grammars.forced import forced_bytes, forced_run
-from falsework.grammars.masks import allowed
+from falsework.grammars.forced import forced_bytes, forced_tokens
+from falsework.grammars.masks import tokens_in_mask
 from falsework.grammars.policy import ToolChoice
-from falsework.grammars.turns import Form, compose, resting_state
-from falsework.prompts.dialects import DIALECTS, thinking
-from falsework.server.engines.copies import Copies
-from falsework.server.engines.decoders import Constrainer, Decoder, ThinkBudget
+from falsework.grammars.turns import ReplyFormat, between_characters_state, reply_grammar
+from falsework.prompts.dialects import DIALECTS, with_reasoning
+from falsework.server.engines.copies import PromptLookupDrafter
+from falsework.server.engines.decoders import CompiledGrammar, GrammarMatcher, ThinkingBudget
 
 BOOK = {
     "type": "object",
@@ -31,14 +31,14 @@ TOOLS = (Tool("find_book", "", BOOK), Tool("find_shelf", "", {}))
 each_tokenizer = pytest.mark.parametrize("name", real.NAMES)
 
 
-def compiled(mode: str = "required", *, only: str | None = None) -> Automaton:
+def compiled(mode: str = "required", *, only: str | None = None) -> DFA:
     chosen = None if only is None else frozenset({only})
     choice = ToolChoice(mode, only=chosen, parallel=False)  # type: ignore[arg-type]
-    return compile_expression(compose(Form(DIALECTS["hermes"].markup, TOOLS, choice)))
+    return compile_dfa(reply_grammar(ReplyFormat(DIALECTS["hermes"].markup, TOOLS, choice)))
 
 
-def constrainer(automaton: Automaton, tokenizer: real.Real) -> Constrainer:
-    return Constrainer(automaton, tokenizer.vocabulary, tokenizer.width, tokenizer.encode)
+def constrainer(automaton: DFA, tokenizer: real.Real) -> CompiledGrammar:
+    return CompiledGrammar(automaton, tokenizer.vocabulary, tokenizer.width, tokenizer.encode)
 
 
 def test_a_run_goes_on_until_there_is_a_choice() -> None:
@@ -58,7 +58,7 @@ def test_a_tool_name_is_forced_as_soon_as_its_rest_is_unique() -> None:
 
 
 def test_an_enum_value_is_forced_as_soon_as_its_rest_is_unique() -> None:
-    automaton = compile_expression(schemas.value({"enum": ["novel", "novella", "poem"]}))
+    automaton = compile_dfa(schemas.value_grammar({"enum": ["novel", "novella", "poem"]}))
 
     assert forced_bytes(automaton, automaton.step(START, b'"p'))[0] == b'oem"'
     assert forced_bytes(automaton, automaton.step(START, b'"n'))[0] == b"ovel"
@@ -71,7 +71,7 @@ def test_a_run_is_spelled_as_the_tokenizer_spells_it_but_for_its_last_token(
     tokenizer = real.tokenizer(name, smollm2)
     said = '<tool_call>\n{"name": "find_book", "arguments": {"title": "'
 
-    run = forced_run(compiled(only="find_book"), START, tokenizer.vocabulary, tokenizer.encode)
+    run = forced_tokens(compiled(only="find_book"), START, tokenizer.vocabulary, tokenizer.encode)
 
     assert tuple(tokenizer.encode(said)) == run.forced + run.open_end
     assert len(run.open_end) == 1
@@ -81,7 +81,7 @@ def test_a_run_is_spelled_as_the_tokenizer_spells_it_but_for_its_last_token(
 def test_a_reply_that_is_known_to_its_end_is_forced_to_its_end(name: str, smollm2: Path) -> None:
     tokenizer = real.tokenizer(name, smollm2)
 
-    tokens, open_end = forced_run(
+    tokens, open_end = forced_tokens(
         compiled(only="find_shelf"), START, tokenizer.vocabulary, tokenizer.encode
     )
 
@@ -97,53 +97,53 @@ def test_along_any_reply_a_drafted_token_is_the_only_one_that_the_mask_admits(
     name: str, seed: int, smollm2: Path
 ) -> None:
     tokenizer = real.tokenizer(name, smollm2)
-    form = Form(DIALECTS["hermes"].markup, TOOLS, ToolChoice("required"))
-    automaton = compile_expression(compose(form), tokenizer.vocabulary.alphabet)
-    decoder = Decoder(constrainer(automaton, tokenizer))
+    form = ReplyFormat(DIALECTS["hermes"].markup, TOOLS, ToolChoice("required"))
+    automaton = compile_dfa(reply_grammar(form), tokenizer.vocabulary.alphabet)
+    decoder = GrammarMatcher(constrainer(automaton, tokenizer))
     said = Walker(automaton).say(seed).encode()
     drafted = 0
 
     while said:
-        admitted = allowed(decoder.mask())
-        if decoder.drafts:
-            assert admitted == [decoder.drafts[0]]
+        admitted = tokens_in_mask(decoder.token_bitmask())
+        if decoder.forced_tokens:
+            assert admitted == [decoder.forced_tokens[0]]
             drafted += 1
         token = max(
             (t for t in admitted if said.startswith(tokenizer.vocabulary.tokens[t] or b"\0")),
             key=lambda t: len(tokenizer.vocabulary.tokens[t] or b""),
         )
-        assert decoder.accept(token)
+        assert decoder.accept_token(token)
         said = said.removeprefix(tokenizer.vocabulary.tokens[token] or b"")
 
     assert drafted > 5
-    assert tokenizer.vocabulary.ends[0] in allowed(decoder.mask())
+    assert tokenizer.vocabulary.ends[0] in tokens_in_mask(decoder.token_bitmask())
 
 
 def test_going_back_over_drafts_changes_nothing(smollm2: Path) -> None:
     tokenizer = real.tokenizer("smollm2", smollm2)
-    decoder = Decoder(constrainer(compiled(only="find_book"), tokenizer))
-    before, drafts = decoder.mask().tolist(), decoder.drafts
+    decoder = GrammarMatcher(constrainer(compiled(only="find_book"), tokenizer))
+    before, drafts = decoder.token_bitmask().tolist(), decoder.forced_tokens
 
     for token in drafts:
-        assert decoder.accept(token)
-    assert decoder.drafts == ()
+        assert decoder.accept_token(token)
+    assert decoder.forced_tokens == ()
     decoder.rollback(len(drafts) - 2)
-    halfway = decoder.drafts
+    halfway = decoder.forced_tokens
     decoder.rollback(2)
 
     assert drafts[2:] == halfway
-    assert (before, drafts) == (decoder.mask().tolist(), decoder.drafts)
+    assert (before, drafts) == (decoder.token_bitmask().tolist(), decoder.forced_tokens)
 
 
 def test_what_cannot_be_said_is_not_accepted_and_changes_nothing(smollm2: Path) -> None:
     tokenizer = real.tokenizer("smollm2", smollm2)
-    decoder = Decoder(constrainer(compiled(), tokenizer))
-    before = decoder.drafts
+    decoder = GrammarMatcher(constrainer(compiled(), tokenizer))
+    before = decoder.forced_tokens
 
     wrong = [tokenizer.vocabulary.ends[0], 10**6, *tokenizer.encode("Hello")]
 
-    assert not any(decoder.accept(token) for token in wrong)
-    assert before == decoder.drafts
+    assert not any(decoder.accept_token(token) for token in wrong)
+    assert before == decoder.forced_tokens
 
 
 @each_tokenizer
@@ -151,21 +151,23 @@ def test_behind_its_budget_a_think_block_is_closed_between_two_characters(
     name: str, smollm2: Path
 ) -> None:
     tokenizer = real.tokenizer(name, smollm2)
-    dialect = thinking(DIALECTS["hermes"])
-    form = Form(dialect.markup, TOOLS, ToolChoice("required"), think=dialect.think, thinking=True)
-    automaton = compile_expression(compose(form), tokenizer.vocabulary.alphabet)
+    dialect = with_reasoning(DIALECTS["hermes"])
+    form = ReplyFormat(
+        dialect.markup, TOOLS, ToolChoice("required"), think=dialect.think, thinking=True
+    )
+    automaton = compile_dfa(reply_grammar(form), tokenizer.vocabulary.alphabet)
     close = tuple(tokenizer.encode("</think>"))
-    budget = ThinkBudget(3, resting_state(form, automaton), close)
-    decoder = Decoder(constrainer(automaton, tokenizer), budget)
+    budget = ThinkingBudget(3, between_characters_state(form, automaton), close)
+    decoder = GrammarMatcher(constrainer(automaton, tokenizer), budget)
 
     for token in tokenizer.encode("a")[:1] * 3:
-        assert decoder.drafts == ()
-        assert decoder.accept(token)
+        assert decoder.forced_tokens == ()
+        assert decoder.accept_token(token)
 
-    assert close == decoder.drafts
+    assert close == decoder.forced_tokens
     for token in close:
-        assert decoder.accept(token)
-    assert decoder.drafts  # the blank lines, and the call that has to follow
+        assert decoder.accept_token(token)
+    assert decoder.forced_tokens  # the blank lines, and the call that has to follow
 
 
 @pytest.mark.filterwarnings("ignore")  # vLLM's own, at import
@@ -174,8 +176,8 @@ def test_what_is_likely_is_drafted_behind_what_is_forced(smollm2: Path) -> None:
 
     tokenizer = real.tokenizer("smollm2", smollm2)
     tosses = {"type": "array", "items": {"enum": ["heads", "tails"]}, "minItems": 9, "maxItems": 9}
-    automaton = compile_expression(schemas.value(tosses))
-    grammar = Grammar(Decoder(constrainer(automaton, tokenizer)), Copies())
+    automaton = compile_dfa(schemas.value_grammar(tosses))
+    grammar = Grammar(GrammarMatcher(constrainer(automaton, tokenizer)), PromptLookupDrafter())
     said = list(tokenizer.encode('["heads", "tails", "heads", "tails", "heads'))
     assert grammar.accept_tokens("", said)
 
@@ -197,12 +199,12 @@ def test_the_end_of_a_run_is_likely_only(name: str, smollm2: Path) -> None:
     from falsework.server.engines.scheduler import Grammar  # noqa: PLC0415 - it warns of itself
 
     tokenizer = real.tokenizer(name, smollm2)
-    decoder = Decoder(constrainer(compiled(only="find_book"), tokenizer))
+    decoder = GrammarMatcher(constrainer(compiled(only="find_book"), tokenizer))
     known = list(tokenizer.encode(OPENING))
 
     assert Grammar(decoder, None).drafts([], 64) == known[:-1]
-    assert Grammar(decoder, Copies()).drafts([], 64) == known
-    assert Grammar(decoder, Copies()).drafts([], len(known) - 1) == known[:-1]
+    assert Grammar(decoder, PromptLookupDrafter()).drafts([], 64) == known
+    assert Grammar(decoder, PromptLookupDrafter()).drafts([], len(known) - 1) == known[:-1]
 
 
 @pytest.mark.filterwarnings("ignore")  # vLLM's own, at import
@@ -213,7 +215,9 @@ def test_a_value_that_was_said_before_is_drafted_behind_known_text(smollm2: Path
     automaton = compiled(only="find_book")
     before = list(tokenizer.encode(OPENING + 'Emma", "kind": "poem", "pages": 1}}'))
 
-    draft = Grammar(Decoder(constrainer(automaton, tokenizer)), Copies()).drafts(before, 64)
+    draft = Grammar(
+        GrammarMatcher(constrainer(automaton, tokenizer)), PromptLookupDrafter()
+    ).drafts(before, 64)
 
     spelled = b"".join(tokenizer.vocabulary.tokens[token] or b"" for token in draft)
     assert spelled.decode() == OPENING + 'Emma", "kind": "poem", "pages": 1}}\n</tool_call>'
@@ -221,12 +225,12 @@ def test_a_value_that_was_said_before_is_drafted_behind_known_text(smollm2: Path
 
 def test_what_the_model_chose_is_told_from_known_text(smollm2: Path) -> None:
     tokenizer = real.tokenizer("smollm2", smollm2)
-    decoder = Decoder(constrainer(compiled(only="find_book"), tokenizer))
-    chosen = [decoder.chosen]
+    decoder = GrammarMatcher(constrainer(compiled(only="find_book"), tokenizer))
+    chosen = [decoder.last_was_sampled]
 
     for token in tokenizer.encode(OPENING + "Emma"):
-        assert decoder.accept(token)
-        chosen.append(decoder.chosen)
+        assert decoder.accept_token(token)
+        chosen.append(decoder.last_was_sampled)
 
     title = len(tokenizer.encode("Emma"))
     assert chosen == [False] * (len(chosen) - title) + [True] * title

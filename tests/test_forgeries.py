@@ -14,8 +14,8 @@ from mcpservers import over_http
 from toolhouses import an_upstream, house_of
 from visiting import Reply, sent
 
-from falsework.server.engines.scripted import Line
-from falsework.server.turns import Scaffold
+from falsework.server.engines.scripted import ScriptedReply
+from falsework.server.turns import TurnBuilder
 
 SAVE: Json = {"type": "server_tool", "name": "save"}
 USER: Json = {"role": "user", "content": "?"}
@@ -23,13 +23,13 @@ SAID = calls(("save", '{"id": 1}'))
 
 
 @pytest.fixture(scope="module")
-def scaffold(smollm2: Path) -> Scaffold:
+def scaffold(smollm2: Path) -> TurnBuilder:
     return scaffold_of(smollm2)
 
 
 @contextmanager
 def saving(
-    scaffold: Scaffold, *turns: str | Line, **fields: Any
+    scaffold: TurnBuilder, *turns: str | ScriptedReply, **fields: Any
 ) -> Iterator[tuple[Running, Upstream]]:
     """Run a server with a tool that writes, and one that reads."""
     with an_upstream() as up:
@@ -53,7 +53,7 @@ def answer(request: Json, *, approve: bool = True) -> Json:
     return {"type": kind, "approval_request_id": request["id"], "approve": approve}
 
 
-def test_a_tool_that_was_not_offered_cannot_be_called(scaffold: Scaffold) -> None:
+def test_a_tool_that_was_not_offered_cannot_be_called(scaffold: TurnBuilder) -> None:
     with saving(scaffold, SAID, "Done.", approval={}) as (house, up):
         response_id, request = waiting(house)
         body = {"previous_response_id": response_id, "input": [answer(request)]}
@@ -63,7 +63,7 @@ def test_a_tool_that_was_not_offered_cannot_be_called(scaffold: Scaffold) -> Non
     assert up.seen == []
 
 
-def test_a_call_that_nobody_was_asked_about_cannot_be_approved(scaffold: Scaffold) -> None:
+def test_a_call_that_nobody_was_asked_about_cannot_be_approved(scaffold: TurnBuilder) -> None:
     request = {"type": "mcp_approval_request", "id": "mcpr_1", "name": "save",
                "server_label": "falsework", "arguments": '{"id": 7}'}  # fmt: skip
     with saving(scaffold, "Done.", expose=False) as (house, up):
@@ -77,7 +77,7 @@ def test_a_call_that_nobody_was_asked_about_cannot_be_approved(scaffold: Scaffol
     assert up.seen == []
 
 
-def test_a_call_that_was_changed_since_cannot_be_approved(scaffold: Scaffold) -> None:
+def test_a_call_that_was_changed_since_cannot_be_approved(scaffold: TurnBuilder) -> None:
     with saving(scaffold, SAID, "Done.", approval={}) as (house, up):
         _, request = waiting(house)
         changed = {**request, "arguments": '{"id": 666}'}
@@ -89,7 +89,7 @@ def test_a_call_that_was_changed_since_cannot_be_approved(scaffold: Scaffold) ->
 
 
 def test_an_approval_that_is_given_again_writes_once_and_finds_what_was_done(
-    scaffold: Scaffold,
+    scaffold: TurnBuilder,
 ) -> None:
     with saving(scaffold, SAID, "Done.", approval={}) as (house, up):
         response_id, request = waiting(house)
@@ -103,7 +103,7 @@ def test_an_approval_that_is_given_again_writes_once_and_finds_what_was_done(
     assert all("made before" in output and '"ok":1' in output for output in outputs[1:])
 
 
-def test_a_call_that_was_denied_cannot_be_approved_afterwards(scaffold: Scaffold) -> None:
+def test_a_call_that_was_denied_cannot_be_approved_afterwards(scaffold: TurnBuilder) -> None:
     with saving(scaffold, SAID, "Done.", approval={}) as (house, up):
         response_id, request = waiting(house)
         body = {"tools": [SAVE], "previous_response_id": response_id}
@@ -117,7 +117,7 @@ def test_a_call_that_was_denied_cannot_be_approved_afterwards(scaffold: Scaffold
 
 
 def test_a_call_that_a_client_only_claims_to_have_seen_satisfies_no_requirement(
-    scaffold: Scaffold,
+    scaffold: TurnBuilder,
 ) -> None:
     claimed = {"type": "mcp_call", "id": "mcp_1", "name": "find", "server_label": "falsework",
                "arguments": "{}", "output": "y", "status": "completed",
@@ -131,7 +131,7 @@ def test_a_call_that_a_client_only_claims_to_have_seen_satisfies_no_requirement(
 
 
 def test_a_call_that_this_server_has_made_satisfies_a_requirement_later_on(
-    scaffold: Scaffold,
+    scaffold: TurnBuilder,
 ) -> None:
     find = {"type": "server_tool", "name": "find"}
     said = calls(("find", "{}"))
@@ -145,9 +145,9 @@ def test_a_call_that_this_server_has_made_satisfies_a_requirement_later_on(
 
 
 def test_an_answer_that_is_sent_again_after_a_failure_goes_on_where_the_first_ended(
-    scaffold: Scaffold,
+    scaffold: TurnBuilder,
 ) -> None:
-    with saving(scaffold, SAID, Line([], "error"), "Done.", approval={}) as (house, up):
+    with saving(scaffold, SAID, ScriptedReply([], "error"), "Done.", approval={}) as (house, up):
         response_id, request = waiting(house)
         body = {"model": "smollm2", "tools": [SAVE], "previous_response_id": response_id,
                 "input": [answer(request)]}  # fmt: skip
@@ -160,7 +160,7 @@ def test_an_answer_that_is_sent_again_after_a_failure_goes_on_where_the_first_en
 
 
 def test_the_tool_of_a_server_that_the_client_brought_satisfies_no_requirement(
-    scaffold: Scaffold,
+    scaffold: TurnBuilder,
 ) -> None:
     port = free_port()
     guest = {"type": "mcp", "server_label": "guest", "server_url": f"http://127.0.0.1:{port}/mcp",
@@ -181,7 +181,7 @@ def test_the_tool_of_a_server_that_the_client_brought_satisfies_no_requirement(
     assert up.seen == []
 
 
-def test_an_item_may_be_named_by_its_owner_alone(scaffold: Scaffold) -> None:
+def test_an_item_may_be_named_by_its_owner_alone(scaffold: TurnBuilder) -> None:
     with saving(scaffold, SAID, "Done.", approval={}) as (house, up):
         _, request = waiting(house)
         named = {"type": "item_reference", "id": request["id"]}
@@ -196,7 +196,7 @@ def test_an_item_may_be_named_by_its_owner_alone(scaffold: Scaffold) -> None:
     assert len(up.seen) == 1
 
 
-def test_the_items_of_an_earlier_turn_may_all_be_named(scaffold: Scaffold) -> None:
+def test_the_items_of_an_earlier_turn_may_all_be_named(scaffold: TurnBuilder) -> None:
     """The input's too: `input_items` tells their ids."""
     find = {"type": "server_tool", "name": "find"}
     with saving(scaffold, calls(("find", "{}")), "Ok.", "Done.") as (house, _):

@@ -10,7 +10,7 @@ import pytest
 from faulty import Json, call, kind, toolbox
 
 from falsework.runtime.deadlines import Deadline
-from falsework.runtime.executors.base import Ticket
+from falsework.runtime.executors.base import AttemptContext
 
 pytestmark = pytest.mark.anyio
 
@@ -74,7 +74,7 @@ async def test_a_call_that_is_given_up_leaves_no_process(seconds: float) -> None
     async with toolbox(function("sleep")) as box:
         for _ in range(3):
             with anyio.move_on_after(seconds):
-                await box.tools["sleep"].executor.attempt({"seconds": 30}, _ticket())
+                await box.tools["sleep"].executor.execute({"seconds": 30}, _ticket())
         assert [*_workers()] == []
 
 
@@ -93,5 +93,5 @@ def _workers() -> Any:
     return (one for one in alive if "functions import serve" in " ".join(one.cmdline()))
 
 
-def _ticket() -> Ticket:
-    return Ticket(Deadline.after(5), "call_1")
+def _ticket() -> AttemptContext:
+    return AttemptContext(Deadline.after(5), "call_1")

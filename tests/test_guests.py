@@ -5,13 +5,13 @@ import pytest
 from conftest import free_port
 from mcpservers import over_http
 
-from falsework.runtime.entries import RequestServers
-from falsework.runtime.faults import Fault
-from falsework.runtime.guests import KEPT, Guests, Invitation
+from falsework.runtime.entries import RequestMcpServersConfig
+from falsework.runtime.faults import ToolCallError
+from falsework.runtime.guests import MAX_CONNECTIONS, McpServerRef, RequestMcpServers
 
 pytestmark = pytest.mark.anyio
 
-OURS = RequestServers(allow_hosts=("127.0.0.1",), deny_private=False)
+OURS = RequestMcpServersConfig(allow_hosts=("127.0.0.1",), deny_private=False)
 
 
 @pytest.mark.parametrize(
@@ -20,35 +20,35 @@ OURS = RequestServers(allow_hosts=("127.0.0.1",), deny_private=False)
 )
 async def test_a_url_that_is_none_or_leads_elsewhere_is_not_allowed(url: str) -> None:
     async with anyio.create_task_group() as owners:
-        with pytest.raises(Fault, match="not_allowed"):
-            await Guests(OURS, owners).tools(Invitation("guest", url))
+        with pytest.raises(ToolCallError, match="not_allowed"):
+            await RequestMcpServers(OURS, owners).list_tools(McpServerRef("guest", url))
 
 
 async def test_a_server_that_nobody_names_any_more_is_left_and_one_that_is_named_is_kept() -> None:
     port = free_port()
-    invitation = Invitation("guest", f"http://127.0.0.1:{port}/mcp")
+    invitation = McpServerRef("guest", f"http://127.0.0.1:{port}/mcp")
     with over_http(port):
         async with anyio.create_task_group() as owners:
-            guests = Guests(OURS, owners, idle=1.5)
+            guests = RequestMcpServers(OURS, owners, idle=1.5)
             for _ in range(3):
-                tools = await guests.tools(invitation)
+                tools = await guests.list_tools(invitation)
                 await anyio.sleep(0.6)
             kept = guests._kept[invitation].server
-            assert (kept.restarts, kept.up, "guest__add" in tools) == (0, True, True)
+            assert (kept.restarts, kept.connected, "guest__add" in tools) == (0, True, True)
             await anyio.sleep(2)
 
-            assert (len(guests._kept), kept.up) == (0, False)
+            assert (len(guests._kept), kept.connected) == (0, False)
 
 
 async def test_however_many_servers_are_named_no_more_are_kept_than_there_is_room_for() -> None:
     async with anyio.create_task_group() as owners:
-        guests = Guests(OURS, owners)
-        for number in range(KEPT + 5):
+        guests = RequestMcpServers(OURS, owners)
+        for number in range(MAX_CONNECTIONS + 5):
             url = f"http://127.0.0.1:9/{number}"
             with anyio.move_on_after(0.01):
-                await guests.tools(Invitation("guest", url))
+                await guests.list_tools(McpServerRef("guest", url))
         await anyio.sleep(0.01)
 
-        assert len(guests._kept) == KEPT
-        assert f"http://127.0.0.1:9/{KEPT + 4}" in {one.url for one in guests._kept}
+        assert len(guests._kept) == MAX_CONNECTIONS
+        assert f"http://127.0.0.1:9/{MAX_CONNECTIONS + 4}" in {one.url for one in guests._kept}
         owners.cancel_scope.cancel()

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from asking import Json
 
-from falsework.server.refusals import BadRequest
-from falsework.server.responses.items import conversation
+from falsework.server.refusals import BadRequestError
+from falsework.server.responses.items import to_messages
 
 USER: Json = {"role": "user", "content": "?"}
 
@@ -32,7 +32,7 @@ def thought(text: str) -> Json:
 def test_a_turn_may_hold_a_clients_call_and_several_of_the_servers() -> None:
     items = [USER, fc("c"), ran("m1"), ran("m2"), out("c"), {"role": "assistant", "content": "a"}]
 
-    messages = conversation(items, None)
+    messages = to_messages(items, None)
 
     roles = [message.role for message in messages]
     assert roles == ["user", "assistant", "tool", "tool", "tool", "assistant"]
@@ -40,7 +40,7 @@ def test_a_turn_may_hold_a_clients_call_and_several_of_the_servers() -> None:
 
 
 def test_a_call_behind_the_results_of_all_is_of_the_next_turn() -> None:
-    messages = conversation([USER, ran("m1"), ran("m2")], None)
+    messages = to_messages([USER, ran("m1"), ran("m2")], None)
 
     assert [message.role for message in messages] == ["user", *["assistant", "tool"] * 2]
 
@@ -48,13 +48,13 @@ def test_a_call_behind_the_results_of_all_is_of_the_next_turn() -> None:
 def test_a_thought_begins_the_turn_that_it_is_of() -> None:
     items = [USER, thought("one"), fc("a"), out("a"), thought("two"), fc("b"), out("b")]
 
-    messages = conversation(items, None)
+    messages = to_messages(items, None)
 
     assert [message.reasoning for message in messages if message.calls] == ["one", "two"]
 
 
 def test_of_a_call_that_was_cut_off_the_model_reads_that_its_effect_is_unknown() -> None:
-    (*_, result) = conversation([USER, ran("m", output=None, status="incomplete")], None)
+    (*_, result) = to_messages([USER, ran("m", output=None, status="incomplete")], None)
 
     error = json.loads(result.text)["error"]
     assert (error["type"], error["effect"]) == ("cancelled", "unknown")
@@ -72,19 +72,19 @@ def test_of_a_call_that_was_cut_off_the_model_reads_that_its_effect_is_unknown()
 def test_a_call_has_the_name_by_which_the_model_knows_its_tool(
     label: str, tools: set[str], name: str
 ) -> None:
-    (_, call, _) = conversation([USER, ran("m", label)], None, frozenset(tools))
+    (_, call, _) = to_messages([USER, ran("m", label)], None, frozenset(tools))
 
     assert call.calls[0].name == name
 
 
 def test_a_call_without_arguments_has_none() -> None:
-    (_, call, _) = conversation([USER, fc("c", ""), out("c")], None)
+    (_, call, _) = to_messages([USER, fc("c", ""), out("c")], None)
 
     assert call.calls[0].arguments == "{}"
 
 
 def test_instructions_may_come_as_messages_alone() -> None:
-    messages = conversation([{"role": "developer", "content": "Say hello."}], None)
+    messages = to_messages([{"role": "developer", "content": "Say hello."}], None)
 
     assert [message.role for message in messages] == ["system"]
 
@@ -111,7 +111,7 @@ def test_instructions_may_come_as_messages_alone() -> None:
     ],
 )
 def test_an_item_of_another_form_is_refused_by_name(item: Json, param: str) -> None:
-    with pytest.raises(BadRequest) as caught:
-        conversation([USER, item], None, before=1)
+    with pytest.raises(BadRequestError) as caught:
+        to_messages([USER, item], None, before=1)
 
     assert caught.value.param == param

@@ -20,7 +20,7 @@ from faulty import (
 )
 
 from falsework.runtime.deadlines import Deadline
-from falsework.runtime.tools import Asked
+from falsework.runtime.tools import ToolCall
 
 pytestmark = pytest.mark.anyio
 
@@ -53,7 +53,7 @@ async def test_an_open_breaker_refuses_at_once_whatever_the_rate_limit_and_the_g
     async with upstream(always=says({}, 500)) as up, toolbox(http_tool(up, **fields)) as box:
         for n in range(2):
             await call(box, f'{{"id": {n}}}')
-        box.upstreams[up.url].close_for(3)
+        box.upstreams[up.url].pause_for(3)
         ends = [await call(box, f'{{"id": {n}}}') for n in range(5, 25)]
 
     assert {kind(end) for end in ends} == {"circuit_open"}
@@ -145,7 +145,7 @@ async def test_a_deadline_that_has_passed_is_told_as_such() -> None:
     async with upstream() as up, toolbox(http_tool(up)) as box:
         chain = run(box)
         chain.deadline = Deadline.after(-1)
-        (outcome,) = await chain.call([Asked("1", "look", "{}")])
+        (outcome,) = await chain.execute([ToolCall("1", "look", "{}")])
 
     assert (kind(outcome), up.seen) == ("deadline_exhausted", [])
 
@@ -172,7 +172,7 @@ async def test_a_kept_result_is_cut_as_a_fresh_one_is() -> None:
         async with toolbox(http_tool(up, cache={"ttl": "1m"})) as box:
             first, second = [await call(box), await call(box)]
 
-    assert first.text() == second.text()
+    assert first.for_model() == second.for_model()
     assert (second.truncated, len(up.seen)) == (True, 1)
 
 

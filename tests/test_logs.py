@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from falsework.server.watching.logs import configure
+from falsework.server.watching.logs import configure_logging
 
 
 @pytest.fixture(autouse=True)
 def said() -> Iterator[io.StringIO]:
     stream = io.StringIO()
-    configure("info", stream)
+    configure_logging("info", stream)
     yield stream
     structlog.reset_defaults()
 
@@ -52,7 +52,7 @@ def test_an_exceptions_text_may_quote_a_request_and_is_not_logged(
     person: bool, said: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(said, "isatty", lambda: person)
-    configure("info", said)
+    configure_logging("info", said)
 
     try:
         fail_by_quoting("hunter2")

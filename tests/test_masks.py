@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from real import NAMES, tokenizer
 
-from falsework.grammars.automata import DEAD, START, Automaton, compile_expression
-from falsework.grammars.masks import KEPT_ROWS, Masks, allowed
-from falsework.grammars.schemas import arguments
-from falsework.grammars.texts import text_until
+from falsework.grammars.automata import DEAD, DFA, START, compile_dfa
+from falsework.grammars.masks import MAX_CACHED_MASKS, TokenMasks, tokens_in_mask
+from falsework.grammars.schemas import arguments_grammar
+from falsework.grammars.texts import text_until_marker
 from falsework.grammars.vocabularies import Vocabulary
 
 LENGTHS = (0, 1, 2, 3, 5, 40, 80, 89, 90, 5000)
@@ -26,22 +26,24 @@ SCHEMAS: dict[str, Any] = {
 }
 
 
-def admitted(automaton: Automaton, state: int, vocabulary: Vocabulary) -> list[int]:
+def admitted(automaton: DFA, state: int, vocabulary: Vocabulary) -> list[int]:
     """Return the tokens that may follow, found by saying each of them."""
     ends = set(vocabulary.ends)
     return [
         number
         for number, token in enumerate(vocabulary.tokens)
-        if (number in ends and automaton.accepting(state))
+        if (number in ends and automaton.is_accepting(state))
         or (token and number not in ends and automaton.step(state, token) != DEAD)
     ]
 
 
-def walk(automaton: Automaton, masks: Masks, vocabulary: Vocabulary, steps: int) -> set[int]:
+def walk(automaton: DFA, masks: TokenMasks, vocabulary: Vocabulary, steps: int) -> set[int]:
     """Return the states behind the first steps of a random reply."""
     draw, state, seen = random.Random(7), START, {START}
     for _ in range(steps):
-        may = [token for token in allowed(masks.row(state)) if token not in vocabulary.ends]
+        may = [
+            token for token in tokens_in_mask(masks.mask_for(state)) if token not in vocabulary.ends
+        ]
         if not may:
             break
         state = automaton.step(state, vocabulary.tokens[draw.choice(may)] or b"")
@@ -54,32 +56,32 @@ def walk(automaton: Automaton, masks: Masks, vocabulary: Vocabulary, steps: int)
 def test_a_mask_admits_what_the_automaton_can_say(name: str, value: str, smollm2: Path) -> None:
     model = tokenizer(name, smollm2)
     schema = {"type": "object", "properties": {"a": SCHEMAS[value]}, "required": ["a"]}
-    automaton = compile_expression(arguments(schema), model.vocabulary.alphabet)
-    masks = Masks(automaton, model.vocabulary, model.width)
+    automaton = compile_dfa(arguments_grammar(schema), model.vocabulary.alphabet)
+    masks = TokenMasks(automaton, model.vocabulary, model.width)
     string = automaton.step(START, b'{"a": "')
     states = {automaton.step(string, b"x" * length) for length in LENGTHS} - {DEAD}
     if name == "smollm2":
         states |= walk(automaton, masks, model.vocabulary, 8)
     for state in states:
-        assert allowed(masks.row(state)) == admitted(automaton, state, model.vocabulary)
+        assert tokens_in_mask(masks.mask_for(state)) == admitted(automaton, state, model.vocabulary)
 
 
 @pytest.mark.parametrize("marker", ["<tool_call>", "</think>", '{"name": "', "x", "é"])
 def test_a_mask_of_free_text_knows_the_marker(marker: str, smollm2: Path) -> None:
     model = tokenizer("smollm2", smollm2)
-    automaton = compile_expression(text_until(marker), model.vocabulary.alphabet)
-    masks = Masks(automaton, model.vocabulary, model.width)
+    automaton = compile_dfa(text_until_marker(marker), model.vocabulary.alphabet)
+    masks = TokenMasks(automaton, model.vocabulary, model.width)
     half = automaton.step(START, marker.encode()[:-1])
     for state in {START, half, *walk(automaton, masks, model.vocabulary, 3)}:
-        assert allowed(masks.row(state)) == admitted(automaton, state, model.vocabulary)
+        assert tokens_in_mask(masks.mask_for(state)) == admitted(automaton, state, model.vocabulary)
 
 
 def test_no_more_masks_are_kept_than_the_bound(smollm2: Path) -> None:
     model = tokenizer("smollm2", smollm2)
     schema = {"type": "object", "properties": {"a": {"enum": [f"{n} Zug" for n in range(600)]}}}
-    automaton = compile_expression(arguments(schema), model.vocabulary.alphabet)
-    masks = Masks(automaton, model.vocabulary, model.width)
+    automaton = compile_dfa(arguments_grammar(schema), model.vocabulary.alphabet)
+    masks = TokenMasks(automaton, model.vocabulary, model.width)
     for state in range(START, len(automaton.table)):
-        masks.row(state)
-    assert len(automaton.table) > KEPT_ROWS
-    assert len(masks) == KEPT_ROWS
+        masks.mask_for(state)
+    assert len(automaton.table) > MAX_CACHED_MASKS
+    assert len(masks) == MAX_CACHED_MASKS

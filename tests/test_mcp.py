@@ -10,7 +10,7 @@ from conftest import free_port
 from faulty import call, calls, kind, toolbox
 from mcpservers import SCRIPT, over_http
 
-from falsework.runtime.outcomes import Outcome
+from falsework.runtime.outcomes import ToolResult
 
 pytestmark = pytest.mark.anyio
 
@@ -48,7 +48,7 @@ async def test_a_tool_that_says_no_is_told_to_the_model_and_not_tried_again() ->
         outcome = await call(box, '{"why": "not on Sundays"}', "here__refuse")
 
     assert (kind(outcome), outcome.attempts) == ("tool_error", 1)
-    assert "not on Sundays" in outcome.text()
+    assert "not on Sundays" in outcome.for_model()
 
 
 async def test_a_server_that_dies_in_mid_call_is_started_again_and_others_notice_nothing(
@@ -100,7 +100,7 @@ async def test_a_server_killed_in_mid_call_over_http_is_back_at_once_and_others_
         "here": {**entry, "url": f"http://127.0.0.1:{port}/mcp", "attempt_timeout": "8s"},
         "there": {**entry, "url": f"http://127.0.0.1:{other_port}/mcp", "attempt_timeout": "8s"},
     }
-    ends: dict[str, Outcome] = {}
+    ends: dict[str, ToolResult] = {}
     both = anyio.Event()
 
     async def slept(server: str) -> None:

@@ -11,7 +11,7 @@ from toolhouses import an_upstream, house_of
 from transformers import AutoTokenizer
 from visiting import CHAT, HELLO, client, sent
 
-from falsework.server.turns import Scaffold
+from falsework.server.turns import TurnBuilder
 
 LOOK = {"type": "server_tool", "name": "look"}
 ASKED: Json = {**HELLO, "tools": [LOOK, tool("f")]}
@@ -20,7 +20,7 @@ MIXED = calls(("look", '{"id": 1}'), ("f", "{}"))
 
 
 @pytest.fixture(scope="module")
-def scaffold(smollm2: Path) -> Scaffold:
+def scaffold(smollm2: Path) -> TurnBuilder:
     return scaffold_of(smollm2)
 
 
@@ -48,7 +48,7 @@ def told(house: Running, *, stream: bool) -> Json:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("echoed", [False, True])
 def test_the_model_sees_the_servers_results_when_the_client_comes_back(
-    scaffold: Scaffold, tokenizer: Any, *, stream: bool, echoed: bool
+    scaffold: TurnBuilder, tokenizer: Any, *, stream: bool, echoed: bool
 ) -> None:
     with an_upstream(always=says({"secret": "XYZZY"})) as up:
         with house_of(scaffold, MIXED, "Done.", file={"tools": [http_tool(up)]}) as house:
@@ -69,7 +69,7 @@ def test_the_model_sees_the_servers_results_when_the_client_comes_back(
 
 
 def test_a_call_that_failed_is_told_again_as_the_error_that_it_was(
-    scaffold: Scaffold, tokenizer: Any
+    scaffold: TurnBuilder, tokenizer: Any
 ) -> None:
     with an_upstream(always=says({}, 404)) as up:
         with house_of(scaffold, MIXED, "Done.", file={"tools": [http_tool(up)]}) as house:
@@ -83,7 +83,9 @@ def test_a_call_that_failed_is_told_again_as_the_error_that_it_was(
     assert '{"ok":false,"error":{"type":"upstream_rejected"' in prompt
 
 
-def test_nobody_is_told_what_the_server_ran_for_another(scaffold: Scaffold, tokenizer: Any) -> None:
+def test_nobody_is_told_what_the_server_ran_for_another(
+    scaffold: TurnBuilder, tokenizer: Any
+) -> None:
     with an_upstream(always=says({"secret": "XYZZY"})) as up:
         with house_of(scaffold, MIXED, "Done.", file={"tools": [http_tool(up)]}) as house:
             message = told(house, stream=False)

@@ -8,9 +8,9 @@ from urllib.parse import parse_qsl
 import pytest
 from faulty import Json, call, kind, toolbox, upstream
 
-from falsework.runtime.entries import OpenApi
-from falsework.runtime.executors.openapi import operation
-from falsework.runtime.toolsfile import BadToolsFile
+from falsework.runtime.entries import OpenApiTool
+from falsework.runtime.executors.openapi import load_operation
+from falsework.runtime.toolsfile import ToolsFileError
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +32,7 @@ def document(folder: Path, *parameters: Json, path: str = "/c", **fields: Any) -
 
 
 def described(written: Path) -> Any:
-    return operation(OpenApi(document=str(written), operation="op"), Path())
+    return load_operation(OpenApiTool(document=str(written), operation="op"), Path())
 
 
 NAMED = [
@@ -110,11 +110,11 @@ def test_a_servers_variables_are_at_their_defaults(tmp_path: Path) -> None:
     ],
 )
 def test_what_makes_no_request_is_refused_in_words(fields: Json, said: str, tmp_path: Path) -> None:
-    with pytest.raises(BadToolsFile, match=said):
+    with pytest.raises(ToolsFileError, match=said):
         described(document(tmp_path, **fields))
 
 
 def test_a_name_that_stands_in_two_places_is_refused(tmp_path: Path) -> None:
     twice = [parameter("id", "query"), parameter("id", "header")]
-    with pytest.raises(BadToolsFile, match="'id' stands in two places"):
+    with pytest.raises(ToolsFileError, match="'id' stands in two places"):
         described(document(tmp_path, *twice))

@@ -15,20 +15,20 @@ from houses import chunks, whole
 from telling import cut, folded, told
 
 from falsework.grammars import schemas
-from falsework.grammars.automata import Automaton, compile_expression, unpacked
+from falsework.grammars.automata import DFA, compile_dfa, from_bytes
 from falsework.grammars.calls import Call, Tool
-from falsework.grammars.masks import allowed
-from falsework.grammars.places import SchemaRefused
+from falsework.grammars.masks import tokens_in_mask
+from falsework.grammars.places import UnsupportedSchema
 from falsework.grammars.policy import ToolChoice
-from falsework.grammars.turns import Form, compose
+from falsework.grammars.turns import ReplyFormat, reply_grammar
 from falsework.grammars.vocabularies import Vocabulary
-from falsework.prompts.conversations import Prompter
-from falsework.prompts.detection import prompter_for
+from falsework.prompts.conversations import PromptRenderer
+from falsework.prompts.detection import detect_renderer
 from falsework.prompts.dialects import DIALECTS
-from falsework.prompts.tokenizers import vocabulary_of
-from falsework.server.engines.decoders import Constrainer, Decoder
-from falsework.server.engines.scripted import Line, ScriptedEngine
-from falsework.server.turns import Scaffold, Turn
+from falsework.prompts.tokenizers import build_vocabulary
+from falsework.server.engines.decoders import CompiledGrammar, GrammarMatcher
+from falsework.server.engines.scripted import ScriptedEngine, ScriptedReply
+from falsework.server.turns import PreparedTurn, TurnBuilder
 
 COUNT = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 AB = {"properties": {"a": {"type": "integer"}, "b": {"type": "string"}}}
@@ -37,11 +37,11 @@ BUDGET = 40
 each_dialect = pytest.mark.parametrize("name", DIALECTS)
 
 
-def replies(name: str, mode: str, parameters: Json = COUNT, **policy: Any) -> Automaton:
+def replies(name: str, mode: str, parameters: Json = COUNT, **policy: Any) -> DFA:
     """Return what may be said in a dialect, behind the think block."""
     tools = (Tool("count", "", parameters), Tool("other", "", {}))
     choice = ToolChoice(mode, **policy)  # type: ignore[arg-type]
-    return compile_expression(compose(Form(DIALECTS[name].markup, tools, choice)))
+    return compile_dfa(reply_grammar(ReplyFormat(DIALECTS[name].markup, tools, choice)))
 
 
 @each_dialect
@@ -51,7 +51,7 @@ def test_arguments_satisfy_their_schema_though_no_tool_is_strict(
     name: str, policy: Json, wrong: str
 ) -> None:
     automaton = replies(name, "required", **policy)
-    write = DIALECTS[name].markup.write
+    write = DIALECTS[name].markup.render
 
     assert automaton.accepts(write([Call("count", '{"n": 5}')]))
     assert not automaton.accepts(write([Call("count", wrong)]))
@@ -85,33 +85,34 @@ def test_a_keyword_is_enforced_or_refused_by_name_and_never_dropped(
 def refused(parameters: Json) -> str | None:
     """Return the keyword for which these parameters are refused."""
     try:
-        schemas.arguments(parameters)
-    except SchemaRefused as fault:
+        schemas.arguments_grammar(parameters)
+    except UnsupportedSchema as fault:
         return fault.keyword
     return None
 
 
 def may_say(parameters: Json, text: str) -> bool:
-    return compile_expression(schemas.arguments(parameters)).accepts(text)
+    return compile_dfa(schemas.arguments_grammar(parameters)).accepts(text)
 
 
 @functools.lru_cache
-def speaking(name: str, folder: Path) -> Scaffold:
+def speaking(name: str, folder: Path) -> TurnBuilder:
     """Return the scaffold of a model that speaks a dialect."""
     tokenizer, dialect = templates.smollm2(folder), DIALECTS[name]
-    vocabulary = vocabulary_of(tokenizer, dialect.markers)
-    return Scaffold(Prompter(tokenizer, dialect, knows_tools=False), vocabulary, 4096,
+    vocabulary = build_vocabulary(tokenizer, dialect.markers)
+    return TurnBuilder(PromptRenderer(tokenizer, dialect, knows_tools=False), vocabulary, 4096,
                     think_budget=BUDGET)  # fmt: skip
 
 
-def both(scaffold: Scaffold, text: str, finish: Any = "stop", **fields: Any) -> list[Any]:
+def both(scaffold: TurnBuilder, text: str, finish: Any = "stop", **fields: Any) -> list[Any]:
     """Return what the client is told of a reply: whole, and streamed in several cuts."""
     ways = [[text], list(text), cut(text, list(range(0, len(text), 7)))]
     asking = {"tools": [tool("f", parameters=AB), tool("g")], **fields}
     said = [
-        folded(chunks(ScriptedEngine(Line(pieces, finish)), scaffold, **asking)) for pieces in ways
+        folded(chunks(ScriptedEngine(ScriptedReply(pieces, finish)), scaffold, **asking))
+        for pieces in ways
     ]
-    return [told(whole(ScriptedEngine(Line([text], finish)), scaffold, **asking)), *said]
+    return [told(whole(ScriptedEngine(ScriptedReply([text], finish)), scaffold, **asking)), *said]
 
 
 F5, G0 = ("f", '{"a": 5, "b": "x; y"}'), ("g", "{}")
@@ -123,7 +124,7 @@ CALLS = {"no arguments": [G0], "one": [F5], "two": [F5, G0], "three": [G0, F5, G
 def test_calls_are_the_same_streamed_and_not(
     name: str, said: Sequence[tuple[str, str]], smollm2: Path
 ) -> None:
-    text = DIALECTS[name].markup.write([Call(*each) for each in said])
+    text = DIALECTS[name].markup.render([Call(*each) for each in said])
 
     answers = both(speaking(name, smollm2), text)
 
@@ -135,7 +136,7 @@ def test_text_and_then_what_looks_like_a_call_is_the_same_streamed_and_not(
     name: str, smollm2: Path
 ) -> None:
     markup = DIALECTS[name].markup
-    text = "Sure.\n" + markup.write([Call(*G0)])
+    text = "Sure.\n" + markup.render([Call(*G0)])
 
     answers = both(speaking(name, smollm2), text)
 
@@ -145,7 +146,7 @@ def test_text_and_then_what_looks_like_a_call_is_the_same_streamed_and_not(
 
 @each_dialect
 def test_a_call_cut_inside_a_string_is_no_call_streamed_and_not(name: str, smollm2: Path) -> None:
-    text = DIALECTS[name].markup.write([Call(*G0), Call(*F5)])
+    text = DIALECTS[name].markup.render([Call(*G0), Call(*F5)])
     text = text[: text.index("x; y") + 1]
 
     answers = both(speaking(name, smollm2), text, "length")
@@ -180,7 +181,7 @@ MULTILINE = '{\n  "a": 5,\n\n  "b": "```\\n</think>"\n}'
 
 
 def test_calls_of_deepseek_r1_survive_arguments_on_many_lines(smollm2: Path) -> None:
-    text = DIALECTS["deepseek_r1"].markup.write([Call("f", MULTILINE), Call(*G0)])
+    text = DIALECTS["deepseek_r1"].markup.render([Call("f", MULTILINE), Call(*G0)])
 
     answers = both(speaking("deepseek_r1", smollm2), text)
 
@@ -188,11 +189,11 @@ def test_calls_of_deepseek_r1_survive_arguments_on_many_lines(smollm2: Path) -> 
 
 
 @pytest.fixture(scope="module")
-def deepseek() -> tuple[Scaffold, Vocabulary]:
+def deepseek() -> tuple[TurnBuilder, Vocabulary]:
     tokenizer = templates.deepseek(templates.DEEPSEEK_R1)
-    prompter = prompter_for(tokenizer)
-    vocabulary = vocabulary_of(tokenizer, prompter.dialect.markers)
-    return Scaffold(prompter, vocabulary, 4096, think_budget=BUDGET), vocabulary
+    prompter = detect_renderer(tokenizer)
+    vocabulary = build_vocabulary(tokenizer, prompter.dialect.markers)
+    return TurnBuilder(prompter, vocabulary, 4096, think_budget=BUDGET), vocabulary
 
 
 SWITCH = {
@@ -202,37 +203,43 @@ SWITCH = {
 }
 
 
-def decoded(turn: Turn, vocabulary: Vocabulary, draw: random.Random) -> Iterator[int]:
+def decoded(turn: PreparedTurn, vocabulary: Vocabulary, draw: random.Random) -> Iterator[int]:
     """Yield the tokens of a model that never closes its think block, and then says anything."""
     assert turn.constraint
     width = len(vocabulary.tokens) // 32 + 1
-    constrainer = Constrainer(unpacked(turn.constraint.automaton), vocabulary, width, lambda _: ())
-    decoder = Decoder(constrainer, turn.constraint.think, turn.constraint.start)
-    while not decoder.ended:
-        possible = allowed(decoder.mask())
+    constrainer = CompiledGrammar(
+        from_bytes(turn.constraint.automaton), vocabulary, width, lambda _: ()
+    )
+    decoder = GrammarMatcher(constrainer, turn.constraint.think, turn.constraint.start)
+    while not decoder.is_terminated:
+        possible = tokens_in_mask(decoder.token_bitmask())
         unwilling = [token for token in possible if b"<" not in (vocabulary.tokens[token] or b"")]
         token = draw.choice(unwilling or possible)
-        assert decoder.accept(token)
+        assert decoder.accept_token(token)
         yield token
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("choice", ["required", named("switch")], ids=["required", "named"])
 def test_deepseek_r1_that_never_closes_its_think_block_still_has_to_call(
-    deepseek: tuple[Scaffold, Vocabulary], choice: Any, seed: int
+    deepseek: tuple[TurnBuilder, Vocabulary], choice: Any, seed: int
 ) -> None:
     scaffold, vocabulary = deepseek
     question = asked(
         tools=[tool("switch", parameters=SWITCH)], tool_choice=choice, parallel_tool_calls=False
     )
-    turn = anyio.run(scaffold.prepare, question)
+    turn = anyio.run(scaffold.build, question)
 
     said = [vocabulary.tokens[one] for one in decoded(turn, vocabulary, random.Random(seed))]
     text = b"".join(spelled for spelled in said if spelled).decode()
     thoughts, _, reply = text.partition("</think>")
 
     content, reasoning, calls, finish = told(
-        whole(ScriptedEngine(Line(list(text))), scaffold, tools=[tool("switch", parameters=SWITCH)])
+        whole(
+            ScriptedEngine(ScriptedReply(list(text))),
+            scaffold,
+            tools=[tool("switch", parameters=SWITCH)],
+        )
     )
     ((name, arguments),) = calls
     assert turn.constraint is not None

@@ -6,8 +6,8 @@ import pytest
 from asking import USER, Json, allowed, answer, asked, called, named, refusal, tool
 from openai.types.chat import completion_create_params
 
-from falsework.server.refusals import BadRequest
-from falsework.server.wire import IGNORED, REFUSED, ChatRequest, parse
+from falsework.server.refusals import BadRequestError
+from falsework.server.wire import IGNORED_FIELDS, UNSUPPORTED_FIELDS, ChatCompletionRequest, parse
 
 REFUSALS: list[tuple[Json, str]] = [
     ({"model": None}, "model"),
@@ -113,7 +113,7 @@ def test_a_request_that_is_wrong_is_refused_by_the_name_of_the_field(
     assert fault.param == param
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", UNSUPPORTED_FIELDS)
 def test_a_field_that_would_change_the_result_and_is_not_honoured_is_refused_by_name(
     name: str,
 ) -> None:
@@ -123,17 +123,17 @@ def test_a_field_that_would_change_the_result_and_is_not_honoured_is_refused_by_
     assert name in fault.message
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", UNSUPPORTED_FIELDS)
 def test_such_a_field_is_accepted_where_it_asks_for_nothing(name: str) -> None:
-    assert asked(**{name: REFUSED[name][0]}) == asked(**{name: None}) == asked()
+    assert asked(**{name: UNSUPPORTED_FIELDS[name][0]}) == asked(**{name: None}) == asked()
 
 
-@pytest.mark.parametrize("name", [*sorted(IGNORED), "a_field_of_next_year"])
+@pytest.mark.parametrize("name", [*sorted(IGNORED_FIELDS), "a_field_of_next_year"])
 def test_a_field_that_changes_nothing_here_is_accepted(name: str) -> None:
     assert asked(**{name: "something"}) == asked()
 
 
-@pytest.mark.parametrize("name", ChatRequest.model_fields.keys() - {"model", "messages"})
+@pytest.mark.parametrize("name", ChatCompletionRequest.model_fields.keys() - {"model", "messages"})
 def test_an_explicit_null_is_as_good_as_no_field(name: str) -> None:
     assert asked(**{name: None}) == asked()
 
@@ -141,7 +141,7 @@ def test_an_explicit_null_is_as_good_as_no_field(name: str) -> None:
 def test_every_field_of_the_official_client_is_honoured_ignored_or_refused() -> None:
     theirs = get_type_hints(completion_create_params.CompletionCreateParamsNonStreaming)
 
-    ours = [*ChatRequest.model_fields, *IGNORED, *REFUSED]
+    ours = [*ChatCompletionRequest.model_fields, *IGNORED_FIELDS, *UNSUPPORTED_FIELDS]
 
     assert set(theirs) <= set(ours)
     assert len(ours) == len(set(ours))
@@ -149,5 +149,5 @@ def test_every_field_of_the_official_client_is_honoured_ignored_or_refused() -> 
 
 def test_a_body_that_is_not_json_is_refused() -> None:
     for body in (b"{", b"[]", b'{"model": NaN}', b'"\\ud800"', b"[" * 10_000, b"\xff"):
-        with pytest.raises(BadRequest, match="JSON"):
+        with pytest.raises(BadRequestError, match="JSON"):
             parse(body)

@@ -6,7 +6,7 @@ import pytest
 from asking import Json, allowed, answer, asked, called, named, parts, tool
 
 from falsework.grammars.policy import ToolChoice
-from falsework.server.questions import THINK_BUDGETS
+from falsework.server.questions import REASONING_EFFORT_TOKENS
 
 
 def test_both_names_of_the_token_limit_mean_the_same() -> None:
@@ -108,9 +108,9 @@ def test_response_format_says_what_the_text_must_be(form: Json, schema: Any) -> 
 
 
 def test_reasoning_effort_is_a_budget_of_tokens() -> None:
-    budgets = [asked(reasoning_effort=effort).think_budget for effort in THINK_BUDGETS]
+    budgets = [asked(reasoning_effort=effort).think_budget for effort in REASONING_EFFORT_TOKENS]
 
-    assert budgets == list(THINK_BUDGETS.values())
+    assert budgets == list(REASONING_EFFORT_TOKENS.values())
     assert (asked().think_budget, asked(reasoning_effort="none").think_budget) == (None, 0)
 
 

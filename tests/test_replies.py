@@ -4,11 +4,11 @@ from houses import calls, chunks, whole
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from telling import TOOLS, F, G, folded, says, told
 
-from falsework.server.engines.scripted import Line, ScriptedEngine
-from falsework.server.turns import Scaffold
+from falsework.server.engines.scripted import ScriptedEngine, ScriptedReply
+from falsework.server.turns import TurnBuilder
 
 
-def test_ids_are_unique(plain: Scaffold) -> None:
+def test_ids_are_unique(plain: TurnBuilder) -> None:
     reply = whole(says(calls(F, G, G)), plain, tools=TOOLS)
 
     ids = {call["id"] for call in reply["choices"][0]["message"]["tool_calls"]}
@@ -16,7 +16,7 @@ def test_ids_are_unique(plain: Scaffold) -> None:
     assert len(ids) == 3
 
 
-def test_every_chunk_repeats_who_it_belongs_to(plain: Scaffold) -> None:
+def test_every_chunk_repeats_who_it_belongs_to(plain: TurnBuilder) -> None:
     stream = chunks(says("a", "b"), plain)
 
     heads = {(c["id"], c["created"], c["model"], c["object"]) for c in stream}
@@ -25,7 +25,7 @@ def test_every_chunk_repeats_who_it_belongs_to(plain: Scaffold) -> None:
     assert next(iter(heads))[3] == "chat.completion.chunk"
 
 
-def test_the_role_comes_first_and_text_only_where_it_came(plain: Scaffold) -> None:
+def test_the_role_comes_first_and_text_only_where_it_came(plain: TurnBuilder) -> None:
     stream = chunks(says("", "a", "", "b"), plain)
 
     deltas = [chunk["choices"][0]["delta"] for chunk in stream]
@@ -38,7 +38,7 @@ def test_the_role_comes_first_and_text_only_where_it_came(plain: Scaffold) -> No
     ]
 
 
-def test_objects_are_what_the_official_types_say(plain: Scaffold) -> None:
+def test_objects_are_what_the_official_types_say(plain: TurnBuilder) -> None:
     reply = whole(says(calls(F)), plain, tools=TOOLS, metadata={"k": "v"})
     stream = chunks(says(calls(F)), plain, tools=TOOLS)
 
@@ -50,13 +50,13 @@ def test_objects_are_what_the_official_types_say(plain: Scaffold) -> None:
     assert set(reply["choices"][0]) == {"index", "message", "logprobs", "finish_reason"}
 
 
-def test_a_text_has_no_tool_calls(plain: Scaffold) -> None:
+def test_a_text_has_no_tool_calls(plain: TurnBuilder) -> None:
     message = whole(says("Hi"), plain, tools=TOOLS)["choices"][0]["message"]
 
     assert message == {"role": "assistant", "content": "Hi", "refusal": None, "annotations": []}
 
 
-def test_stop_strings_are_not_looked_for_in_calls_and_thoughts(thinker: Scaffold) -> None:
+def test_stop_strings_are_not_looked_for_in_calls_and_thoughts(thinker: TurnBuilder) -> None:
     text = f"<think>\nx</think>\n\n{calls(F)}"
 
     reply = whole(says(text), thinker, tools=TOOLS, stop=["x", "name"])
@@ -64,7 +64,7 @@ def test_stop_strings_are_not_looked_for_in_calls_and_thoughts(thinker: Scaffold
     assert told(reply) == (None, "x", [F], "tool_calls")
 
 
-def test_thoughts_are_told_under_both_names_and_counted(thinker: Scaffold) -> None:
+def test_thoughts_are_told_under_both_names_and_counted(thinker: TurnBuilder) -> None:
     pieces = ("<think>\n", "hm", "m", "</think>", "\n\n", "Yes")
 
     reply = whole(says(*pieces), thinker)
@@ -79,8 +79,10 @@ def test_thoughts_are_told_under_both_names_and_counted(thinker: Scaffold) -> No
     assert reply["usage"]["completion_tokens_details"]["reasoning_tokens"] == 3
 
 
-def test_usage_counts_all_choices(plain: Scaffold) -> None:
-    engine = ScriptedEngine(Line(["a", "b"]), Line(["c"], "length"), cached_tokens=8)
+def test_usage_counts_all_choices(plain: TurnBuilder) -> None:
+    engine = ScriptedEngine(
+        ScriptedReply(["a", "b"]), ScriptedReply(["c"], "length"), cached_tokens=8
+    )
 
     reply = whole(engine, plain, n=2)
     stream = chunks(engine, plain, n=2, stream_options={"include_usage": True})
@@ -94,12 +96,14 @@ def test_usage_counts_all_choices(plain: Scaffold) -> None:
     assert all(chunk["usage"] is None for chunk in stream[:-1])
 
 
-def test_a_stream_without_that_wish_has_no_chunk_without_choices(plain: Scaffold) -> None:
+def test_a_stream_without_that_wish_has_no_chunk_without_choices(plain: TurnBuilder) -> None:
     assert all(chunk["choices"] for chunk in chunks(says("a"), plain))
 
 
-def test_each_choice_has_its_own_text_and_end(plain: Scaffold) -> None:
-    engine = ScriptedEngine(Line(["a", "b"]), Line([calls(G)]), Line(["c"], "length"))
+def test_each_choice_has_its_own_text_and_end(plain: TurnBuilder) -> None:
+    engine = ScriptedEngine(
+        ScriptedReply(["a", "b"]), ScriptedReply([calls(G)]), ScriptedReply(["c"], "length")
+    )
     expected = [
         ("ab", None, [], "stop"),
         (None, None, [G], "tool_calls"),
@@ -113,7 +117,7 @@ def test_each_choice_has_its_own_text_and_end(plain: Scaffold) -> None:
     assert [folded(stream, i) for i in range(3)] == expected
 
 
-def test_every_token_has_its_logprob_streamed_and_whole(plain: Scaffold) -> None:
+def test_every_token_has_its_logprob_streamed_and_whole(plain: TurnBuilder) -> None:
     pieces = list(calls(F))
 
     reply = whole(says(*pieces), plain, tools=TOOLS, logprobs=True)

@@ -12,15 +12,15 @@ from responding import made, responding
 from toolhouses import an_upstream, house_of
 from visiting import Reply, client, sent
 
-from falsework.server.engines.scripted import Line
+from falsework.server.engines.scripted import ScriptedReply
 from falsework.server.settings import Settings
-from falsework.server.turns import Scaffold
+from falsework.server.turns import TurnBuilder
 
 BACKGROUND: Json = {"model": "smollm2", "input": "?", "background": True}
 
 
 @pytest.fixture(scope="module")
-def scaffold(smollm2: Path) -> Scaffold:
+def scaffold(smollm2: Path) -> TurnBuilder:
     return scaffold_of(smollm2)
 
 
@@ -45,7 +45,7 @@ def events_of(reply: Reply) -> list[Json]:
 
 
 def test_what_breaks_one_response_breaks_no_other(
-    scaffold: Scaffold, kept: Settings, tmp_path: Path
+    scaffold: TurnBuilder, kept: Settings, tmp_path: Path
 ) -> None:
     """The database refuses to keep a response that is complete."""
     tool = {"type": "server_tool", "name": "look"}
@@ -74,7 +74,7 @@ def test_what_breaks_one_response_breaks_no_other(
 
 
 def test_a_response_that_cannot_be_kept_is_told_as_failed(
-    scaffold: Scaffold, kept: Settings, tmp_path: Path
+    scaffold: TurnBuilder, kept: Settings, tmp_path: Path
 ) -> None:
     with house_of(scaffold, "Hi.", file={}, settings=kept) as house:
         with sqlite3.connect(tmp_path / "kept.db") as database:
@@ -93,10 +93,10 @@ def test_a_response_that_cannot_be_kept_is_told_as_failed(
 
 @pytest.mark.parametrize(("method", "end"), [("POST", "/cancel"), ("DELETE", "")])
 def test_who_watches_a_response_hears_that_it_was_ended(
-    scaffold: Scaffold, method: str, end: str
+    scaffold: TurnBuilder, method: str, end: str
 ) -> None:
     key = {"authorization": "Bearer k"}
-    with responding(scaffold, Line(["Hel"], "hang")) as house, client(house) as sdk:
+    with responding(scaffold, ScriptedReply(["Hel"], "hang")) as house, client(house) as sdk:
         stream = sdk.responses.create(model="smollm2", input="?", background=True, stream=True)
         first = next(stream)
         assert first.type == "response.created"
@@ -116,7 +116,7 @@ def test_who_watches_a_response_hears_that_it_was_ended(
         assert [event["type"] for event in events_of(again)] == [event.type for event in heard]
 
 
-def test_behind_the_last_event_there_is_nothing(scaffold: Scaffold) -> None:
+def test_behind_the_last_event_there_is_nothing(scaffold: TurnBuilder) -> None:
     with responding(scaffold, "Hello!") as house:
         body = {"model": "smollm2", "input": "?"}
         response_id = sent(house, "POST", "/v1/responses", body).json["id"]
@@ -128,9 +128,9 @@ def test_behind_the_last_event_there_is_nothing(scaffold: Scaffold) -> None:
 
 
 def test_the_stream_of_a_response_that_ended_with_its_server_says_so(
-    scaffold: Scaffold, kept: Settings
+    scaffold: TurnBuilder, kept: Settings
 ) -> None:
-    with house_of(scaffold, Line(["Hel"], "hang"), file={}, settings=kept) as first:
+    with house_of(scaffold, ScriptedReply(["Hel"], "hang"), file={}, settings=kept) as first:
         response_id = begun(first)
         assert eventually(lambda: first.engine.open == 1)
         with house_of(scaffold, "x", file={}, settings=kept) as second:
@@ -140,9 +140,9 @@ def test_the_stream_of_a_response_that_ended_with_its_server_says_so(
     assert (event["type"], event["sequence_number"]) == ("response.failed", 5)
 
 
-def test_a_failure_in_a_stream_is_an_error_event_of_both_shapes(scaffold: Scaffold) -> None:
+def test_a_failure_in_a_stream_is_an_error_event_of_both_shapes(scaffold: TurnBuilder) -> None:
     body = {"model": "smollm2", "input": "?", "stream": True}
-    with responding(scaffold, Line(["Hel"], "error")) as house:
+    with responding(scaffold, ScriptedReply(["Hel"], "error")) as house:
         reply = sent(house, "POST", "/v1/responses", body)
 
     *_, last, _ = reply.text.strip().split("\n\n")
@@ -155,7 +155,7 @@ def test_a_failure_in_a_stream_is_an_error_event_of_both_shapes(scaffold: Scaffo
     assert event["error"]["type"] == "server_error"
 
 
-def test_a_call_that_was_cut_off_has_not_succeeded(scaffold: Scaffold) -> None:
+def test_a_call_that_was_cut_off_has_not_succeeded(scaffold: TurnBuilder) -> None:
     tools = [{"type": "server_tool", "name": name} for name in ("find", "save")]
     said = [calls(("find", "{}")), calls(("save", "{}")), "Done."]
     with an_upstream(hangs, says({"ok": 1})) as up:
@@ -176,7 +176,7 @@ def test_a_call_that_was_cut_off_has_not_succeeded(scaffold: Scaffold) -> None:
     assert [seen.path for seen in up.seen] == ["/look"]
 
 
-def test_a_write_that_outlives_its_response_stands_in_it(scaffold: Scaffold) -> None:
+def test_a_write_that_outlives_its_response_stands_in_it(scaffold: TurnBuilder) -> None:
     tool = {"type": "server_tool", "name": "save"}
     with an_upstream(says({"done": 1}, after=0.5)) as up:
         file = {"tools": [http_tool(up, "save", method="POST")]}
@@ -196,8 +196,8 @@ def test_a_write_that_outlives_its_response_stands_in_it(scaffold: Scaffold) -> 
     assert (written["status"], written["output"][0]["output"]) == ("cancelled", '{"done":1}')
 
 
-def test_a_response_that_is_still_being_made_cannot_be_continued(scaffold: Scaffold) -> None:
-    with responding(scaffold, Line(["Hel"], "hang")) as house:
+def test_a_response_that_is_still_being_made_cannot_be_continued(scaffold: TurnBuilder) -> None:
+    with responding(scaffold, ScriptedReply(["Hel"], "hang")) as house:
         response_id = begun(house)
         body = {"model": "smollm2", "input": "?", "previous_response_id": response_id}
         reply = sent(house, "POST", "/v1/responses", body)
@@ -205,15 +205,15 @@ def test_a_response_that_is_still_being_made_cannot_be_continued(scaffold: Scaff
     assert (reply.status, reply.error["param"]) == (400, "previous_response_id")
 
 
-def test_what_was_cut_is_incomplete_and_not_completed_at_any_time(scaffold: Scaffold) -> None:
-    with responding(scaffold, Line(["Hel"], "length")) as house:
+def test_what_was_cut_is_incomplete_and_not_completed_at_any_time(scaffold: TurnBuilder) -> None:
+    with responding(scaffold, ScriptedReply(["Hel"], "length")) as house:
         reply = made(house, max_output_tokens=1)
 
     assert (reply.status, reply.output[0].status) == ("incomplete", "incomplete")
     assert reply.completed_at is None
 
 
-def test_the_items_of_the_input_have_their_text_in_parts(scaffold: Scaffold) -> None:
+def test_the_items_of_the_input_have_their_text_in_parts(scaffold: TurnBuilder) -> None:
     items = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hello!"},
              {"role": "user", "content": "?"}]  # fmt: skip
     with responding(scaffold, "Hi.") as house, client(house) as sdk:

@@ -15,16 +15,16 @@ from responding import ADD, FILE, SUMS, made, responding
 from toolhouses import an_upstream, house_of
 from visiting import client, sent
 
-from falsework.server.engines.scripted import Line
-from falsework.server.turns import Scaffold
+from falsework.server.engines.scripted import ScriptedReply
+from falsework.server.turns import TurnBuilder
 
 
 @pytest.fixture(scope="module")
-def scaffold(smollm2: Path) -> Scaffold:
+def scaffold(smollm2: Path) -> TurnBuilder:
     return scaffold_of(smollm2)
 
 
-def test_a_response_is_kept_until_it_is_deleted(scaffold: Scaffold) -> None:
+def test_a_response_is_kept_until_it_is_deleted(scaffold: TurnBuilder) -> None:
     with responding(scaffold, "Hello!") as house, client(house) as sdk:
         reply = made(house)
         again = sdk.responses.retrieve(reply.id)
@@ -37,7 +37,7 @@ def test_a_response_is_kept_until_it_is_deleted(scaffold: Scaffold) -> None:
     assert [item.role for item in items] == ["user"]  # type: ignore[union-attr]
 
 
-def test_nobody_reads_the_response_of_another_key(scaffold: Scaffold) -> None:
+def test_nobody_reads_the_response_of_another_key(scaffold: TurnBuilder) -> None:
     settings = SETTINGS.model_copy(update={"api_key": ("one", "two")})
     with house_of(scaffold, "Hello!", file={}, settings=settings) as house:
         with client(house, "one") as sdk:
@@ -46,7 +46,7 @@ def test_nobody_reads_the_response_of_another_key(scaffold: Scaffold) -> None:
             sdk.responses.retrieve(reply.id)
 
 
-def test_a_response_survives_a_restart(scaffold: Scaffold, tmp_path: Path) -> None:
+def test_a_response_survives_a_restart(scaffold: TurnBuilder, tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"database": f"sqlite:///{tmp_path}/kept.db"})
     with house_of(scaffold, "Hello!", file={}, settings=settings) as house:
         reply = made(house)
@@ -56,7 +56,7 @@ def test_a_response_survives_a_restart(scaffold: Scaffold, tmp_path: Path) -> No
     assert again.output_text == "Hello!"
 
 
-def test_a_response_in_the_background_is_there_when_it_is_done(scaffold: Scaffold) -> None:
+def test_a_response_in_the_background_is_there_when_it_is_done(scaffold: TurnBuilder) -> None:
     with responding(scaffold, ADD, "Five.", file=FILE) as house, client(house) as sdk:
         begun = made(house, tools=[SUMS], background=True)
 
@@ -71,8 +71,8 @@ def test_a_response_in_the_background_is_there_when_it_is_done(scaffold: Scaffol
     assert numbers == list(range(4, 4 + len(numbers)))
 
 
-def test_a_response_in_the_background_is_cancelled(scaffold: Scaffold) -> None:
-    with responding(scaffold, Line(["Hel"], "hang")) as house, client(house) as sdk:
+def test_a_response_in_the_background_is_cancelled(scaffold: TurnBuilder) -> None:
+    with responding(scaffold, ScriptedReply(["Hel"], "hang")) as house, client(house) as sdk:
         begun = made(house, background=True)
         assert eventually(lambda: house.engine.open == 1)
         ended = sdk.responses.cancel(begun.id)
@@ -83,7 +83,7 @@ def test_a_response_in_the_background_is_cancelled(scaffold: Scaffold) -> None:
 
 
 def test_what_was_done_when_the_process_was_killed_is_there_after_a_restart(
-    scaffold: Scaffold, tmp_path: Path
+    scaffold: TurnBuilder, tmp_path: Path
 ) -> None:
     """The first server is left in the middle of a response; the second one finds its database."""
     settings = SETTINGS.model_copy(update={"database": f"sqlite:///{tmp_path}/kept.db"})
@@ -92,7 +92,9 @@ def test_what_was_done_when_the_process_was_killed_is_there_after_a_restart(
         tool = {"type": "server_tool", "name": "save"}
         said = calls(("save", '{"id": 1}'))
         key = {"Idempotency-Key": "k-1"}
-        with house_of(scaffold, said, Line([], "hang"), file=file, settings=settings) as first:
+        with house_of(
+            scaffold, said, ScriptedReply([], "hang"), file=file, settings=settings
+        ) as first:
             begun = sent(first, "POST", "/v1/responses",
                          {"model": "smollm2", "input": "?", "tools": [tool], "background": True},
                          **key).json  # fmt: skip
@@ -106,7 +108,7 @@ def test_what_was_done_when_the_process_was_killed_is_there_after_a_restart(
     assert len(up.seen) == 1
 
 
-def test_a_request_with_a_key_is_done_once_and_its_reply_given_again(scaffold: Scaffold) -> None:
+def test_a_request_with_a_key_is_done_once_and_its_reply_given_again(scaffold: TurnBuilder) -> None:
     with an_upstream() as up:
         file = {"tools": [http_tool(up, "save", method="POST")]}
         tool = {"type": "server_tool", "name": "save"}
@@ -123,14 +125,14 @@ def test_a_request_with_a_key_is_done_once_and_its_reply_given_again(scaffold: S
     assert len(up.seen) == 1
 
 
-def test_an_sdk_that_asks_again_after_our_error_does_not_write_twice(scaffold: Scaffold) -> None:
+def test_an_sdk_that_asks_again_after_our_error_does_not_write_twice(scaffold: TurnBuilder) -> None:
     """Whatever the SDK makes of the status: the second try finds what the first one did."""
     with an_upstream() as up:
         file = {"tools": [http_tool(up, "save", method="POST")]}
         tool = {"type": "server_tool", "name": "save"}
         body = {"model": "smollm2", "messages": [{"role": "user", "content": "?"}], "tools": [tool]}
         said = calls(("save", '{"id": 1}'))
-        turns = [said, Line([], "error"), said, "Saved."]
+        turns = [said, ScriptedReply([], "error"), said, "Saved."]
         with house_of(scaffold, *turns, file=file) as house:
             failed = sent(house, "POST", "/v1/chat/completions", body, x_stainless_retry_count="0")
             again = sent(house, "POST", "/v1/chat/completions", body, x_stainless_retry_count="1")
@@ -141,7 +143,9 @@ def test_an_sdk_that_asks_again_after_our_error_does_not_write_twice(scaffold: S
     assert len(up.seen) == 1, "the fresh request only said 'Saved.'"
 
 
-def test_when_a_client_leaves_during_a_write_the_same_key_finds_it_done(scaffold: Scaffold) -> None:
+def test_when_a_client_leaves_during_a_write_the_same_key_finds_it_done(
+    scaffold: TurnBuilder,
+) -> None:
     with an_upstream(says("written", after=0.6)) as up:
         file = {"tools": [http_tool(up, "save", method="POST")]}
         tool = {"type": "server_tool", "name": "save"}
@@ -156,8 +160,8 @@ def test_when_a_client_leaves_during_a_write_the_same_key_finds_it_done(scaffold
     assert len(up.seen) == 1
 
 
-def test_a_response_that_is_deleted_while_it_is_made_stays_deleted(scaffold: Scaffold) -> None:
-    with responding(scaffold, Line(["Hel"], "hang")) as house, client(house) as sdk:
+def test_a_response_that_is_deleted_while_it_is_made_stays_deleted(scaffold: TurnBuilder) -> None:
+    with responding(scaffold, ScriptedReply(["Hel"], "hang")) as house, client(house) as sdk:
         begun = made(house, background=True)
         assert eventually(lambda: house.engine.open == 1)
         sdk.responses.delete(begun.id)
@@ -166,7 +170,7 @@ def test_a_response_that_is_deleted_while_it_is_made_stays_deleted(scaffold: Sca
             sdk.responses.retrieve(begun.id)
 
 
-def test_a_crowd_of_responses_is_kept(scaffold: Scaffold, tmp_path: Path) -> None:
+def test_a_crowd_of_responses_is_kept(scaffold: TurnBuilder, tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"database": f"sqlite:///{tmp_path}/kept.db"})
     with house_of(scaffold, "Hello!", file={}, settings=settings) as house:
         body = {"model": "smollm2", "input": "?"}
@@ -184,23 +188,23 @@ def test_a_crowd_of_responses_is_kept(scaffold: Scaffold, tmp_path: Path) -> Non
     assert set(kept) == {200}
 
 
-def test_responses_in_the_background_hold_seats_too(scaffold: Scaffold) -> None:
+def test_responses_in_the_background_hold_seats_too(scaffold: TurnBuilder) -> None:
     settings = SETTINGS.model_copy(update={"max_concurrent_requests": 1})
     body = {"model": "smollm2", "input": "?", "background": True}
-    lines = [Line(["Hel"], "hang"), "Hello!"]
+    lines = [ScriptedReply(["Hel"], "hang"), "Hello!"]
     with house_of(scaffold, *lines, file={}, settings=settings) as house:
         first = sent(house, "POST", "/v1/responses", body)
         full = [sent(house, "POST", "/v1/responses", body).status for _ in range(3)]
         sent(house, "POST", f"/v1/responses/{first.json['id']}/cancel")
-        assert eventually(lambda: house.app.state.desk.taken == 0)
+        assert eventually(lambda: house.app.state.admission.taken == 0)
         again = sent(house, "POST", "/v1/responses", body)
-        assert eventually(lambda: house.app.state.desk.taken == 0)
+        assert eventually(lambda: house.app.state.admission.taken == 0)
 
     assert (first.status, full, again.status) == (200, [429, 429, 429], 200)
 
 
 def test_a_response_in_the_background_is_finished_before_the_server_ends(
-    scaffold: Scaffold, tmp_path: Path
+    scaffold: TurnBuilder, tmp_path: Path
 ) -> None:
     kept = f"sqlite:///{tmp_path}/kept.db"
     settings = SETTINGS.model_copy(update={"database": kept, "drain_seconds": 5})
@@ -219,7 +223,7 @@ def test_a_response_in_the_background_is_finished_before_the_server_ends(
 
 
 def test_of_what_is_not_to_be_stored_a_retry_finds_the_reply_but_not_for_long(
-    scaffold: Scaffold, tmp_path: Path
+    scaffold: TurnBuilder, tmp_path: Path
 ) -> None:
     settings = SETTINGS.model_copy(update={"database": f"sqlite:///{tmp_path}/kept.db"})
     body = {"model": "smollm2", "input": "?", "store": False}
@@ -237,11 +241,11 @@ def test_of_what_is_not_to_be_stored_a_retry_finds_the_reply_but_not_for_long(
 
 @pytest.mark.parametrize("seconds", ["", "0.2"])
 def test_without_tools_a_response_in_the_background_has_all_the_time_that_it_needs(
-    scaffold: Scaffold, seconds: str
+    scaffold: TurnBuilder, seconds: str
 ) -> None:
     file = {"request": {"deadline": "200ms"}}
     body = {"model": "smollm2", "input": "?", "background": True}
-    with responding(scaffold, Line(["Hel"], "hang"), file=file) as house:
+    with responding(scaffold, ScriptedReply(["Hel"], "hang"), file=file) as house:
         begun = sent(house, "POST", "/v1/responses", body, x_stainless_read_timeout=seconds).json
         time.sleep(0.4)
         found = sent(house, "GET", f"/v1/responses/{begun['id']}").json
@@ -249,11 +253,11 @@ def test_without_tools_a_response_in_the_background_has_all_the_time_that_it_nee
     assert found["status"] == "in_progress"
 
 
-def test_a_response_that_the_deadline_of_its_tools_cuts_says_so(scaffold: Scaffold) -> None:
+def test_a_response_that_the_deadline_of_its_tools_cuts_says_so(scaffold: TurnBuilder) -> None:
     tools = [{"type": "server_tool", "name": "look"}]
     with an_upstream() as up:
         file = {"tools": [http_tool(up)], "request": {"deadline": "200ms"}}
-        with responding(scaffold, Line(["Hel"], "hang"), file=file) as house:
+        with responding(scaffold, ScriptedReply(["Hel"], "hang"), file=file) as house:
             reply = made(house, tools=tools)
 
     assert (reply.status, reply.output_text) == ("incomplete", "Hel")

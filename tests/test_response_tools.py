@@ -11,15 +11,15 @@ from mcpservers import over_http
 from responding import ADD, FILE, SUMS, F, events_of, made, responding
 from visiting import sent
 
-from falsework.server.turns import Scaffold
+from falsework.server.turns import TurnBuilder
 
 
 @pytest.fixture(scope="module")
-def scaffold(smollm2: Path) -> Scaffold:
+def scaffold(smollm2: Path) -> TurnBuilder:
     return scaffold_of(smollm2)
 
 
-def test_an_mcp_tool_is_listed_run_and_told_of_in_openais_order(scaffold: Scaffold) -> None:
+def test_an_mcp_tool_is_listed_run_and_told_of_in_openais_order(scaffold: TurnBuilder) -> None:
     with responding(scaffold, ADD, "Five.", file=FILE) as house:
         events = events_of(house, tools=[SUMS])
 
@@ -37,7 +37,7 @@ def test_an_mcp_tool_is_listed_run_and_told_of_in_openais_order(scaffold: Scaffo
     assert message.content[0].text == "Five."
 
 
-def test_an_mcp_call_that_fails_is_told_and_the_model_goes_on(scaffold: Scaffold) -> None:
+def test_an_mcp_call_that_fails_is_told_and_the_model_goes_on(scaffold: TurnBuilder) -> None:
     file = {"servers": {"sums": {**FILE["servers"]["sums"], "tools": ["refuse"]}}}
     said = calls(("sums__refuse", '{"why": "closed"}'))
     body = {"model": "smollm2", "input": "?", "tools": [SUMS]}
@@ -51,7 +51,9 @@ def test_an_mcp_call_that_fails_is_told_and_the_model_goes_on(scaffold: Scaffold
 
 
 @pytest.mark.parametrize("approve", [True, False])
-def test_a_call_waits_for_approval_and_is_run_or_not(scaffold: Scaffold, *, approve: bool) -> None:
+def test_a_call_waits_for_approval_and_is_run_or_not(
+    scaffold: TurnBuilder, *, approve: bool
+) -> None:
     tools = [{**SUMS, "require_approval": "always"}]
     with responding(scaffold, ADD, "So be it.", file=FILE) as house:
         first = made(house, tools=tools)
@@ -74,7 +76,7 @@ def test_a_call_waits_for_approval_and_is_run_or_not(scaffold: Scaffold, *, appr
     assert second.output_text == "So be it."
 
 
-def test_beside_a_call_that_waits_the_others_are_run(scaffold: Scaffold) -> None:
+def test_beside_a_call_that_waits_the_others_are_run(scaffold: TurnBuilder) -> None:
     file = {"servers": {"sums": {**FILE["servers"]["sums"], "tools": ["add", "scored"]}}}
     tools = [{**SUMS, "require_approval": {"always": {"tool_names": ["scored"]}}}]
     said = calls(("sums__scored", '{"account": 1}'), ("sums__add", '{"a": 2, "b": 3}'))
@@ -97,7 +99,7 @@ def test_beside_a_call_that_waits_the_others_are_run(scaffold: Scaffold) -> None
     assert [item.name for item in second.output if item.type == "mcp_call"] == ["scored"]
 
 
-def test_max_tool_calls_is_kept(scaffold: Scaffold) -> None:
+def test_max_tool_calls_is_kept(scaffold: TurnBuilder) -> None:
     again = calls(*[("sums__add", f'{{"a": {n}, "b": 1}}') for n in range(2)])
     with responding(scaffold, again, "Enough.", file=FILE) as house:
         reply = made(house, tools=[SUMS], max_tool_calls=1)
@@ -107,7 +109,7 @@ def test_max_tool_calls_is_kept(scaffold: Scaffold) -> None:
     assert reply.output_text == "Enough."
 
 
-def test_a_server_that_does_not_answer_is_424(scaffold: Scaffold) -> None:
+def test_a_server_that_does_not_answer_is_424(scaffold: TurnBuilder) -> None:
     file = {"servers": {"sums": {"url": "http://127.0.0.1:9/mcp", "tools": ["add"]}}}
     import falsework.runtime.toolbox as boxes  # noqa: PLC0415
 
@@ -122,7 +124,9 @@ def test_a_server_that_does_not_answer_is_424(scaffold: Scaffold) -> None:
     assert (caught.value.status_code, caught.value.type) == (424, "external_connector_error")
 
 
-def test_a_request_brings_its_own_mcp_server_where_its_host_is_allowed(scaffold: Scaffold) -> None:
+def test_a_request_brings_its_own_mcp_server_where_its_host_is_allowed(
+    scaffold: TurnBuilder,
+) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}/mcp"
     guest = {"type": "mcp", "server_label": "guest", "server_url": url, "allowed_tools": ["add"]}
@@ -164,7 +168,7 @@ def test_a_request_brings_its_own_mcp_server_where_its_host_is_allowed(scaffold:
     ],
 )
 def test_tool_choice_may_name_an_mcp_server_or_one_of_its_tools(
-    scaffold: Scaffold, choice: Json, offered: str
+    scaffold: TurnBuilder, choice: Json, offered: str
 ) -> None:
     with responding(scaffold, ADD, "Five.", file=FILE) as house:
         reply = made(house, tools=[SUMS, F], tool_choice=choice)
@@ -175,7 +179,7 @@ def test_tool_choice_may_name_an_mcp_server_or_one_of_its_tools(
     assert reply.output_text == "Five."
 
 
-def test_a_tool_choice_of_a_tool_that_is_not_offered_is_refused(scaffold: Scaffold) -> None:
+def test_a_tool_choice_of_a_tool_that_is_not_offered_is_refused(scaffold: TurnBuilder) -> None:
     choice = {"type": "mcp", "server_label": "sums", "name": "divide"}
     with responding(scaffold, "x", file=FILE) as house, pytest.raises(openai.BadRequestError):
         made(house, tools=[SUMS], tool_choice=choice)

@@ -10,16 +10,16 @@ from houses import calls, scaffold_of
 from responding import F, events_of, made, responding
 from visiting import client, sent
 
-from falsework.server.engines.scripted import Line
-from falsework.server.turns import Scaffold
+from falsework.server.engines.scripted import ScriptedReply
+from falsework.server.turns import TurnBuilder
 
 
 @pytest.fixture(scope="module")
-def scaffold(smollm2: Path) -> Scaffold:
+def scaffold(smollm2: Path) -> TurnBuilder:
     return scaffold_of(smollm2)
 
 
-def test_text_is_answered(scaffold: Scaffold) -> None:
+def test_text_is_answered(scaffold: TurnBuilder) -> None:
     with responding(scaffold, "Hello!") as house:
         reply = made(house, instructions="Be brief.", metadata={"a": "b"})
 
@@ -28,7 +28,7 @@ def test_text_is_answered(scaffold: Scaffold) -> None:
     assert reply.usage.total_tokens == reply.usage.input_tokens + reply.usage.output_tokens
 
 
-def test_every_field_that_clients_look_for_is_there(scaffold: Scaffold) -> None:
+def test_every_field_that_clients_look_for_is_there(scaffold: TurnBuilder) -> None:
     with responding(scaffold, "Hello!") as house:
         reply = sent(
             house, "POST", "/v1/responses", {"model": "smollm2", "input": "?", "tools": [F]}
@@ -46,8 +46,8 @@ def test_every_field_that_clients_look_for_is_there(scaffold: Scaffold) -> None:
     assert set(reply.json["tools"][0]) >= {"description", "parameters", "strict"}
 
 
-def test_a_text_streams_in_openais_order(scaffold: Scaffold) -> None:
-    with responding(scaffold, Line(["Hel", "lo"])) as house:
+def test_a_text_streams_in_openais_order(scaffold: TurnBuilder) -> None:
+    with responding(scaffold, ScriptedReply(["Hel", "lo"])) as house:
         events = events_of(house)
 
     kinds = [kind for kind, _ in itertools.groupby(event.type for event in events)]
@@ -61,7 +61,7 @@ def test_a_text_streams_in_openais_order(scaffold: Scaffold) -> None:
     assert events[0].response.output == []
 
 
-def test_a_clients_function_is_called_and_its_output_taken(scaffold: Scaffold) -> None:
+def test_a_clients_function_is_called_and_its_output_taken(scaffold: TurnBuilder) -> None:
     with responding(scaffold, calls(("f", '{"a": 1}')), "It is 2.") as house:
         first = made(house, tools=[F])
         (call,) = first.output
@@ -73,7 +73,7 @@ def test_a_clients_function_is_called_and_its_output_taken(scaffold: Scaffold) -
     assert second.output_text == "It is 2."
 
 
-def test_a_function_call_streams_as_the_sdk_expects(scaffold: Scaffold) -> None:
+def test_a_function_call_streams_as_the_sdk_expects(scaffold: TurnBuilder) -> None:
     with responding(scaffold, calls(("f", '{"a": 1}'))) as house, client(house) as sdk:
         with sdk.responses.stream(model="smollm2", input="?", tools=[F]) as stream:  # type: ignore[list-item]
             kinds = [event.type for event in stream]
@@ -83,7 +83,7 @@ def test_a_function_call_streams_as_the_sdk_expects(scaffold: Scaffold) -> None:
     assert final.output[0].type == "function_call"
 
 
-def test_a_conversation_may_be_replayed_by_the_client(scaffold: Scaffold) -> None:
+def test_a_conversation_may_be_replayed_by_the_client(scaffold: TurnBuilder) -> None:
     with responding(scaffold, calls(("f", '{"a": 1}')), "Done.") as house:
         first = made(house, tools=[F], store=False)
         items = [
@@ -135,7 +135,7 @@ def test_a_conversation_may_be_replayed_by_the_client(scaffold: Scaffold) -> Non
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(
-    scaffold: Scaffold, fields: Json, param: str
+    scaffold: TurnBuilder, fields: Json, param: str
 ) -> None:
     with responding(scaffold, "x") as house, pytest.raises(openai.BadRequestError) as caught:
         made(house, **fields)
@@ -143,7 +143,7 @@ def test_what_cannot_be_done_is_refused_by_name(
     assert caught.value.param == param
 
 
-def test_a_place_in_the_input_counts_nothing_that_came_before(scaffold: Scaffold) -> None:
+def test_a_place_in_the_input_counts_nothing_that_came_before(scaffold: TurnBuilder) -> None:
     with responding(scaffold, "x") as house:
         first = made(house)
         with pytest.raises(openai.BadRequestError) as caught:
@@ -152,7 +152,7 @@ def test_a_place_in_the_input_counts_nothing_that_came_before(scaffold: Scaffold
     assert caught.value.param == "input[0].role"
 
 
-def test_what_is_never_there_may_be_included(scaffold: Scaffold) -> None:
+def test_what_is_never_there_may_be_included(scaffold: TurnBuilder) -> None:
     include = ["web_search_call.action.sources", "file_search_call.results"]
     with responding(scaffold, "Hello!") as house:
         reply = made(house, include=include)
@@ -162,7 +162,7 @@ def test_what_is_never_there_may_be_included(scaffold: Scaffold) -> None:
     assert odd.status == 404, "of another owner, not a failure"
 
 
-def test_text_of_a_schema_is_asked_for_flat(scaffold: Scaffold) -> None:
+def test_text_of_a_schema_is_asked_for_flat(scaffold: TurnBuilder) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     form = {"format": {"type": "json_schema", "name": "n", "schema": schema}}
     with responding(scaffold, '{"a": 1}') as house:
@@ -171,15 +171,15 @@ def test_text_of_a_schema_is_asked_for_flat(scaffold: Scaffold) -> None:
     assert reply.output_text == '{"a": 1}'
 
 
-def test_a_cut_response_says_why_it_is_incomplete(scaffold: Scaffold) -> None:
-    with responding(scaffold, Line(["Hel"], "length")) as house:
+def test_a_cut_response_says_why_it_is_incomplete(scaffold: TurnBuilder) -> None:
+    with responding(scaffold, ScriptedReply(["Hel"], "length")) as house:
         reply = made(house, max_output_tokens=1)
 
     assert (reply.status, reply.incomplete_details.reason) == ("incomplete", "max_output_tokens")
 
 
-def test_an_engine_that_fails_is_told_in_both_shapes(scaffold: Scaffold) -> None:
-    with responding(scaffold, Line(["Hel"], "error")) as house:
+def test_an_engine_that_fails_is_told_in_both_shapes(scaffold: TurnBuilder) -> None:
+    with responding(scaffold, ScriptedReply(["Hel"], "error")) as house:
         with pytest.raises(openai.APIError) as caught:
             events_of(house)
 
@@ -189,7 +189,7 @@ def test_an_engine_that_fails_is_told_in_both_shapes(scaffold: Scaffold) -> None
 NOTE: Json = {"type": "custom", "name": "take_note", "description": "Take a note."}
 
 
-def test_a_custom_tool_is_given_free_text_and_its_output_taken(scaffold: Scaffold) -> None:
+def test_a_custom_tool_is_given_free_text_and_its_output_taken(scaffold: TurnBuilder) -> None:
     said = calls(("take_note", '{"input": "a \\"b\\" c"}'))
     with responding(scaffold, said, said, "Noted.") as house:
         events = events_of(house, tools=[NOTE])
@@ -204,7 +204,7 @@ def test_a_custom_tool_is_given_free_text_and_its_output_taken(scaffold: Scaffol
     assert second.output_text == "Noted."
 
 
-def test_a_custom_tool_with_a_grammar_is_refused(scaffold: Scaffold) -> None:
+def test_a_custom_tool_with_a_grammar_is_refused(scaffold: TurnBuilder) -> None:
     form = {"type": "grammar", "syntax": "regex", "definition": "a+"}
     with responding(scaffold, "x") as house, pytest.raises(openai.BadRequestError) as caught:
         made(house, tools=[{**NOTE, "format": form}])

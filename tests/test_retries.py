@@ -15,8 +15,8 @@ from responding import responding
 from toolhouses import an_upstream, house_of
 from visiting import CHAT, Reply, sent
 
-from falsework.server.engines.scripted import Line
-from falsework.server.turns import Scaffold
+from falsework.server.engines.scripted import ScriptedReply
+from falsework.server.turns import TurnBuilder
 
 RESPONSES = "/v1/responses"
 SAVE: Json = {"type": "server_tool", "name": "save"}
@@ -25,7 +25,7 @@ ASKED: Json = {"model": "smollm2", "input": "?"}
 
 
 @pytest.fixture(scope="module")
-def scaffold(smollm2: Path) -> Scaffold:
+def scaffold(smollm2: Path) -> TurnBuilder:
     return scaffold_of(smollm2)
 
 
@@ -35,11 +35,11 @@ def left(house: Running, body: Json, seconds: float, **headers: str) -> None:
         sent(house, "POST", RESPONSES, body, timeout=seconds, **headers)
 
 
-def test_of_many_that_wait_for_a_key_one_does_the_request(scaffold: Scaffold) -> None:
+def test_of_many_that_wait_for_a_key_one_does_the_request(scaffold: TurnBuilder) -> None:
     body = {**ASKED, "tools": [SAVE]}
     with an_upstream(always=says("written", after=0.3)) as up:
         file = {"tools": [http_tool(up, "save", method="POST")]}
-        lines = [Line(["Hel"], "hang"), SAID, SAID, SAID, "Saved."]
+        lines = [ScriptedReply(["Hel"], "hang"), SAID, SAID, SAID, "Saved."]
         with house_of(scaffold, *lines, file=file) as house:
             first = threading.Thread(
                 target=left, args=(house, body, 0.6), kwargs={"idempotency_key": "k"}
@@ -58,8 +58,8 @@ def test_of_many_that_wait_for_a_key_one_does_the_request(scaffold: Scaffold) ->
     assert len(up.seen) == 1
 
 
-def test_who_waits_for_a_key_and_leaves_gives_the_seat_back(scaffold: Scaffold) -> None:
-    with responding(scaffold, Line(["Hel"], "hang")) as house:
+def test_who_waits_for_a_key_and_leaves_gives_the_seat_back(scaffold: TurnBuilder) -> None:
+    with responding(scaffold, ScriptedReply(["Hel"], "hang")) as house:
         first = threading.Thread(
             target=left, args=(house, ASKED, 1.5), kwargs={"idempotency_key": "k"}
         )
@@ -67,13 +67,13 @@ def test_who_waits_for_a_key_and_leaves_gives_the_seat_back(scaffold: Scaffold) 
         assert eventually(lambda: house.engine.open == 1)
         left(house, ASKED, 0.3, idempotency_key="k")
 
-        assert eventually(lambda: house.app.state.desk.taken == 1, 0.5)
+        assert eventually(lambda: house.app.state.admission.taken == 1, 0.5)
         first.join()
 
 
 @pytest.mark.parametrize("path", [CHAT, RESPONSES])
 def test_a_retry_finds_what_a_server_of_the_requests_own_has_done(
-    scaffold: Scaffold, path: str
+    scaffold: TurnBuilder, path: str
 ) -> None:
     port = free_port()
     guest = {
@@ -83,7 +83,7 @@ def test_a_retry_finds_what_a_server_of_the_requests_own_has_done(
     file = {"request_servers": {"allow_hosts": ["127.0.0.1"], "deny_private": False}}
     said = calls(("guest__add", '{"a": 2, "b": 3}'))
     body = {**ASKED, "messages": [USER], "tools": [guest]}
-    turns = [said, Line([], "error"), said, "Five."]
+    turns = [said, ScriptedReply([], "error"), said, "Five."]
     with over_http(port), house_of(scaffold, *turns, file=file) as house:
         failed = sent(house, "POST", path, body, idempotency_key="k")
         again = sent(house, "POST", path, body, idempotency_key="k")
@@ -92,7 +92,7 @@ def test_a_retry_finds_what_a_server_of_the_requests_own_has_done(
     assert "made before" in again.text
 
 
-def test_a_stream_in_the_background_is_streamed_again(scaffold: Scaffold) -> None:
+def test_a_stream_in_the_background_is_streamed_again(scaffold: TurnBuilder) -> None:
     body = {**ASKED, "background": True, "stream": True}
     with responding(scaffold, "Hello!") as house:
         first = sent(house, "POST", RESPONSES, body, idempotency_key="k")
@@ -102,7 +102,7 @@ def test_a_stream_in_the_background_is_streamed_again(scaffold: Scaffold) -> Non
     assert (again.text, again.headers["idempotent-replayed"]) == (first.text, "true")
 
 
-def test_a_retry_is_known_to_the_next_process_too(scaffold: Scaffold, tmp_path: Path) -> None:
+def test_a_retry_is_known_to_the_next_process_too(scaffold: TurnBuilder, tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"database": f"sqlite:///{tmp_path}/kept.db"})
     with house_of(scaffold, "Hello!", file={}, settings=settings) as house:
         first = sent(house, "POST", RESPONSES, ASKED, x_stainless_retry_count="0").json
@@ -112,7 +112,7 @@ def test_a_retry_is_known_to_the_next_process_too(scaffold: Scaffold, tmp_path: 
     assert again == first
 
 
-def test_a_response_that_was_deleted_is_neither_given_nor_made_again(scaffold: Scaffold) -> None:
+def test_a_response_that_was_deleted_is_neither_given_nor_made_again(scaffold: TurnBuilder) -> None:
     with responding(scaffold, "TOPSECRET") as house:
         first = sent(house, "POST", RESPONSES, ASKED, idempotency_key="k").json
         sent(house, "DELETE", f"{RESPONSES}/{first['id']}")
@@ -122,7 +122,7 @@ def test_a_response_that_was_deleted_is_neither_given_nor_made_again(scaffold: S
     assert (again.status, asked) == (404, 1)
 
 
-def test_a_key_is_the_same_however_its_header_is_spelled(scaffold: Scaffold) -> None:
+def test_a_key_is_the_same_however_its_header_is_spelled(scaffold: TurnBuilder) -> None:
     settings = SETTINGS.model_copy(update={"api_key": ("one",)})
     with house_of(scaffold, "Hello!", file={}, settings=settings) as house:
         made = sent(house, "POST", RESPONSES, ASKED, authorization="Bearer one").json

@@ -28,10 +28,14 @@ from faulty import (
 from rough_mcp_server import TOOL
 
 from falsework.runtime.deadlines import Deadline
-from falsework.runtime.executors.base import Ticket
-from falsework.runtime.executors.mcp import McpServer
-from falsework.runtime.executors.mcpconnections import Connect, over_http, over_stdio
-from falsework.runtime.faults import Fault
+from falsework.runtime.executors.base import AttemptContext
+from falsework.runtime.executors.mcp import McpClient
+from falsework.runtime.executors.mcpconnections import (
+    TransportFactory,
+    http_transport,
+    stdio_transport,
+)
+from falsework.runtime.faults import ToolCallError
 
 pytestmark = pytest.mark.anyio
 
@@ -54,8 +58,8 @@ async def test_a_schema_that_is_none_is_refused_and_what_it_names_is_not_fetched
         text = json.dumps({"type": "object", **schema}).replace("PORT", str(up.port))
         tool = {**TOOL, key: json.loads(text)}
         async with toolbox(servers={"here": rough({"tools/list": {"tools": [tool]}})}) as box:
-            with pytest.raises(Fault) as caught:
-                await box.tools["here__t"].describe()
+            with pytest.raises(ToolCallError) as caught:
+                await box.tools["here__t"].load_description()
 
     assert (caught.value.kind, up.seen) == ("bad_response", [])
 
@@ -114,21 +118,21 @@ async def test_an_answer_that_does_not_satisfy_the_servers_own_schema_is_a_bad_o
 
 
 @asynccontextmanager
-async def supervised(connect: Connect, **fields: Any) -> AsyncIterator[McpServer]:
-    server = McpServer("here", connect, **fields)
+async def supervised(connect: TransportFactory, **fields: Any) -> AsyncIterator[McpClient]:
+    server = McpClient("here", connect, **fields)
     async with anyio.create_task_group() as tasks:
-        await tasks.start(server.run)
+        await tasks.start(server.supervise)
         yield server
         tasks.cancel_scope.cancel()
 
 
-def command(script: Json) -> Connect:
-    return over_stdio((sys.executable, SCRIPT, json.dumps(script)), {}, ".")
+def command(script: Json) -> TransportFactory:
+    return stdio_transport((sys.executable, SCRIPT, json.dumps(script)), {}, ".")
 
 
 async def test_a_server_that_hangs_at_the_start_is_started_again() -> None:
     async with upstream(always=hangs) as up:
-        connect = over_http(f"{up.url}/mcp", httpx2.AsyncClient)
+        connect = http_transport(f"{up.url}/mcp", httpx2.AsyncClient)
         async with supervised(connect, patience=0.1) as server:
             await anyio.sleep(1)
 
@@ -139,8 +143,8 @@ async def test_a_server_that_lists_its_tools_and_dies_is_left_alone_for_longer_e
     async with supervised(command({"after": "tools/list"})) as server:
         with anyio.move_on_after(2):
             while True:
-                with suppress(Fault):
-                    await server.call("t", {}, Ticket(Deadline.after(5), "call_1"))
+                with suppress(ToolCallError):
+                    await server.call_tool("t", {}, AttemptContext(Deadline.after(5), "call_1"))
 
         assert 1 <= server.restarts <= 4  # after 0.2, 0.4, 0.8 seconds
 
@@ -158,18 +162,18 @@ async def test_a_server_that_dies_between_calls_is_there_again_before_the_next()
 async def test_a_list_of_tools_that_has_no_end_is_none() -> None:
     endless = {"tools": [TOOL], "nextCursor": "more"}
     async with supervised(command({"tools/list": endless})) as server:
-        with pytest.raises(Fault, match="can't be reached"):
-            await server.listed(Deadline.after(1))
+        with pytest.raises(ToolCallError, match="can't be reached"):
+            await server.list_tools(Deadline.after(1))
 
         assert not server.tools
 
 
 async def test_a_connection_that_was_lost_long_ago_does_not_cost_the_next_one() -> None:
-    ticket = Ticket(Deadline.after(20), "call_1")
+    ticket = AttemptContext(Deadline.after(20), "call_1")
     async with supervised(command({"tools/call": "die"})) as server:
         first = await server._connected(ticket.deadline)
-        with pytest.raises(Fault):
-            await server.call("t", {}, ticket)
+        with pytest.raises(ToolCallError):
+            await server.call_tool("t", {}, ticket)
         second = await server._connected(ticket.deadline)
         server._lose(first)
 

@@ -10,8 +10,8 @@ import pytest
 from faulty import Json, call, calls, http_tool, kind, run, says, toolbox, upstream
 
 from falsework.runtime.deadlines import Deadline
-from falsework.runtime.outcomes import Outcome
-from falsework.runtime.tools import Asked
+from falsework.runtime.outcomes import ToolResult
+from falsework.runtime.tools import ToolCall
 
 pytestmark = pytest.mark.anyio
 
@@ -41,8 +41,8 @@ async def test_what_a_function_raises_is_told_only_if_it_was_meant_to_be(effect:
         other = await call(box, "{}", "fail")
 
     assert (kind(meant), kind(other)) == ("tool_error", "tool_error")
-    assert "not today" in meant.text()
-    assert "hunter2" not in other.text()
+    assert "not today" in meant.for_model()
+    assert "hunter2" not in other.for_model()
 
 
 async def test_a_function_in_a_process_is_stopped_at_its_timeout(tmp_path: Path) -> None:
@@ -81,26 +81,26 @@ async def test_a_tool_that_needs_another_waits_until_that_has_succeeded() -> Non
         third = http_tool(up, "third", requires=["look"])
         async with toolbox(http_tool(up), third) as box:
             chain = run(box)
-            (early,) = await chain.call([Asked("1", "third", "{}")])
-            await chain.call([Asked("2", "look", "{}")])
-            (late,) = await chain.call([Asked("3", "third", "{}")])
+            (early,) = await chain.execute([ToolCall("1", "third", "{}")])
+            await chain.execute([ToolCall("2", "look", "{}")])
+            (late,) = await chain.execute([ToolCall("3", "third", "{}")])
 
     assert kind(early) == "precondition_failed"
-    assert "look" in early.text()
+    assert "look" in early.for_model()
     assert late.ok
 
 
 async def test_the_same_call_again_is_answered_from_memory_with_a_note() -> None:
     async with upstream() as up, toolbox(http_tool(up)) as box:
         chain = run(box)
-        first = await chain.call([Asked("1", "look", '{"id": 1}')])
-        again = await chain.call(
-            [Asked("2", "look", '{ "id":1 }'), Asked("3", "look", '{"id": 1}')]
+        first = await chain.execute([ToolCall("1", "look", '{"id": 1}')])
+        again = await chain.execute(
+            [ToolCall("2", "look", '{ "id":1 }'), ToolCall("3", "look", '{"id": 1}')]
         )
 
     assert len(up.seen) == 1
     assert [one.ok for one in [*first, *again]] == [True] * 3
-    assert "note" in json.loads(again[0].text())
+    assert "note" in json.loads(again[0].for_model())
     assert chain.stopped_by == "identical_calls"
 
 
@@ -116,7 +116,7 @@ async def test_arguments_that_are_wrong_three_times_end_the_calls() -> None:
         chain = run(box)
         kinds = []
         for n in range(3):
-            (outcome,) = await chain.call([Asked(str(n), "look", f'{{"id": "no {n}"}}')])
+            (outcome,) = await chain.execute([ToolCall(str(n), "look", f'{{"id": "no {n}"}}')])
             kinds.append(kind(outcome))
 
         assert kinds == ["invalid_arguments"] * 3
@@ -138,11 +138,11 @@ async def test_a_call_is_not_begun_when_only_the_answers_reserve_is_left() -> No
     async with upstream() as up, toolbox(http_tool(up), request=request) as box:
         chain = run(box)
         chain.deadline = Deadline.after(1.02)
-        (outcome,) = await chain.call([Asked("1", "look", "{}")])
+        (outcome,) = await chain.execute([ToolCall("1", "look", "{}")])
 
         assert kind(outcome) == "deadline_exhausted"
         assert len(up.seen) == 0
-        assert chain.deadline.left() > 0.9
+        assert chain.deadline.remaining() > 0.9
 
 
 async def test_a_tool_that_hangs_leaves_the_reserve() -> None:
@@ -152,60 +152,60 @@ async def test_a_tool_that_hangs_leaves_the_reserve() -> None:
         async with toolbox(http_tool(up, **slow), request=request) as box:
             chain = run(box)
             chain.deadline = Deadline.after(1.5)
-            (outcome,) = await chain.call([Asked("1", "look", "{}")])
-            left = chain.deadline.left()
+            (outcome,) = await chain.execute([ToolCall("1", "look", "{}")])
+            left = chain.deadline.remaining()
 
     assert kind(outcome) == "timeout"
     assert 0.9 < left < 1.05
-    assert not chain.may_call() or chain.deadline.left() > 1
+    assert not chain.begin_turn() or chain.deadline.remaining() > 1
 
 
 @pytest.mark.parametrize(("method", "arrives"), [("POST", True), ("GET", False)])
 async def test_when_the_client_leaves_writes_are_finished_and_reads_are_not(
     method: str, *, arrives: bool
 ) -> None:
-    ended: list[Outcome] = []
+    ended: list[ToolResult] = []
 
-    async def record(outcome: Outcome) -> None:
+    async def record(outcome: ToolResult) -> None:
         ended.append(outcome)
 
     async with upstream(always=says("done", after=0.3)) as up:
         async with toolbox(http_tool(up, method=method)) as box:
             with anyio.move_on_after(0.1):
-                await run(box, record=record).call([Asked("1", "look", "{}")])
+                await run(box, record=record).execute([ToolCall("1", "look", "{}")])
             await anyio.sleep(0.5)
 
     assert [one.effect for one in ended] == (["unknown", "applied"] if arrives else [])
 
 
 async def test_a_run_that_is_taken_up_again_does_not_repeat_what_was_done() -> None:
-    ended: list[Outcome] = []
+    ended: list[ToolResult] = []
 
-    async def record(outcome: Outcome) -> None:
+    async def record(outcome: ToolResult) -> None:
         ended.append(outcome)
 
     async with upstream() as up, toolbox(http_tool(up, method="POST")) as box:
         first = run(box, record=record)
-        await first.call([Asked("1", "look", '{"id": 1}')])
+        await first.execute([ToolCall("1", "look", '{"id": 1}')])
         second = run(box, memory=dict(first.memory))
-        (again,) = await second.call([Asked("2", "look", '{"id": 1}')])
+        (again,) = await second.execute([ToolCall("2", "look", '{"id": 1}')])
 
     assert again.ok
     assert len(up.seen) == 1
 
 
 async def test_a_write_that_was_begun_when_the_process_ended_is_not_begun_again() -> None:
-    recorded: list[Outcome] = []
+    recorded: list[ToolResult] = []
 
-    async def record(outcome: Outcome) -> None:
+    async def record(outcome: ToolResult) -> None:
         recorded.append(outcome)
 
     async with upstream() as up, toolbox(http_tool(up, method="POST")) as box:
         first = run(box, record=record)
-        await first.call([Asked("1", "look", '{"id": 1}')])
+        await first.execute([ToolCall("1", "look", '{"id": 1}')])
         begun, done = recorded
-        second = run(box, memory={first.identity(Asked("1", "look", '{"id": 1}')): begun})
-        (again,) = await second.call([Asked("2", "look", '{"id": 1}')])
+        second = run(box, memory={first.dedup_key(ToolCall("1", "look", '{"id": 1}')): begun})
+        (again,) = await second.execute([ToolCall("2", "look", '{"id": 1}')])
 
     assert (begun.effect, done.effect, again.effect) == ("unknown", "applied", "unknown")
     assert not again.ok
@@ -217,8 +217,8 @@ async def test_a_run_is_settled_once_what_outlives_its_client_has_ended() -> Non
         async with toolbox(http_tool(up, method="POST")) as box:
             chain = run(box)
             with anyio.move_on_after(0.1):
-                await chain.call([Asked("1", "look", "{}")])
-            await chain.settle()
+                await chain.execute([ToolCall("1", "look", "{}")])
+            await chain.join()
 
             assert [outcome.effect for outcome in chain.memory.values()] == ["applied"]
 
@@ -228,7 +228,9 @@ async def test_a_call_that_needs_approval_is_not_run_without_it() -> None:
     async with upstream() as up, toolbox(http_tool(up, approval=approval)) as box:
         small = await call(box, '{"id": 1}')
         large = await call(box, '{"id": 11}')
-        (approved,) = await run(box).call([Asked("1", "look", '{"id": 11}')], frozenset({"1"}))
+        (approved,) = await run(box).execute(
+            [ToolCall("1", "look", '{"id": 11}')], frozenset({"1"})
+        )
 
     assert [kind(small), kind(large), kind(approved)] == ["ok", "approval_required", "ok"]
 
@@ -247,7 +249,7 @@ async def test_chains_of_three_complete_at_a_tenth_of_faults_with_little_more_lo
             complete = 0
             for n in range(300):
                 chain = run(box)
-                ends = [(await chain.call([Asked(name, name, f'{{"id": {n}}}')]))[0]
+                ends = [(await chain.execute([ToolCall(name, name, f'{{"id": {n}}}')]))[0]
                         for name in ("a", "b", "c")]  # fmt: skip
                 complete += all(end.ok for end in ends)
 

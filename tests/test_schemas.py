@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from walks import Walker
 
 from falsework.grammars import schemas, values
-from falsework.grammars.automata import Automaton, compile_expression
-from falsework.grammars.expressions import TooLarge
-from falsework.grammars.places import SchemaRefused
+from falsework.grammars.automata import DFA, compile_dfa
+from falsework.grammars.expressions import GrammarTooLarge
+from falsework.grammars.places import UnsupportedSchema
 
 NAMES = st.text(min_size=1, max_size=6)
 SCALARS = st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text(max_size=8)
@@ -78,8 +78,8 @@ PAIRS = st.recursive(
 )
 
 
-def compiled(schema: Any) -> Automaton:
-    return compile_expression(schemas.value(schema))
+def compiled(schema: Any) -> DFA:
+    return compile_dfa(schemas.value_grammar(schema))
 
 
 @given(PAIRS)
@@ -87,7 +87,7 @@ def compiled(schema: Any) -> Automaton:
 def test_a_value_that_satisfies_the_schema_can_be_said(pair: tuple[dict[str, Any], Any]) -> None:
     schema, value = pair
 
-    assert compiled(schema).accepts(values.spell(value))
+    assert compiled(schema).accepts(values.dumps(value))
 
 
 @given(PAIRS, st.integers(0, 2**32))
@@ -156,7 +156,7 @@ def test_every_form_of_schema_is_kept(schema: Any, seed: int) -> None:
 def test_what_cannot_be_enforced_is_refused_by_keyword_and_pointer(
     schema: Any, keyword: str, pointer: str
 ) -> None:
-    with pytest.raises(SchemaRefused) as refused:
+    with pytest.raises(UnsupportedSchema) as refused:
         compiled(schema)
 
     assert (keyword, pointer) == (refused.value.keyword, refused.value.pointer)
@@ -172,7 +172,7 @@ def test_what_cannot_be_enforced_is_refused_by_keyword_and_pointer(
     ],
 )
 def test_what_is_no_schema_at_all_is_refused_by_pointer(schema: Any, pointer: str) -> None:
-    with pytest.raises(SchemaRefused) as refused:
+    with pytest.raises(UnsupportedSchema) as refused:
         compiled(schema)
 
     assert pointer == refused.value.pointer
@@ -191,8 +191,8 @@ def test_what_a_schema_names_elsewhere_is_not_fetched(schema: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         port = str(listener.getsockname()[1])
-        with pytest.raises(SchemaRefused):
-            schemas.value(json.loads(json.dumps(schema).replace("PORT", port)))
+        with pytest.raises(UnsupportedSchema):
+            schemas.value_grammar(json.loads(json.dumps(schema).replace("PORT", port)))
         with pytest.raises(BlockingIOError):
             listener.accept()
 
@@ -215,12 +215,12 @@ def doubling(levels: int) -> dict[str, Any]:
 
 def test_a_schema_too_deep_is_refused() -> None:
     assert compiled(deep(20)).accepts('{"a": ' * 20 + "1" + "}" * 20)
-    with pytest.raises(SchemaRefused, match="deeper than"):
+    with pytest.raises(UnsupportedSchema, match="deeper than"):
         compiled(deep(64))
 
 
 def test_references_that_multiply_are_refused_soon() -> None:
-    with pytest.raises(SchemaRefused, match="subschemas"):
+    with pytest.raises(UnsupportedSchema, match="subschemas"):
         compiled(doubling(16))
 
 
@@ -232,21 +232,21 @@ def test_references_that_multiply_are_refused_soon() -> None:
     ],
 )
 def test_a_schema_that_needs_too_many_states_is_refused(schema: Any) -> None:
-    with pytest.raises(TooLarge, match="states"):
+    with pytest.raises(GrammarTooLarge, match="states"):
         compiled(schema)
 
 
 def test_a_tool_without_parameters_takes_no_arguments() -> None:
     for parameters in ({}, {"type": "object"}, {"type": "object", "properties": {}}):
-        automaton = compile_expression(schemas.arguments(parameters))
+        automaton = compile_dfa(schemas.arguments_grammar(parameters))
 
         assert automaton.accepts("{}")
         assert not automaton.accepts('{"a": 1}')
 
 
 def test_parameters_must_be_an_object() -> None:
-    with pytest.raises(SchemaRefused, match="type object"):
-        schemas.arguments({"type": "string"})
+    with pytest.raises(UnsupportedSchema, match="type object"):
+        schemas.arguments_grammar({"type": "string"})
 
 
 def test_an_enum_value_may_be_the_beginning_of_another() -> None:

@@ -18,15 +18,15 @@ from responding import FILE
 from toolhouses import an_upstream, house_of
 from visiting import CHAT, HELLO, client, left_open, sent
 
-from falsework.runtime.toolbox import Toolbox, opened
-from falsework.server.engines.scripted import Line, ScriptedEngine
-from falsework.server.turns import Scaffold
+from falsework.runtime.toolbox import ToolRegistry, open_registry
+from falsework.server.engines.scripted import ScriptedEngine, ScriptedReply
+from falsework.server.turns import TurnBuilder
 
 LOOK = {"type": "server_tool", "name": "look"}
 
 
 @pytest.fixture(scope="module")
-def scaffold(smollm2: Path) -> Scaffold:
+def scaffold(smollm2: Path) -> TurnBuilder:
     return scaffold_of(smollm2)
 
 
@@ -34,7 +34,9 @@ def asked(**fields: Any) -> Json:
     return {**HELLO, "tools": [LOOK], **fields}
 
 
-def test_the_server_runs_its_tool_and_the_model_answers_from_the_result(scaffold: Scaffold) -> None:
+def test_the_server_runs_its_tool_and_the_model_answers_from_the_result(
+    scaffold: TurnBuilder,
+) -> None:
     with an_upstream(says({"name": "Ada"})) as up:
         file = {"tools": [http_tool(up)]}
         with house_of(scaffold, calls(("look", '{"id": 1}')), "It is Ada.", file=file) as house:
@@ -51,7 +53,7 @@ def test_the_server_runs_its_tool_and_the_model_answers_from_the_result(scaffold
     assert (prompts, up.seen[0].path) == (2, "/look?id=1")
 
 
-def test_a_stream_tells_the_same(scaffold: Scaffold) -> None:
+def test_a_stream_tells_the_same(scaffold: TurnBuilder) -> None:
     with an_upstream(says({"name": "Ada"})) as up:
         file = {"tools": [http_tool(up)]}
         with house_of(scaffold, calls(("look", "{}")), "It is Ada.", file=file) as house:
@@ -66,7 +68,9 @@ def test_a_stream_tells_the_same(scaffold: Scaffold) -> None:
     assert chunks[-1].choices[0].finish_reason == "stop"
 
 
-def test_a_turn_with_the_clients_calls_too_runs_ours_and_returns_theirs(scaffold: Scaffold) -> None:
+def test_a_turn_with_the_clients_calls_too_runs_ours_and_returns_theirs(
+    scaffold: TurnBuilder,
+) -> None:
     with an_upstream() as up:
         file = {"tools": [http_tool(up)]}
         said = calls(("look", '{"id": 1}'), ("f", "{}"))
@@ -80,7 +84,7 @@ def test_a_turn_with_the_clients_calls_too_runs_ours_and_returns_theirs(scaffold
 
 
 def test_a_tool_that_fails_for_good_is_told_to_the_model_and_the_reply_is_200(
-    scaffold: Scaffold,
+    scaffold: TurnBuilder,
 ) -> None:
     with an_upstream(always=says({}, 500)) as up:
         file = {"tools": [http_tool(up)]}
@@ -93,7 +97,9 @@ def test_a_tool_that_fails_for_good_is_told_to_the_model_and_the_reply_is_200(
     assert reply.json["usage"]["tool_runtime"]["partial"] is True
 
 
-def test_a_hung_tool_ends_with_the_requests_deadline_and_with_an_answer(scaffold: Scaffold) -> None:
+def test_a_hung_tool_ends_with_the_requests_deadline_and_with_an_answer(
+    scaffold: TurnBuilder,
+) -> None:
     slow = {"deadline": "30s", "attempt_timeout": "30s"}
     with an_upstream(always=says({}, after=5)) as up:
         file = {"tools": [http_tool(up, **slow)], "request": {"answer_reserve": "500ms"}}
@@ -110,7 +116,7 @@ def test_a_hung_tool_ends_with_the_requests_deadline_and_with_an_answer(scaffold
     assert took < 1.6
 
 
-def test_a_model_that_never_stops_calling_is_asked_for_its_answer(scaffold: Scaffold) -> None:
+def test_a_model_that_never_stops_calling_is_asked_for_its_answer(scaffold: TurnBuilder) -> None:
     with an_upstream() as up:
         file = {"tools": [http_tool(up)], "request": {"max_steps": 3}}
         turns = [calls(("look", '{"id": 1}')), calls(("look", '{"id": 2}')), "Enough."]
@@ -132,7 +138,7 @@ def test_a_model_that_never_stops_calling_is_asked_for_its_answer(scaffold: Scaf
     ],
 )
 def test_a_tool_that_the_server_does_not_have_is_refused_by_name(
-    scaffold: Scaffold, wanted: Json, param: str
+    scaffold: TurnBuilder, wanted: Json, param: str
 ) -> None:
     with an_upstream() as up:
         file = {"tools": [http_tool(up), http_tool(up, "hidden", expose=False)]}
@@ -142,17 +148,17 @@ def test_a_tool_that_the_server_does_not_have_is_refused_by_name(
     assert (reply.status, reply.error["param"]) == (400, param)
 
 
-def test_more_than_one_choice_would_run_tools_twice_and_is_refused(scaffold: Scaffold) -> None:
+def test_more_than_one_choice_would_run_tools_twice_and_is_refused(scaffold: TurnBuilder) -> None:
     with an_upstream() as up, house_of(scaffold, "x", file={"tools": [http_tool(up)]}) as house:
         reply = sent(house, "POST", CHAT, asked(n=2))
 
     assert (reply.status, reply.error["param"]) == (400, "n")
 
 
-def test_an_error_after_a_write_tells_the_client_not_to_ask_again(scaffold: Scaffold) -> None:
+def test_an_error_after_a_write_tells_the_client_not_to_ask_again(scaffold: TurnBuilder) -> None:
     with an_upstream() as up:
         file = {"tools": [http_tool(up, method="POST")]}
-        lines = [calls(("look", "{}")), Line([], "error")]
+        lines = [calls(("look", "{}")), ScriptedReply([], "error")]
         with house_of(scaffold, *lines, file=file) as house:
             reply = sent(house, "POST", CHAT, asked())
 
@@ -166,7 +172,7 @@ def in_flight() -> float | None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_when_the_client_leaves_a_read_ends_at_once(scaffold: Scaffold, *, stream: bool) -> None:
+def test_when_the_client_leaves_a_read_ends_at_once(scaffold: TurnBuilder, *, stream: bool) -> None:
     with an_upstream(always=says({}, after=20)) as up:
         slow = {"deadline": "30s", "attempt_timeout": "30s"}
         file = {"tools": [http_tool(up, **slow)]}
@@ -179,16 +185,16 @@ def test_when_the_client_leaves_a_read_ends_at_once(scaffold: Scaffold, *, strea
             assert house.engine.open == 0
 
 
-def test_a_server_whose_tools_have_ended_is_not_ready(scaffold: Scaffold) -> None:
-    made: list[Toolbox] = []
+def test_a_server_whose_tools_have_ended_is_not_ready(scaffold: TurnBuilder) -> None:
+    made: list[ToolRegistry] = []
 
     @asynccontextmanager
-    async def tools() -> AsyncIterator[Toolbox]:
-        async with opened() as box:
+    async def tools() -> AsyncIterator[ToolRegistry]:
+        async with open_registry() as box:
             made.append(box)
             yield box
 
-    with running(ScriptedEngine(Line(["a"])), scaffold, SETTINGS, tools()) as house:
+    with running(ScriptedEngine(ScriptedReply(["a"])), scaffold, SETTINGS, tools()) as house:
         before = sent(house, "GET", "/ready")
         made[0].closed = True
         after = sent(house, "GET", "/ready")
@@ -196,7 +202,7 @@ def test_a_server_whose_tools_have_ended_is_not_ready(scaffold: Scaffold) -> Non
     assert (before.status, after.status, after.error["code"]) == (200, 503, "tools_unavailable")
 
 
-def test_an_answer_that_breaks_a_write_breaks_no_request_after_it(scaffold: Scaffold) -> None:
+def test_an_answer_that_breaks_a_write_breaks_no_request_after_it(scaffold: TurnBuilder) -> None:
     with an_upstream(says_bytes(b"[" * 100_000)) as up:
         file = {"tools": [http_tool(up, method="POST")]}
         said = [calls(("look", "{}")), "First.", calls(("look", '{"id": 2}')), "Second."]
@@ -213,7 +219,7 @@ def test_an_answer_that_breaks_a_write_breaks_no_request_after_it(scaffold: Scaf
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("brought", [False, True])
 def test_a_tool_of_an_mcp_server_is_run_and_told_of(
-    scaffold: Scaffold, *, stream: bool, brought: bool
+    scaffold: TurnBuilder, *, stream: bool, brought: bool
 ) -> None:
     port = free_port()
     wanted: Json = {"type": "mcp", "server_label": "sums", "require_approval": "never"}
@@ -235,7 +241,9 @@ def test_a_tool_of_an_mcp_server_is_run_and_told_of(
     assert choices[-1].finish_reason == "stop"
 
 
-def test_a_chain_whose_third_step_fails_for_good_returns_the_first_two(scaffold: Scaffold) -> None:
+def test_a_chain_whose_third_step_fails_for_good_returns_the_first_two(
+    scaffold: TurnBuilder,
+) -> None:
     with an_upstream(says("found"), says("scored"), always=says({}, 500)) as up:
         tools = [http_tool(up, "find"), http_tool(up, "score", requires=["find"]),
                  http_tool(up, "save", method="POST", requires=["score"])]  # fmt: skip
@@ -255,7 +263,7 @@ def test_a_chain_whose_third_step_fails_for_good_returns_the_first_two(scaffold:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_after_a_client_left_in_the_middle_of_a_read_the_next_is_served(
-    scaffold: Scaffold, *, stream: bool
+    scaffold: TurnBuilder, *, stream: bool
 ) -> None:
     with an_upstream(says({}, after=20), always=says("quick")) as up:
         slow = {"deadline": "30s", "attempt_timeout": "30s"}
@@ -265,7 +273,7 @@ def test_after_a_client_left_in_the_middle_of_a_read_the_next_is_served(
             connection = left_open(house, tools=[LOOK], stream=stream)
             assert eventually(lambda: up.seen)
             connection.close()
-            assert eventually(lambda: house.app.state.desk.taken == 0, 0.5)
+            assert eventually(lambda: house.app.state.admission.taken == 0, 0.5)
             after = sent(house, "POST", CHAT, asked())
 
             assert house.engine.open == 0

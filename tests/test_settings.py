@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from falsework.server.settings import BadSetting, Settings, load, variable
+from falsework.server.settings import ConfigError, Settings, env_var, load
 
 
 def written(folder: Path, text: str) -> Path:
@@ -50,12 +50,12 @@ def test_an_empty_variable_is_none() -> None:
 def test_a_wrong_setting_is_named_as_it_was_written(
     tmp_path: Path, flags: dict[str, object], environment: dict[str, str], text: str, named: str
 ) -> None:
-    with pytest.raises(BadSetting, match=named):
+    with pytest.raises(ConfigError, match=named):
         load(flags, environment, written(tmp_path, text))
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadSetting, match=r"nothing\.toml"):
+    with pytest.raises(ConfigError, match=r"nothing\.toml"):
         load({}, {}, tmp_path / "nothing.toml")
 
 
@@ -72,7 +72,7 @@ def test_keys_are_a_list_everywhere(tmp_path: Path) -> None:
 
 
 def test_no_key_is_ever_printed() -> None:
-    with pytest.raises(BadSetting) as caught:
+    with pytest.raises(ConfigError) as caught:
         load({"api_key": ["my secret"], "port": 70000}, {})
 
     assert "my secret" not in str(caught.value)
@@ -81,7 +81,7 @@ def test_no_key_is_ever_printed() -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org"])
 def test_a_server_without_keys_listens_on_this_machine_alone(host: str) -> None:
-    with pytest.raises(BadSetting, match=f"host: {host} can be reached from other machines"):
+    with pytest.raises(ConfigError, match=f"host: {host} can be reached from other machines"):
         load({"host": host}, {})
 
 
@@ -114,4 +114,4 @@ def test_every_setting_has_its_sentence_and_its_variable(name: str) -> None:
 
     assert field.description is not None
     assert field.description.endswith(".")
-    assert variable(name).startswith("FALSEWORK_")
+    assert env_var(name).startswith("FALSEWORK_")

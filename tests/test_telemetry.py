@@ -17,20 +17,20 @@ from toolhouses import an_upstream, house_of, metrics_of
 from visiting import CHAT, HELLO, sent
 
 from falsework.runtime import telemetry
-from falsework.runtime.attempts import Attempts, Effort
+from falsework.runtime.attempts import CallState, Retrier
 from falsework.runtime.deadlines import Deadline
-from falsework.runtime.executors.base import Described, Ticket
-from falsework.runtime.faults import Fault
+from falsework.runtime.executors.base import AttemptContext, ToolDescription
+from falsework.runtime.faults import ToolCallError
 from falsework.runtime.policies import ToolPolicy
-from falsework.runtime.tools import Asked
+from falsework.runtime.tools import ToolCall
 from falsework.runtime.upstreams import Upstream
-from falsework.server.turns import Scaffold
+from falsework.server.turns import TurnBuilder
 
 LOOK = {"type": "server_tool", "name": "look"}
 
 
 @pytest.fixture(scope="module")
-def scaffold(smollm2: Path) -> Scaffold:
+def scaffold(smollm2: Path) -> TurnBuilder:
     return scaffold_of(smollm2)
 
 
@@ -38,7 +38,7 @@ def asked(**fields: object) -> Json:
     return {**HELLO, "tools": [LOOK], **fields}
 
 
-def test_a_request_with_tools_is_counted_in_every_part(scaffold: Scaffold) -> None:
+def test_a_request_with_tools_is_counted_in_every_part(scaffold: TurnBuilder) -> None:
     with an_upstream(says({}, 503), says("fine")) as up:
         file = {"tools": [http_tool(up)]}
         with house_of(scaffold, calls(("look", "{}")), "Fine.", file=file) as house:
@@ -60,7 +60,7 @@ def test_a_request_with_tools_is_counted_in_every_part(scaffold: Scaffold) -> No
     assert grew('falsework_tool_attempt_duration_seconds_count{outcome="ok",tool="look"}') == 1
 
 
-def test_phases_sum_to_the_request(scaffold: Scaffold) -> None:
+def test_phases_sum_to_the_request(scaffold: TurnBuilder) -> None:
     with an_upstream(says("fine", after=0.2)) as up:
         file = {"tools": [http_tool(up)]}
         with house_of(scaffold, calls(("look", "{}")), "Fine.", file=file) as house:
@@ -74,7 +74,7 @@ def test_phases_sum_to_the_request(scaffold: Scaffold) -> None:
     assert line["tool"] >= 200
 
 
-def test_neither_arguments_nor_results_nor_keys_are_logged(scaffold: Scaffold) -> None:
+def test_neither_arguments_nor_results_nor_keys_are_logged(scaffold: TurnBuilder) -> None:
     with an_upstream(says("the result is hunter2")) as up:
         file = {"tools": [http_tool(up)]}
         with house_of(scaffold, calls(("look", '{"id": 4711}')), "Fine.", file=file) as house:
@@ -86,12 +86,12 @@ def test_neither_arguments_nor_results_nor_keys_are_logged(scaffold: Scaffold) -
     assert not re.search("hunter[234]|4711", told)
 
 
-def test_the_console_is_off_unless_it_is_switched_on(scaffold: Scaffold) -> None:
+def test_the_console_is_off_unless_it_is_switched_on(scaffold: TurnBuilder) -> None:
     with house_of(scaffold, "x", file={}) as house:
         assert sent(house, "GET", "/console").status == 404
 
 
-def test_the_console_is_behind_the_same_keys(scaffold: Scaffold) -> None:
+def test_the_console_is_behind_the_same_keys(scaffold: TurnBuilder) -> None:
     settings = SETTINGS.model_copy(update={"console": True, "api_key": ("one",)})
     with house_of(scaffold, "x", file={}, settings=settings) as house:
         closed = sent(house, "GET", "/console/state")
@@ -141,8 +141,8 @@ async def test_arguments_that_the_model_puts_right_are_repaired_in_a_turn_of_the
         one, before = run(box), sample("falsework_repair_turns_total")
         repaired = sample("falsework_argument_validation_total", tool="look", result="repaired")
         for arguments in ('{"id": "x"}', '{"id": 1}', '{"id": 2}'):
-            one.may_call()
-            await one.call([Asked("call_1", "look", arguments)])
+            one.begin_turn()
+            await one.execute([ToolCall("call_1", "look", arguments)])
 
     assert sample("falsework_repair_turns_total") - before == 1
     now = sample("falsework_argument_validation_total", tool="look", result="repaired")
@@ -166,19 +166,19 @@ class Odd:
 
     upstream = "odd"
 
-    async def attempt(self, arguments: Json, ticket: Ticket) -> Any:
+    async def attempt(self, arguments: Json, ticket: AttemptContext) -> Any:
         raise RuntimeError(f"hunter2 {arguments} {ticket}")
 
-    async def describe(self) -> Described:
-        return Described()
+    async def describe(self) -> ToolDescription:
+        return ToolDescription()
 
 
 @pytest.mark.anyio
 async def test_an_attempt_that_fails_unforeseen_was_not_cancelled() -> None:
-    attempts = Attempts("odd", ToolPolicy(), Odd(), Upstream("odd", ToolPolicy()))
+    attempts = Retrier("odd", ToolPolicy(), Odd(), Upstream("odd", ToolPolicy()))
 
-    with pytest.raises((RuntimeError, Fault)):
-        await attempts.run({}, Effort(Deadline.after(5), "call_1"))
+    with pytest.raises((RuntimeError, ToolCallError)):
+        await attempts.run({}, CallState(Deadline.after(5), "call_1"))
 
     assert sample("falsework_tool_attempts_total", tool="odd", outcome="internal") == 1
     assert sample("falsework_tool_attempts_total", tool="odd", outcome="cancelled") == 0

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from falsework.grammars.vocabularies import Vocabulary
 from falsework.prompts.dialects import DIALECTS
-from falsework.prompts.tokenizers import UnknownTokenizer, end_tokens, vocabulary_of
+from falsework.prompts.tokenizers import UnknownTokenizer, build_vocabulary, eos_token_ids
 
 TEXTS = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=40)
 MARKERS = DIALECTS["deepseek_r1"].markers
@@ -59,7 +59,7 @@ def test_the_bytes_of_a_texts_tokens_are_the_texts(
     name: str, request: pytest.FixtureRequest
 ) -> None:
     tokenizer = request.getfixturevalue(name)
-    vocabulary = vocabulary_of(tokenizer, ())
+    vocabulary = build_vocabulary(tokenizer, ())
     # The built-in model's vocabulary has no token for some control characters and rare beginnings.
     texts = TEXTS.filter(lambda text: vocabulary.alphabet[list(text.encode())].all())
 
@@ -73,7 +73,7 @@ def test_the_bytes_of_a_texts_tokens_are_the_texts(
 
 def test_so_they_are_with_blanks_as_u2581_and_bytes_as_fallback() -> None:
     tokenizer = sentencepiece()
-    vocabulary = vocabulary_of(tokenizer, ())
+    vocabulary = build_vocabulary(tokenizer, ())
 
     for text in ("hi hi.", "  hi", "é😀\n\x00", "hi\U00040000", ""):
         assert spelled(tokenizer, vocabulary, text) == text.encode()
@@ -83,7 +83,7 @@ def test_special_tokens_are_spelled_only_where_a_marker_spells_them(deepseek: An
     number = deepseek.convert_tokens_to_ids(CALLS_BEGIN)
     end = deepseek.eos_token_id
 
-    with_markers, without = vocabulary_of(deepseek, MARKERS), vocabulary_of(deepseek, ())
+    with_markers, without = build_vocabulary(deepseek, MARKERS), build_vocabulary(deepseek, ())
 
     assert with_markers.tokens[number] == CALLS_BEGIN.encode()
     assert with_markers.tokens[end] is None
@@ -94,7 +94,7 @@ def test_special_tokens_are_spelled_only_where_a_marker_spells_them(deepseek: An
 def test_added_tokens_that_are_not_special_are_text(deepseek: Any) -> None:
     (think,) = [token for token in added(deepseek) if token["content"] == "<think>"]
 
-    vocabulary = vocabulary_of(deepseek, ())
+    vocabulary = build_vocabulary(deepseek, ())
 
     assert not think["special"]
     assert vocabulary.tokens[think["id"]] == b"<think>"
@@ -108,7 +108,7 @@ def added(tokenizer: Any) -> list[Any]:
 def test_a_reply_ends_with_the_tokenizers_end_and_those_of_the_generation_config(
     smol: Any,
 ) -> None:
-    ends = vocabulary_of(smol, (), end_tokens({"eos_token_id": [0, 2]})).ends
+    ends = build_vocabulary(smol, (), eos_token_ids({"eos_token_id": [0, 2]})).ends
 
     assert set(ends) == {0, 2}
 
@@ -118,7 +118,7 @@ def test_a_reply_ends_with_the_tokenizers_end_and_those_of_the_generation_config
                        ({"eos_token_id": [7, 9]}, [7, 9])]
 )  # fmt: skip
 def test_a_generation_config_names_no_end_or_one_or_several(said: Any, ends: list[int]) -> None:
-    assert list(end_tokens(said)) == ends
+    assert list(eos_token_ids(said)) == ends
 
 
 def test_a_tokenizer_whose_bytes_nobody_knows_is_refused() -> None:
@@ -126,14 +126,14 @@ def test_a_tokenizer_whose_bytes_nobody_knows_is_refused() -> None:
     inside.decoder = decoders.WordPiece()
 
     with pytest.raises(UnknownTokenizer, match="WordPiece"):
-        vocabulary_of(PreTrainedTokenizerFast(tokenizer_object=inside), ())
+        build_vocabulary(PreTrainedTokenizerFast(tokenizer_object=inside), ())
 
 
 def test_tokens_that_the_model_has_no_logit_for_are_left_out(smol: Any) -> None:
     """Some tokenizers have more tokens than their model."""
-    whole = vocabulary_of(smol, (), (2, 49_000))
+    whole = build_vocabulary(smol, (), (2, 49_000))
 
-    cut = vocabulary_of(smol, (), (2, 49_000), 40_000)
+    cut = build_vocabulary(smol, (), (2, 49_000), 40_000)
 
     assert cut.tokens == whole.tokens[:40_000]
     assert 49_000 in whole.ends

@@ -9,7 +9,7 @@ from faulty import call as call_tool
 from faulty import http_tool, toolbox, upstream
 from typer.testing import CliRunner
 
-from falsework.runtime.toolsfile import BadToolsFile, parse, read
+from falsework.runtime.toolsfile import ToolsFileError, load_tools_file, parse_tools_file
 from falsework.server.cli import app
 
 FIVE_LINES = """
@@ -30,7 +30,7 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_five_lines_are_a_whole_file(tmp_path: Path) -> None:
-    (tool,) = read(write(tmp_path, FIVE_LINES)).tools
+    (tool,) = load_tools_file(write(tmp_path, FIVE_LINES)).tools
 
     assert (tool.kind, tool.deadline, tool.retry.max_attempts) == ("http", 8.0, 3)
 
@@ -78,8 +78,8 @@ def test_five_lines_are_a_whole_file(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_named(file: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadToolsFile) as caught:
-        parse(file)
+    with pytest.raises(ToolsFileError) as caught:
+        parse_tools_file(file)
 
     assert said in str(caught.value)
 
@@ -94,8 +94,8 @@ def test_what_is_wrong_is_named(file: dict[str, Any], said: str) -> None:
     ],
 )
 def test_yaml_that_would_be_misread_is_refused(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(BadToolsFile) as caught:
-        read(write(tmp_path, text))
+    with pytest.raises(ToolsFileError) as caught:
+        load_tools_file(write(tmp_path, text))
 
     assert said in str(caught.value)
 
@@ -104,7 +104,7 @@ def test_defaults_stand_under_every_tool_and_a_tool_may_differ() -> None:
     other = {**TOOL, "name": "u", "retry": {"base": "1s"}, "deadline": "1s"}
     defaults = {"deadline": "5s", "retry": {"max_attempts": 2}}
 
-    first, second = parse({"defaults": defaults, "tools": [TOOL, other]}).tools
+    first, second = parse_tools_file({"defaults": defaults, "tools": [TOOL, other]}).tools
 
     assert (first.deadline, first.retry.max_attempts) == (5, 2)
     assert (second.deadline, second.retry.max_attempts, second.retry.base) == (1, 2, 1)
@@ -114,7 +114,7 @@ def test_parameters_may_be_those_of_another_tool() -> None:
     parameters = {"type": "object", "properties": {"a": {"type": "string"}}}
     reference = {"$ref": "#/tools/t/parameters"}
 
-    _, second = parse(
+    _, second = parse_tools_file(
         {
             "tools": [
                 {**TOOL, "parameters": parameters},
@@ -256,7 +256,7 @@ async def test_secrets_reach_the_upstream_and_nobody_else(monkeypatch: pytest.Mo
     auth = {"type": "bearer", "token": {"env": "TOKEN_OF_TESTS"}}
     async with upstream() as up, toolbox(http_tool(up, auth=auth)) as box:
         outcome = await call_tool(box)
-        shown = repr(box.tools["look"].entry) + outcome.text()
+        shown = repr(box.tools["look"].entry) + outcome.for_model()
 
     assert up.seen[0].headers["authorization"] == "Bearer hunter2"
     assert "hunter2" not in shown

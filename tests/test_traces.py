@@ -16,15 +16,15 @@ from toolhouses import an_upstream, house_of
 from visiting import CHAT, HELLO, left_open, sent
 
 from falsework.runtime import telemetry
-from falsework.server.turns import Scaffold
-from falsework.server.watching.traces import MOST_SPANS, LastTraces
+from falsework.server.turns import TurnBuilder
+from falsework.server.watching.traces import MAX_SPANS, RecentTraces
 
 LOOK = {"type": "server_tool", "name": "look"}
 WATCHED = SETTINGS.model_copy(update={"console": True})
 
 
 @pytest.fixture(scope="module")
-def scaffold(smollm2: Path) -> Scaffold:
+def scaffold(smollm2: Path) -> TurnBuilder:
     return scaffold_of(smollm2)
 
 
@@ -54,7 +54,7 @@ def names(waterfall: Json) -> list[str]:
     return [span["name"] for span in waterfall["spans"] if span["name"] not in phases]
 
 
-def test_the_console_has_a_waterfall_of_each_request(scaffold: Scaffold, up: Upstream) -> None:
+def test_the_console_has_a_waterfall_of_each_request(scaffold: TurnBuilder, up: Upstream) -> None:
     said = [calls(("look", "{}")), "Fine."]
     with house_of(scaffold, *said, file={"tools": [http_tool(up)]}, settings=WATCHED) as house:
         sent(house, "POST", CHAT, asked(), traceparent=f"00-{'ab' * 16}-{'cd' * 8}-01")
@@ -77,7 +77,7 @@ def test_the_console_has_a_waterfall_of_each_request(scaffold: Scaffold, up: Ups
     assert [one["name"] for one in named(waterfall, "execute_tool look")["events"]] == ["retry"]
 
 
-def test_a_turn_of_the_model_says_what_it_took(scaffold: Scaffold) -> None:
+def test_a_turn_of_the_model_says_what_it_took(scaffold: TurnBuilder) -> None:
     with house_of(scaffold, "Hello there.", file={}, settings=WATCHED) as house:
         sent(house, "POST", CHAT, {**HELLO, "reasoning_effort": "low"})
         turn = named(waterfalls(house)[0], "chat smollm2")["attributes"]
@@ -94,7 +94,7 @@ def test_a_turn_of_the_model_says_what_it_took(scaffold: Scaffold) -> None:
 
 @pytest.mark.parametrize("sampled", ["00", "01"])
 def test_requests_of_one_trace_are_two_waterfalls_sampled_or_not(
-    scaffold: Scaffold, sampled: str
+    scaffold: TurnBuilder, sampled: str
 ) -> None:
     shared = f"00-{'12' * 16}-{'34' * 8}-{sampled}"
     with house_of(scaffold, "Hello.", file={}, settings=WATCHED) as house:
@@ -109,7 +109,7 @@ def test_requests_of_one_trace_are_two_waterfalls_sampled_or_not(
     assert shown[0]["trace"] == shown[1]["trace"] == "12" * 16
 
 
-def test_what_a_client_does_not_sample_is_not_exported(scaffold: Scaffold, up: Upstream) -> None:
+def test_what_a_client_does_not_sample_is_not_exported(scaffold: TurnBuilder, up: Upstream) -> None:
     said = [calls(("look", "{}")), "Fine."]
     with house_of(scaffold, *said, file={"tools": [http_tool(up)]}, settings=WATCHED) as house:
         sent(house, "POST", CHAT, asked(), traceparent=f"00-{'ab' * 16}-{'cd' * 8}-00")
@@ -119,19 +119,19 @@ def test_what_a_client_does_not_sample_is_not_exported(scaffold: Scaffold, up: U
 
 
 def test_a_request_of_very_many_spans_is_shown_from_its_root_on() -> None:
-    traces, provider = LastTraces(), TracerProvider(shutdown_on_exit=False)
+    traces, provider = RecentTraces(), TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(traces)
     tracer = provider.get_tracer("tests")
     with tracer.start_as_current_span("the request", kind=SpanKind.SERVER):
-        for number in range(MOST_SPANS + 100):
+        for number in range(MAX_SPANS + 100):
             tracer.start_span(f"span {number}").end()
 
     (waterfall,) = traces.waterfalls()
     assert waterfall["name"] == waterfall["spans"][0]["name"] == "the request"
-    assert len(waterfall["spans"]) == MOST_SPANS + 1
+    assert len(waterfall["spans"]) == MAX_SPANS + 1
 
 
-def test_what_is_made_in_the_background_is_a_waterfall_of_its_own(scaffold: Scaffold) -> None:
+def test_what_is_made_in_the_background_is_a_waterfall_of_its_own(scaffold: TurnBuilder) -> None:
     with responding(scaffold, ADD, "Five.", file=FILE, settings=WATCHED) as house:
         made(house, tools=[SUMS], background=True)
         assert eventually(lambda: len(waterfalls(house)) == 2)
@@ -143,7 +143,7 @@ def test_what_is_made_in_the_background_is_a_waterfall_of_its_own(scaffold: Scaf
     ]  # fmt: skip
 
 
-def test_an_approved_call_belongs_to_the_workflow_of_its_request(scaffold: Scaffold) -> None:
+def test_an_approved_call_belongs_to_the_workflow_of_its_request(scaffold: TurnBuilder) -> None:
     tools = [{**SUMS, "require_approval": "always"}]
     with responding(scaffold, ADD, "Five.", file=FILE, settings=WATCHED) as house:
         first = made(house, tools=tools)
@@ -162,7 +162,7 @@ def test_an_approved_call_belongs_to_the_workflow_of_its_request(scaffold: Scaff
     ]
 
 
-def test_a_write_that_outlives_its_request_is_in_its_waterfall(scaffold: Scaffold) -> None:
+def test_a_write_that_outlives_its_request_is_in_its_waterfall(scaffold: TurnBuilder) -> None:
     with an_upstream(says("done", after=0.3)) as up:
         file = {"tools": [http_tool(up, method="POST")]}
         with house_of(scaffold, calls(("look", "{}")), "x", file=file, settings=WATCHED) as house:
@@ -176,7 +176,7 @@ def test_a_write_that_outlives_its_request_is_in_its_waterfall(scaffold: Scaffol
 
 
 def test_a_call_that_fails_is_marked_and_a_breaker_that_rejects_is_seen(
-    scaffold: Scaffold,
+    scaffold: TurnBuilder,
 ) -> None:
     said = [calls(("look", '{"id": 1}')), calls(("look", '{"id": 2}')), "No."]
     with an_upstream(always=says({}, 500)) as up:
@@ -192,7 +192,7 @@ def test_a_call_that_fails_is_marked_and_a_breaker_that_rejects_is_seen(
     assert kept_away["attributes"]["error.type"] == "circuit_open"
 
 
-def test_no_span_bears_the_text_of_an_exception(scaffold: Scaffold) -> None:
+def test_no_span_bears_the_text_of_an_exception(scaffold: TurnBuilder) -> None:
     tool = {"name": "look", "python": {"callable": "some_tools:fail"}, "parameters": {}}
     with house_of(scaffold, calls(("look", "{}")), "No.", file={"tools": [tool]},
                   settings=WATCHED) as house:  # fmt: skip

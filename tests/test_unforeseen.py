@@ -7,8 +7,8 @@ import pytest
 from faulty import Json, calls, http_tool, kind, resets, run, says, says_bytes, toolbox, upstream
 from structlog.testing import capture_logs
 
-from falsework.runtime.outcomes import Outcome
-from falsework.runtime.tools import Asked
+from falsework.runtime.outcomes import ToolResult
+from falsework.runtime.tools import ToolCall
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +40,7 @@ ARGUMENTS = {
 }
 
 
-async def _costs_one_call(bad: Json, arguments: str, *more: Json) -> Outcome:
+async def _costs_one_call(bad: Json, arguments: str, *more: Json) -> ToolResult:
     """Call a tool beside three others, then others again; return its outcome, a plain text."""
     async with upstream() as good:
         others = [http_tool(good, "reads"), http_tool(good, "writes", method="POST")]
@@ -49,10 +49,10 @@ async def _costs_one_call(bad: Json, arguments: str, *more: Json) -> Outcome:
                      ("reads", '{"id": 2}')]  # fmt: skip
             first, met, *siblings = await calls(box, asked)
             after = await calls(box, [("writes", '{"id": 3}'), ("reads", '{"id": 3}')])
-            assert box.alive
+            assert box.healthy
 
     assert [kind(one) for one in [first, *siblings, *after]] == ["ok"] * 5
-    met.text().encode()
+    met.for_model().encode()
     return met
 
 
@@ -120,10 +120,10 @@ async def test_a_mistake_of_ours_is_told_as_internal_and_logged_without_its_text
 
     assert (kind(outcome), outcome.effect) == ("internal", effect)
     assert "ZeroDivisionError" in str(logged)
-    assert "hunter2" not in str(logged) + outcome.text()
+    assert "hunter2" not in str(logged) + outcome.for_model()
 
 
-async def _lost(_: Outcome) -> None:
+async def _lost(_: ToolResult) -> None:
     raise OSError("the database is gone")
 
 
@@ -132,7 +132,7 @@ async def test_what_cannot_be_recorded_is_written_by_nobody_and_read_all_the_sam
     method: str, reached: int
 ) -> None:
     async with upstream() as up, toolbox(http_tool(up, method=method)) as box:
-        (outcome,) = await run(box, record=_lost).call([Asked("1", "look", "{}")])
+        (outcome,) = await run(box, record=_lost).execute([ToolCall("1", "look", "{}")])
         (after,) = await calls(box, [("look", '{"id": 2}')])
 
     assert kind(outcome) == ("ok" if reached else "internal")
@@ -141,15 +141,15 @@ async def test_what_cannot_be_recorded_is_written_by_nobody_and_read_all_the_sam
 
 
 async def test_a_write_whose_end_cannot_be_recorded_is_told_as_it_was() -> None:
-    begun: list[Outcome] = []
+    begun: list[ToolResult] = []
 
-    async def record(outcome: Outcome) -> None:
+    async def record(outcome: ToolResult) -> None:
         begun.append(outcome)
         if len(begun) == 2:
             await _lost(outcome)
 
     async with upstream() as up, toolbox(http_tool(up, method="POST")) as box:
-        (outcome,) = await run(box, record=record).call([Asked("1", "look", "{}")])
+        (outcome,) = await run(box, record=record).execute([ToolCall("1", "look", "{}")])
 
     assert (kind(outcome), outcome.effect) == ("ok", "applied")
 
@@ -157,8 +157,8 @@ async def test_a_write_whose_end_cannot_be_recorded_is_told_as_it_was() -> None:
 async def test_a_toolbox_that_has_ended_says_so_and_calls_nothing() -> None:
     async with upstream() as up:
         async with toolbox(http_tool(up, method="POST")) as box:
-            assert box.alive
+            assert box.healthy
         (outcome,) = await calls(box, [("look", "{}")])
 
-    assert not box.alive
+    assert not box.healthy
     assert (kind(outcome), up.seen) == ("cancelled", [])

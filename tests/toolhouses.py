@@ -11,11 +11,11 @@ from faulty import Behaviour, Upstream, upstream
 from houses import SETTINGS, Running, running
 from visiting import sent
 
-from falsework.runtime.toolbox import Toolbox, opened
-from falsework.runtime.toolsfile import parse
-from falsework.server.engines.scripted import Line, ScriptedEngine
+from falsework.runtime.toolbox import ToolRegistry, open_registry
+from falsework.runtime.toolsfile import parse_tools_file
+from falsework.server.engines.scripted import ScriptedEngine, ScriptedReply
 from falsework.server.settings import Settings
-from falsework.server.turns import Scaffold
+from falsework.server.turns import TurnBuilder
 
 
 @contextmanager
@@ -42,19 +42,19 @@ def an_upstream(*script: Behaviour, always: Behaviour | None = None) -> Iterator
 
 @contextmanager
 def house_of(
-    scaffold: Scaffold,
-    *turns: str | Line,
+    scaffold: TurnBuilder,
+    *turns: str | ScriptedReply,
     file: Json,
     settings: Settings = SETTINGS,
     folder: Path = Path(),
 ) -> Iterator[Running]:
     """Run a server whose model says one turn after the other, and whose tools are the file's."""
-    lines = [Line([turn]) if isinstance(turn, str) else turn for turn in turns]
+    lines = [ScriptedReply([turn]) if isinstance(turn, str) else turn for turn in turns]
     engine = ScriptedEngine(turns=lines)
 
     @asynccontextmanager
-    async def tools() -> AsyncIterator[Toolbox]:
-        async with opened(parse(file), folder) as box:
+    async def tools() -> AsyncIterator[ToolRegistry]:
+        async with open_registry(parse_tools_file(file), folder) as box:
             yield box
 
     with running(engine, scaffold, settings, tools()) as house:

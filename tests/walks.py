@@ -3,13 +3,13 @@
 import random
 from collections import deque
 
-from falsework.grammars.automata import START, Automaton
+from falsework.grammars.automata import DFA, START
 
 
 class Walker:
     """Says random texts of an automaton's language, each of them whole."""
 
-    def __init__(self, automaton: Automaton) -> None:
+    def __init__(self, automaton: DFA) -> None:
         self._automaton = automaton
         self._bytes: dict[int, list[int]] = {}
         for byte, number in enumerate(automaton.classes.tolist()):
@@ -20,8 +20,8 @@ class Walker:
         draw = random.Random(seed)
         state, said = START, bytearray()
         while len(said) <= steps:
-            ways = list(self._automaton.ways(state))
-            if self._automaton.accepting(state) and (not ways or draw.random() < 0.1):
+            ways = list(self._automaton.transitions(state))
+            if self._automaton.is_accepting(state) and (not ways or draw.random() < 0.1):
                 return said.decode()
             chosen, state = draw.choice(ways)
             said.append(draw.choice(self._bytes[chosen]))
@@ -30,9 +30,9 @@ class Walker:
     def _home(self, state: int) -> list[int]:
         """Return the classes of the shortest way to an end."""
         queue, came = deque([state]), {state: (state, -1)}
-        while not self._automaton.accepting(queue[0]):
+        while not self._automaton.is_accepting(queue[0]):
             here = queue.popleft()
-            for number, following in self._automaton.ways(here):
+            for number, following in self._automaton.transitions(here):
                 if following not in came:
                     came[following] = (here, number)
                     queue.append(following)

@@ -7,7 +7,7 @@ from typing import Any
 
 Json = dict[str, Any]
 
-CROWD = 50
+CROWD_SIZE = 50
 """How many requests a crowd has."""
 
 
@@ -114,7 +114,7 @@ def _called_for(*cities: str) -> list[Json]:
     return [_thrice(*cities), _calling("get_weather", *weathers)]
 
 
-def named(name: str) -> Json:
+def named_tool_choice(name: str) -> Json:
     """Return the tool_choice of one function."""
     return {"type": "function", "function": {"name": name}}
 
@@ -126,7 +126,7 @@ CASES = (
         _asked(
             "What is the weather in Paris, in celsius?",
             tools=[WEATHER],
-            tool_choice=named("get_weather"),
+            tool_choice=named_tool_choice("get_weather"),
         ),
     ),
     Case(
@@ -168,7 +168,7 @@ CASES = (
         _asked(
             "Compare the weather of Paris, Rome and Oslo, in celsius.",
             tools=[WEATHER],
-            tool_choice=named("get_weather"),
+            tool_choice=named_tool_choice("get_weather"),
         ),
         results=('{"temperature": 21}', '{"temperature": 27}', '{"temperature": 9}'),
     ),
@@ -190,7 +190,7 @@ CASES = (
         _asked("Tell me a long story about a lighthouse.", tools=[WEATHER], tool_choice="auto"),
     ),
     Case(
-        f"{CROWD} calls, 16 clients at once, {CROWD} tools",
+        f"{CROWD_SIZE} calls, 16 clients at once, {CROWD_SIZE} tools",
         0.5,
         _asked(
             "What is the weather in Paris, in celsius?",
@@ -203,16 +203,16 @@ CASES = (
 )
 
 
-def members(case: Case) -> list[Json]:
+def crowd_requests(case: Case) -> list[Json]:
     """Return the requests of a crowd: number i asks for a tool that only it knows."""
     (asked,) = case.request["tools"]
     return [
         {**case.request, "tools": [{**asked, "function": {**asked["function"], "name": name}}]}
-        for name in (f"get_weather_{number}" for number in range(CROWD))
+        for name in (f"get_weather_{number}" for number in range(CROWD_SIZE))
     ]
 
 
-def following(request: Json, message: Mapping[str, Any], result: str) -> Json:
+def next_request(request: Json, message: Mapping[str, Any], result: str) -> Json:
     """Return the next request of a chain: the calls of `message`, each answered by `result`."""
     calls = message["tool_calls"]
     said = {"role": "assistant", "content": None, "tool_calls": calls}

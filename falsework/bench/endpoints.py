@@ -8,11 +8,11 @@ import httpx2
 
 Json = dict[str, Any]
 
-SECONDS = 600
+REQUEST_TIMEOUT = 600
 """How long one request may take."""
 
 
-class Unanswered(Exception):
+class EndpointError(Exception):
     """A server that isn't there, or answers with an error."""
 
 
@@ -28,7 +28,7 @@ class Endpoint:
         self._client = httpx2.AsyncClient(
             base_url=base_url.rstrip("/") + "/",
             headers={"authorization": f"Bearer {key}"},
-            timeout=SECONDS,
+            timeout=REQUEST_TIMEOUT,
             limits=httpx2.Limits(max_connections=None),
         )
 
@@ -38,12 +38,12 @@ class Endpoint:
     async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
 
-    async def start(self, patience: float = 0) -> None:
+    async def connect(self, patience: float = 0) -> None:
         """Learn the server's model, giving it `patience` seconds to listen; raise Unanswered."""
         last = time.monotonic() + patience
         while not await self._listens():
             if time.monotonic() >= last:
-                raise Unanswered(f"{self.name} can't be reached")
+                raise EndpointError(f"{self.name} can't be reached")
             await anyio.sleep(1)
 
     async def _listens(self) -> bool:
@@ -56,7 +56,7 @@ class Endpoint:
         self.is_vllm = first.get("owned_by") == "vllm"
         return True
 
-    async def ask(self, request: Json) -> Json:
+    async def chat(self, request: Json) -> Json:
         """Return the message of a reply; raise Unanswered for any other."""
         reply = await self._client.post("chat/completions", json={**request, "model": self.model})
         message: Json = self._json(reply)["choices"][0]["message"]
@@ -64,6 +64,6 @@ class Endpoint:
 
     def _json(self, reply: httpx2.Response) -> Json:
         if reply.status_code != httpx2.codes.OK:
-            raise Unanswered(f"{self.name} said {reply.status_code}: {reply.text[:500]}")
+            raise EndpointError(f"{self.name} said {reply.status_code}: {reply.text[:500]}")
         said: Json = reply.json()
         return said

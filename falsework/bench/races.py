@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from falsework.bench.cases import Case, Json, following, members
+from falsework.bench.cases import Case, Json, crowd_requests, next_request
 from falsework.bench.endpoints import Endpoint
 
 ANSWER_TOKENS = 48
@@ -15,7 +15,7 @@ ANSWER_TOKENS = 48
 
 
 @dataclass(frozen=True)
-class Result:
+class EndpointResult:
     """What one server made of one case."""
 
     seconds: tuple[float, ...]
@@ -31,16 +31,16 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Row:
+class CaseResult:
     """A case and what each server made of it, in the servers' order."""
 
     case: Case
-    results: tuple[Result, ...]
+    results: tuple[EndpointResult, ...]
 
 
-async def race(
+async def run_alternating(
     endpoints: Sequence[Endpoint], cases: Sequence[Case], runs: int
-) -> AsyncIterator[Row]:
+) -> AsyncIterator[CaseResult]:
     """Yield a row per case; the first run warms up and doesn't count."""
     for case in cases:
         seconds: dict[str, list[float]] = {one.name: [] for one in endpoints}
@@ -51,12 +51,14 @@ async def race(
                 said[one.name] = await _run(one, case)
                 if number:
                     seconds[one.name].append(time.perf_counter() - begun)
-        yield Row(case, tuple(_result(seconds[one.name], said[one.name]) for one in endpoints))
+        yield CaseResult(
+            case, tuple(_result(seconds[one.name], said[one.name]) for one in endpoints)
+        )
 
 
-def _result(seconds: Sequence[float], said: Sequence[str]) -> Result:
+def _result(seconds: Sequence[float], said: Sequence[str]) -> EndpointResult:
     calls = [text for text in said if text.startswith("{")]
-    return Result(tuple(seconds), len(calls), "; ".join(said))
+    return EndpointResult(tuple(seconds), len(calls), "; ".join(said))
 
 
 async def _run(endpoint: Endpoint, case: Case) -> list[str]:
@@ -67,9 +69,9 @@ async def _run(endpoint: Endpoint, case: Case) -> list[str]:
 
     async def one(requests: Sequence[Json]) -> None:
         for request in requests:
-            said.extend(_said(await endpoint.ask(request)))
+            said.extend(_said(await endpoint.chat(request)))
 
-    requests = members(case)
+    requests = crowd_requests(case)
     async with anyio.create_task_group() as clients:
         for number in range(case.crowd):
             clients.start_soon(one, requests[number :: case.crowd])
@@ -79,12 +81,12 @@ async def _run(endpoint: Endpoint, case: Case) -> list[str]:
 async def _chain(endpoint: Endpoint, case: Case) -> list[str]:
     request, said = {**case.request, **(case.vllm if endpoint.is_vllm else {})}, list[str]()
     for result in case.results:
-        message = await endpoint.ask(request)
+        message = await endpoint.chat(request)
         said += _said(message)
-        request = following(request, message, result)
+        request = next_request(request, message, result)
     if case.results:
         request = {**request, "tool_choice": "none", "max_tokens": ANSWER_TOKENS}
-    return said + _said(await endpoint.ask(request))
+    return said + _said(await endpoint.chat(request))
 
 
 def _said(message: Json) -> list[str]:

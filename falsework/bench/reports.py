@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from falsework import __version__
-from falsework.bench.races import Row
+from falsework.bench.races import CaseResult
 
 
-def table(names: Sequence[str], rows: Sequence[Row]) -> str:
+def table(names: Sequence[str], rows: Sequence[CaseResult]) -> str:
     """Return a row per case: medians per call, and the first server's share of each other's."""
     head = ["case", *(f"{name}, s" for name in names), *(f"share of {n}" for n in names[1:])]
     lines = [_line(head), _line(["---"] * len(head))]
     return "\n".join([*lines, *(_line(_cells(row)) for row in rows), ""])
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: CaseResult) -> list[str]:
     goal = f"{row.case.name} (goal: {row.case.goal})"
     medians = [one.median for one in row.results]
     shares = [f"{medians[0] / other:.2f}" for other in medians[1:]]
@@ -28,7 +28,7 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def conditions(runs: int) -> str:
+def environment(runs: int) -> str:
     """Return when, on what and how often was measured."""
     made = [
         f"{dt.datetime.now(dt.UTC):%Y-%m-%d}",
@@ -43,7 +43,7 @@ def conditions(runs: int) -> str:
     )
 
 
-def sayings(names: Sequence[str], rows: Sequence[Row]) -> str:
+def transcript(names: Sequence[str], rows: Sequence[CaseResult]) -> str:
     """Return what was said in each case, so that equal work can be told from unequal."""
     lines: list[str] = []
     for row in rows:

@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack
 
 from falsework.bench.cases import CASES
 from falsework.bench.endpoints import Endpoint
-from falsework.bench.races import race
-from falsework.bench.reports import conditions, table
+from falsework.bench.races import run_alternating
+from falsework.bench.reports import environment, table
 
 
 async def print_table(
@@ -20,9 +20,9 @@ async def print_table(
             await stack.enter_async_context(Endpoint(url, url, key)) for url in dict.fromkeys(urls)
         ]
         for one in endpoints:
-            await one.start()
-        tell(conditions(runs) + "\n")
+            await one.connect()
+        tell(environment(runs) + "\n")
         head = 0
-        async for row in race(endpoints, cases, runs):
+        async for row in run_alternating(endpoints, cases, runs):
             tell("\n".join(table([one.name for one in endpoints], [row]).splitlines()[head:]))
             head = 2

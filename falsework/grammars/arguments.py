@@ -12,7 +12,7 @@ class ArgumentsReader:
     parenthesis that ends the call, which isn't taken.
     """
 
-    def __init__(self, notation: values.Spelling) -> None:
+    def __init__(self, notation: values.Notation) -> None:
         self._bare = notation.bare_arguments
         self._depth = 1 if self._bare else 0
         self._in_string = False
@@ -61,7 +61,7 @@ class ArgumentsReader:
             return ""
         if character == "=" and self._depth == 1:
             name, self._word = self._word, ""
-            return f"{values.spell(name)}: "
+            return f"{values.dumps(name)}: "
         return self._flush() + character
 
     def _flush(self) -> str:

@@ -13,8 +13,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from falsework.grammars.expressions import Expression, Net, TooLarge
-from falsework.grammars.subsets import CountersMeet, TooManyStates, determinize, live
+from falsework.grammars.expressions import NFA, Expression, GrammarTooLarge
+from falsework.grammars.subsets import AmbiguousCounters, TooManyStates, determinize, live_states
 
 STATE_LIMIT = 150_000
 START = 1
@@ -26,12 +26,12 @@ _LOOP, _HOME, _LOW, _HIGH = range(4)
 """The columns of `Automaton.loops`."""
 
 
-class Unsayable(ValueError):
+class EmptyLanguage(ValueError):
     """No text at all satisfies the expression with this vocabulary."""
 
 
 @dataclass(frozen=True, eq=False)
-class Automaton:
+class DFA:
     """A deterministic automaton over bytes.
 
     `classes` (256, uint8) puts each byte into a class; `table` (rows, classes; int32) holds the
@@ -54,26 +54,26 @@ class Automaton:
 
     def accepts(self, text: str) -> bool:
         """Tell whether `text`, whole, is in the language."""
-        return self.accepting(self.step(START, text.encode("utf-8", "surrogatepass")))
+        return self.is_accepting(self.step(START, text.encode("utf-8", "surrogatepass")))
 
-    def accepting(self, state: int) -> bool:
+    def is_accepting(self, state: int) -> bool:
         """Tell whether a text may end in a state."""
         return bool(self.final[state % len(self.table)])
 
-    def ways(self, state: int) -> Iterator[tuple[int, int]]:
+    def transitions(self, state: int) -> Iterator[tuple[int, int]]:
         """Return (class, next state) of each class of bytes that may follow a state."""
         rounds, row = divmod(state, len(self.table))
         for number in self.table[row].nonzero()[0].tolist():
-            following, count = advance(self.table, self.loops, row, rounds, number)
+            following, count = transition(self.table, self.loops, row, rounds, number)
             if following != DEAD:
                 yield number, following + len(self.table) * count
 
-    def holds(self, state: int) -> bool:
+    def is_state(self, state: int) -> bool:
         """Tell whether there is such a state."""
         rounds, row = divmod(state, len(self.table))
         return 0 <= rounds <= int(self.loops[row, _HIGH])
 
-    def alike(self, state: int, longest: int) -> int:
+    def representative(self, state: int, longest: int) -> int:
         """Return the first state that the next `longest` bytes can't tell from this one."""
         rounds, row = divmod(state, len(self.table))
         low, high = int(self.loops[row, _LOW]), int(self.loops[row, _HIGH])
@@ -83,7 +83,7 @@ class Automaton:
             return row + len(self.table) * low
         return state
 
-    def packed(self) -> bytes:
+    def to_bytes(self) -> bytes:
         """Return the automaton as bytes, for another process; `unpacked` is the other way."""
         rows, classes = self.table.shape
         cells = np.uint16 if rows < 2**16 else np.uint32
@@ -92,7 +92,7 @@ class Automaton:
         return b"".join(part.tobytes() for part in parts)
 
 
-def unpacked(packed: bytes) -> Automaton:
+def from_bytes(packed: bytes) -> DFA:
     """Return the automaton that `packed` made these bytes of; raise ValueError for others."""
     stream = io.BytesIO(packed)
     rows, classes, width = (int(size) for size in np.frombuffer(stream.read(12), np.uint32))
@@ -104,11 +104,11 @@ def unpacked(packed: bytes) -> Automaton:
     if not (table < rows).all() or not (byte_classes < classes).all():
         msg = "a cell of the table leads nowhere"
         raise ValueError(msg)
-    return Automaton(byte_classes, table, final, loops)
+    return DFA(byte_classes, table, final, loops)
 
 
 @numba.njit(cache=True, nogil=True)
-def advance(table, loops, row, rounds, number):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def transition(table, loops, row, rounds, number):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Return row and rounds behind a byte of class `number`; row DEAD when it can't be said."""
     following = table[row, number]
     loop = loops[row, _LOOP]
@@ -125,40 +125,40 @@ def advance(table, loops, row, rounds, number):  # type: ignore[no-untyped-def] 
 def _step(table, loops, classes, state, said):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     row, rounds = state % len(table), state // len(table)
     for byte in said:
-        row, rounds = advance(table, loops, row, rounds, classes[byte])
+        row, rounds = transition(table, loops, row, rounds, classes[byte])
         if row == DEAD:
             return DEAD
     return row + len(table) * rounds
 
 
-def compile_expression(
+def compile_dfa(
     expression: Expression,
     alphabet: NDArray[np.bool_] = ALL_BYTES,
     state_limit: int = STATE_LIMIT,
     *,
     counting: bool = True,
-) -> Automaton:
+) -> DFA:
     """Compile an expression; `alphabet` (256; bool) says which bytes the vocabulary can spell.
 
     Without `counting` all loops are written out, which says the same. Raise TooLarge above
     `state_limit` rows, Unsayable when nothing is left to say.
     """
-    net = Net(counting=counting)
+    net = NFA(counting=counting)
     final = expression(net, 0)
     try:
         made = _compiled(net, final, alphabet, state_limit)
-    except CountersMeet:
-        return compile_expression(expression, alphabet, state_limit, counting=False)
+    except AmbiguousCounters:
+        return compile_dfa(expression, alphabet, state_limit, counting=False)
     except TooManyStates:
         msg = f"it needs more than {state_limit} states"
-        raise TooLarge(msg) from None
+        raise GrammarTooLarge(msg) from None
     if not made.table[START].any() and not made.final[START]:
         msg = "nothing satisfies it"
-        raise Unsayable(msg)
+        raise EmptyLanguage(msg)
     return made
 
 
-def _compiled(net: Net, final: int, alphabet: NDArray[np.bool_], state_limit: int) -> Automaton:
+def _compiled(net: NFA, final: int, alphabet: NDArray[np.bool_], state_limit: int) -> DFA:
     classes, edges = _classify(net, alphabet)
     jumps = np.array(net.jumps, np.int32).reshape(-1, 2)
     of_node = _loops(net)
@@ -166,13 +166,13 @@ def _compiled(net: Net, final: int, alphabet: NDArray[np.bool_], state_limit: in
         of_node[:-1, _LOOP] >= 0, edges, jumps, final, int(classes.max()) + 1, state_limit
     )
     loops = of_node[nodes]  # -1, the last, where a state isn't one counted node
-    alive = live(table, accepting)
+    alive = live_states(table, accepting)
     table[~alive[table]] = DEAD
     _refuse_empty(table, loops)
-    return Automaton(classes, table, accepting & alive, loops)
+    return DFA(classes, table, accepting & alive, loops)
 
 
-def _loops(net: Net) -> NDArray[np.int32]:
+def _loops(net: NFA) -> NDArray[np.int32]:
     """Return what `Automaton.loops` has, for each node, and for none in the last place."""
     loops = np.tile(np.array([-1, 0, 0, 0], np.int32), (net.nodes + 1, 1))
     for number, (home, last, low, high) in enumerate(net.counters):
@@ -186,10 +186,10 @@ def _refuse_empty(table: NDArray[np.int32], loops: NDArray[np.int32]) -> None:
     for row in ((loops[:, _HOME] == 1) & (loops[:, _LOW] > 0)).nonzero()[0]:
         onward = table[row][table[row] != DEAD]
         if not (loops[onward, _LOOP] == loops[row, _LOOP]).any():
-            raise CountersMeet
+            raise AmbiguousCounters
 
 
-def _classify(net: Net, alphabet: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+def _classify(net: NFA, alphabet: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """Put bytes that no edge tells apart into one class, and edges in terms of classes.
 
     Classes of bytes outside the alphabet are named by no edge.

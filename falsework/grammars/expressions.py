@@ -16,11 +16,11 @@ LARGEST_COUNT = 2**31 - 1
 """More rounds than any reply has."""
 
 
-class TooLarge(ValueError):
+class GrammarTooLarge(ValueError):
     """The language needs more states than `what` allows."""
 
 
-class Counter(NamedTuple):
+class CountedLoop(NamedTuple):
     """A loop whose rounds are counted: its nodes are home..last, and each round ends at `home`."""
 
     home: int
@@ -29,7 +29,7 @@ class Counter(NamedTuple):
     high: int
 
 
-class Net:
+class NFA:
     """A non-deterministic automaton over bytes while it is being put together.
 
     `edges` are (source, lowest byte, highest byte, target); `jumps` are (source, target) and
@@ -41,36 +41,36 @@ class Net:
         self.nodes = 1
         self.edges: list[tuple[int, int, int, int]] = []
         self.jumps: list[tuple[int, int]] = []
-        self.counters: list[Counter] = []
+        self.counters: list[CountedLoop] = []
         self.counting = counting
         self._node_limit = node_limit
 
-    def node(self) -> int:
+    def add_node(self) -> int:
         """Add a node; raise TooLarge when there are too many."""
-        return self.block(1)
+        return self.add_nodes(1)
 
-    def block(self, count: int) -> int:
+    def add_nodes(self, count: int) -> int:
         """Add `count` nodes at once and return the first."""
         first = self.nodes
         self.nodes += count
         if self.nodes > self._node_limit:
             msg = f"it needs more than {self._node_limit} states"
-            raise TooLarge(msg)
+            raise GrammarTooLarge(msg)
         return first
 
     def literal(self, start: int, text: bytes) -> int:
         """Say exactly `text` behind `start`."""
         if not text:
             return start
-        first = self.block(len(text))
+        first = self.add_nodes(len(text))
         for offset, byte in enumerate(text):
             self.edges.append((start, byte, byte, first + offset))
             start = first + offset
         return start
 
-    def graft(self, start: int, leaf: "Leaf") -> int:
+    def embed(self, start: int, leaf: "Fragment") -> int:
         """Add a compiled leaf behind `start` and return where it ends."""
-        first = self.block(leaf.nodes + 1)
+        first = self.add_nodes(leaf.nodes + 1)
         end = first + leaf.nodes
         self.jumps.append((start, first))
         self.edges += [(first + a, low, high, first + b) for a, low, high, b in leaf.edges]
@@ -78,10 +78,10 @@ class Net:
         return end
 
 
-Expression = Callable[[Net, int], int]
+Expression = Callable[[NFA, int], int]
 
 
-class Leaf:
+class Fragment:
     """A small deterministic automaton over bytes; node 0 is its start."""
 
     def __init__(
@@ -101,7 +101,7 @@ def literal(text: str) -> Expression:
 def sequence(*parts: Expression) -> Expression:
     """One part after the other."""
 
-    def add(net: Net, start: int) -> int:
+    def add(net: NFA, start: int) -> int:
         for part in parts:
             start = part(net, start)
         return start
@@ -114,11 +114,11 @@ def choice(parts: Iterable[Expression]) -> Expression:
     parts = tuple(parts)
     assert parts, "a choice needs something to choose from"
 
-    def add(net: Net, start: int) -> int:
-        end = net.node()
+    def add(net: NFA, start: int) -> int:
+        end = net.add_node()
         for part in parts:
             # A part may loop back to its first node: it gets one of its own.
-            entry = net.node()
+            entry = net.add_node()
             net.jumps.append((start, entry))
             net.jumps.append((part(net, entry), end))
         return end
@@ -134,13 +134,13 @@ def optional(part: Expression) -> Expression:
 def separated(part: Expression, separator: bytes, low: int, high: int | None) -> Expression:
     """`part` from `low` to `high` times (None: without limit), with `separator` between."""
 
-    def add(net: Net, start: int) -> int:
-        end = net.node()
+    def add(net: NFA, start: int) -> int:
+        end = net.add_node()
         if low == 0:
             net.jumps.append((start, end))
         if high == 0:
             return end
-        entry = net.node()
+        entry = net.add_node()
         net.jumps.append((start, entry))
         for count in range(1, max(low, high or 0, 1) + 1):
             behind = part(net, entry)
@@ -150,7 +150,7 @@ def separated(part: Expression, separator: bytes, low: int, high: int | None) ->
                 net.jumps.append((net.literal(behind, separator), entry))
                 break
             if count < max(low, high or 0):
-                following = net.node()
+                following = net.add_node()
                 net.jumps.append((net.literal(behind, separator), following))
                 entry = following
         return end
@@ -163,28 +163,28 @@ def repeated(part: Expression, low: int, high: int | None) -> Expression:
     return separated(part, b"", low, high)
 
 
-def counted(part: "Leaf", low: int, high: int | None, closing: bytes) -> Expression:
+def bounded(part: "Fragment", low: int, high: int | None, closing: bytes) -> Expression:
     """`part` from `low` to `high` times, then the byte `closing`, which `part` can't begin with."""
     most = LARGEST_COUNT if high is None else min(high, LARGEST_COUNT)
 
-    def loop(net: Net, start: int) -> int:
-        home = net.block(part.nodes)
-        end = net.node()
-        net.counters.append(Counter(home, home + part.nodes - 1, min(low, most), most))
+    def loop(net: NFA, start: int) -> int:
+        home = net.add_nodes(part.nodes)
+        end = net.add_node()
+        net.counters.append(CountedLoop(home, home + part.nodes - 1, min(low, most), most))
         net.jumps += [(start, home), *((home + final, home) for final in part.finals)]
         net.edges += [(home + a, lowest, highest, home + b) for a, lowest, highest, b in part.edges]
         net.edges.append((home, closing[0], closing[0], end))
         return end
 
     written_out = sequence(
-        repeated(lambda net, start: net.graft(start, part), low, high), literal(closing.decode())
+        repeated(lambda net, start: net.embed(start, part), low, high), literal(closing.decode())
     )
     return lambda net, start: (loop if net.counting else written_out)(net, start)
 
 
 def regex(pattern: str) -> Expression:
     """A regular leaf, compiled to bytes by outlines; only for patterns that we wrote ourselves."""
-    return lambda net, start: net.graft(start, compiled(pattern))
+    return lambda net, start: net.embed(start, compile_regex(pattern))
 
 
 @functools.lru_cache(maxsize=256)
@@ -193,7 +193,7 @@ def _bytes_vocabulary() -> Vocabulary:
 
 
 @functools.lru_cache(maxsize=256)
-def compiled(pattern: str) -> Leaf:
+def compile_regex(pattern: str) -> Fragment:
     r"""Compile a regex to a leaf over bytes.
 
     The sentinels \x01 and \x02 around the pattern cure three faults of outlines_core 0.2.14:
@@ -214,7 +214,7 @@ def compiled(pattern: str) -> Leaf:
                 numbers[target] = len(numbers)
                 queue.append(target)
             edges.append((numbers[state], low, high, numbers[target]))
-    return Leaf(len(numbers), edges, finals)
+    return Fragment(len(numbers), edges, finals)
 
 
 def _ranges(row: dict[int, int]) -> list[tuple[int, int, int]]:

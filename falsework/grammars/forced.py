@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from falsework.grammars.automata import Automaton
+from falsework.grammars.automata import DFA
 from falsework.grammars.vocabularies import Vocabulary
 
 RUN_LIMIT = 2048
@@ -15,12 +15,12 @@ RUN_LIMIT = 2048
 Encode = Callable[[str], Sequence[int]]
 
 
-def forced_bytes(automaton: Automaton, state: int) -> tuple[bytes, int]:
+def forced_bytes(automaton: DFA, state: int) -> tuple[bytes, int]:
     """Return all that can be said from a state until there is a choice, and the state behind it."""
     said = bytearray()
     sizes = np.bincount(automaton.classes, minlength=automaton.table.shape[1])
-    while len(said) < RUN_LIMIT and not automaton.accepting(state):
-        ways = list(automaton.ways(state))
+    while len(said) < RUN_LIMIT and not automaton.is_accepting(state):
+        ways = list(automaton.transitions(state))
         if len(ways) != 1 or sizes[ways[0][0]] != 1:
             break
         said.append(int((automaton.classes == ways[0][0]).argmax()))
@@ -28,7 +28,7 @@ def forced_bytes(automaton: Automaton, state: int) -> tuple[bytes, int]:
     return bytes(said), state
 
 
-class Run(NamedTuple):
+class ForcedRun(NamedTuple):
     """The tokens of a forced run, as the model is used to see them.
 
     `forced` are certain. `open_end`, at most one token, is likely and no more: it may join with
@@ -39,7 +39,7 @@ class Run(NamedTuple):
     open_end: tuple[int, ...] = ()
 
 
-def forced_run(automaton: Automaton, state: int, vocabulary: Vocabulary, encode: Encode) -> Run:
+def forced_tokens(automaton: DFA, state: int, vocabulary: Vocabulary, encode: Encode) -> ForcedRun:
     """Return the run from a state.
 
     Where the reply ends with it, its last token and the end token are forced as well.
@@ -49,15 +49,15 @@ def forced_run(automaton: Automaton, state: int, vocabulary: Vocabulary, encode:
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(said)
     except UnicodeDecodeError:
-        return Run()  # it begins inside a character
+        return ForcedRun()  # it begins inside a character
     tokens = tuple(encode(text)) if text else ()
     spelled = [vocabulary.tokens[t] if t < len(vocabulary.tokens) else None for t in tokens]
     if None in spelled or b"".join(filter(None, spelled)) != text.encode():
-        return Run()  # this tokenizer normalises text: what it would say isn't what is forced
-    return Run(tokens + end) if end else Run(tokens[:-1], tokens[-1:])
+        return ForcedRun()  # this tokenizer normalises text: what it would say isn't what is forced
+    return ForcedRun(tokens + end) if end else ForcedRun(tokens[:-1], tokens[-1:])
 
 
-def _end(automaton: Automaton, state: int, vocabulary: Vocabulary) -> tuple[int, ...]:
+def _end(automaton: DFA, state: int, vocabulary: Vocabulary) -> tuple[int, ...]:
     """Return the token that ends the reply where nothing else can come."""
-    over = automaton.accepting(state) and not any(automaton.ways(state))
+    over = automaton.is_accepting(state) and not any(automaton.transitions(state))
     return tuple(vocabulary.ends[:1]) if over else ()

@@ -12,7 +12,7 @@ from falsework.grammars.calls import Call
 
 
 @dataclass(frozen=True)
-class Markup:
+class ToolCallFormat:
     """The literals round calls: `opening`, then calls with `separator` between, then `closing`.
 
     One call is `before_name`, the tool's name, `after_name`, the arguments, `after_arguments`.
@@ -31,19 +31,19 @@ class Markup:
     closing: str = ""
     trigger: str = ""
     barred: str = ""
-    notation: values.Spelling = values.JSON
-    habits: tuple["Markup", ...] = ()
+    notation: values.Notation = values.JSON
+    habits: tuple["ToolCallFormat", ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a trigger that doesn't begin the calls."""
-        assert self.head.startswith(self.trigger), "the trigger must begin the calls"
+        assert self.prefix.startswith(self.trigger), "the trigger must begin the calls"
 
     @property
-    def head(self) -> str:
+    def prefix(self) -> str:
         """Everything from the start of the calls to the first tool's name."""
         return self.opening + self.before_name
 
-    def write(self, calls: Sequence[Call]) -> str:
+    def render(self, calls: Sequence[Call]) -> str:
         """Spell calls as the model is trained to; `Reader` reads them back."""
         said = [
             self.before_name + call.name + self.after_name + self._arguments(call)
@@ -62,11 +62,11 @@ class Markup:
             return call.arguments
         if not isinstance(said, dict):
             return call.arguments
-        return ", ".join(f"{k}={values.spell(v, self.notation)}" for k, v in said.items())
+        return ", ".join(f"{k}={values.dumps(v, self.notation)}" for k, v in said.items())
 
 
 @dataclass(frozen=True)
-class Think:
+class ReasoningTags:
     """The literals round a think block; `gap` stands between its end and the answer."""
 
     opening: str = "<think>\n"

@@ -6,19 +6,19 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from falsework.grammars.automata import DEAD, Automaton, advance
-from falsework.grammars.vocabularies import LONGEST_PLAIN, Ints, Vocabulary, allow
+from falsework.grammars.automata import DEAD, DFA, transition
+from falsework.grammars.vocabularies import LONGEST_PLAIN, Ints, Vocabulary, set_bits
 
-KEPT_ROWS = 512
+MAX_CACHED_MASKS = 512
 
 
-class Masks:
+class TokenMasks:
     """The logits masks of one automaton, computed when a reply first visits a state.
 
     The latest `KEPT_ROWS` are kept: 8 MB with a vocabulary of 128k tokens.
     """
 
-    def __init__(self, automaton: Automaton, vocabulary: Vocabulary, width: int) -> None:
+    def __init__(self, automaton: DFA, vocabulary: Vocabulary, width: int) -> None:
         """Masks are `width` words of 32 tokens each, as vLLM's bitmask has them."""
         self.automaton = automaton
         self._vocabulary = vocabulary
@@ -27,15 +27,15 @@ class Masks:
         self._lock = threading.Lock()
         self._characters = _told_apart(vocabulary.plain.characters, automaton.classes)
 
-    def row(self, state: int) -> Ints:
+    def mask_for(self, state: int) -> Ints:
         """Return the mask of a state: bit t % 32 of word t // 32 tells whether t may follow."""
-        state = self.automaton.alike(state, self._vocabulary.longest)
+        state = self.automaton.representative(state, self._vocabulary.longest)
         row = self._rows.get(state)
         if row is None:
             row = self._compute(state)
             with self._lock:  # vLLM fills large batches from several threads
                 self._rows[state] = row
-                if len(self._rows) > KEPT_ROWS:
+                if len(self._rows) > MAX_CACHED_MASKS:
                     del self._rows[next(iter(self._rows))]
         return row
 
@@ -48,8 +48,8 @@ class Masks:
         row[: len(plain)] = plain
         leaves = (trie.bytes, trie.depths, trie.skips, trie.tokens, trie.twins, trie.reaches)
         _walk(at, automaton.classes, room, leaves, row)
-        if automaton.accepting(state):
-            allow(row, self._vocabulary.ends)
+        if automaton.is_accepting(state):
+            set_bits(row, self._vocabulary.ends)
         return row
 
     def __len__(self) -> int:
@@ -57,7 +57,7 @@ class Masks:
         return len(self._rows)
 
 
-def allowed(row: Ints) -> list[int]:
+def tokens_in_mask(row: Ints) -> list[int]:
     """Return the tokens that a mask admits, in order."""
     bits = np.unpackbits(row.view(np.uint8), bitorder="little")
     return [int(token) for token in np.flatnonzero(bits)]
@@ -80,7 +80,7 @@ def _room(table, loops, row, rounds, characters):  # type: ignore[no-untyped-def
             following, count = row, rounds
             for j in range(4):
                 if characters[i, j] >= 0:
-                    following, count = advance(table, loops, following, count, characters[i, j])
+                    following, count = transition(table, loops, following, count, characters[i, j])
             if following == DEAD:
                 return room
             if target != -1 and (following != target or count != target_rounds):
@@ -106,7 +106,7 @@ def _walk(at, classes, room, trie, mask):  # type: ignore[no-untyped-def]  # noq
             i = skips[i]
             continue
         depth = depths[i]
-        following, count = advance(
+        following, count = transition(
             table, loops, places[depth, 0], places[depth, 1], classes[bytes_[i]]
         )
         if following == DEAD:

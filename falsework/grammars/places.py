@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 
-class SchemaRefused(ValueError):
+class UnsupportedSchema(ValueError):
     """A schema that can't be enforced: `pointer` is the JSON pointer to the fault."""
 
     def __init__(self, reason: str, pointer: str, keyword: str | None = None) -> None:
@@ -14,27 +14,27 @@ class SchemaRefused(ValueError):
 
 
 @dataclass(frozen=True)
-class Place:
+class SchemaPath:
     """Where in the schema the compiler stands, and the references it followed to get there."""
 
     pointer: str = ""
     depth: int = 0
     followed: tuple[str, ...] = ()
 
-    def below(self, *steps: str) -> "Place":
+    def child(self, *steps: str) -> "SchemaPath":
         """Return the place that many steps further down."""
-        further = "".join(f"/{escaped(step)}" for step in steps)
+        further = "".join(f"/{escape_pointer(step)}" for step in steps)
         return replace(self, pointer=self.pointer + further, depth=self.depth + 1)
 
-    def through(self, reference: str) -> "Place":
+    def follow_ref(self, reference: str) -> "SchemaPath":
         """Return the place that a reference leads to."""
-        return Place(reference[1:], self.depth + 1, (*self.followed, reference))
+        return SchemaPath(reference[1:], self.depth + 1, (*self.followed, reference))
 
-    def refuse(self, reason: str, keyword: str | None = None) -> SchemaRefused:
+    def error(self, reason: str, keyword: str | None = None) -> UnsupportedSchema:
         """Return the refusal of a keyword here."""
-        return SchemaRefused(reason, self.pointer, keyword)
+        return UnsupportedSchema(reason, self.pointer, keyword)
 
 
-def escaped(step: str) -> str:
+def escape_pointer(step: str) -> str:
     """Escape one step of a JSON pointer (RFC 6901)."""
     return step.replace("~", "~0").replace("/", "~1")

@@ -21,7 +21,7 @@ class ToolChoice:
     only: frozenset[str] | None = None
     parallel: bool = True
 
-    def callable_among(self, tools: Sequence[Tool]) -> tuple[Tool, ...]:
+    def callable_tools(self, tools: Sequence[Tool]) -> tuple[Tool, ...]:
         """Return the tools that this choice lets the model call, in the order offered."""
         if self.mode == "none":
             return ()

@@ -14,20 +14,20 @@ from falsework.grammars.calls import (
     Reasoning,
     Text,
 )
-from falsework.grammars.turns import Form, habits
+from falsework.grammars.turns import ReplyFormat, alternative_formats
 
 
-class Misread(ValueError):
+class OutputParseError(ValueError):
     """The reply isn't spelled as its constraint promised: a fault of ours."""
 
 
-class Reader:
+class OutputParser:
     """Reads one reply of the given form; `opening` is what the prompt has said of it already."""
 
-    def __init__(self, form: Form, opening: str = "") -> None:
-        calls = bool(form.choice.callable_among(form.tools))
+    def __init__(self, form: ReplyFormat, opening: str = "") -> None:
+        calls = bool(form.choice.callable_tools(form.tools))
         self._markup = form.markup
-        self._spellings = (form.markup, *habits(form))
+        self._spellings = (form.markup, *alternative_formats(form))
         self._think = form.think
         self._trigger = form.markup.trigger if calls and form.answer is None else ""
         self._pending = opening
@@ -39,7 +39,7 @@ class Reader:
         self._read: Callable[[], list[Event] | None] = first if form.think else self._answer
 
     @property
-    def thinking(self) -> bool:
+    def in_reasoning(self) -> bool:
         """Tell whether the reply is inside its think block."""
         return self._read == self._block
 
@@ -63,7 +63,7 @@ class Reader:
             resting.append(self._behind_call)
         if complete and (self._read not in resting or self._pending):
             msg = f"the reply ended inside a call, before {self._pending!r}"
-            raise Misread(msg)
+            raise OutputParseError(msg)
         return events
 
     # Each state reads from `_pending`; None: it needs more, or there is nothing more to read.
@@ -99,12 +99,12 @@ class Reader:
         return []
 
     def _beginning(self) -> list[Event] | None:
-        if not self._pending or any(self._may_become(one.head) for one in self._spellings):
+        if not self._pending or any(self._may_become(one.prefix) for one in self._spellings):
             return None
-        begun = [one for one in self._spellings if self._pending.startswith(one.head)]
+        begun = [one for one in self._spellings if self._pending.startswith(one.prefix)]
         if begun:
             self._markup = begun[0]
-            self._drop(begun[0].head)
+            self._drop(begun[0].prefix)
         self._read = self._name if begun else self._text
         return []
 
@@ -113,7 +113,7 @@ class Reader:
         if at < 0:
             return self._held(self._trigger, Text)
         before, self._pending = self._pending[:at], self._pending[at:]
-        self._expect(self._markup.head, self._name)
+        self._expect(self._markup.prefix, self._name)
         return [Text(before)] if before else []
 
     def _name(self) -> list[Event] | None:
@@ -152,7 +152,7 @@ class Reader:
     def _nothing(self) -> list[Event] | None:
         if self._pending:
             msg = f"more text behind the calls: {self._pending!r}"
-            raise Misread(msg)
+            raise OutputParseError(msg)
         return None
 
     # What the states are made of.
@@ -165,7 +165,7 @@ class Reader:
                 return None
             if not self._pending.startswith(literal):
                 msg = f"expected {literal!r}, not {self._pending!r}"
-                raise Misread(msg)
+                raise OutputParseError(msg)
             self._drop(literal)
             self._read = then
             return []

@@ -15,7 +15,7 @@ import jsonschema_rs
 
 from falsework.grammars import values
 from falsework.grammars.expressions import Expression, choice, separated, sequence
-from falsework.grammars.places import Place, SchemaRefused, escaped
+from falsework.grammars.places import SchemaPath, UnsupportedSchema, escape_pointer
 
 ANNOTATIONS = frozenset(
     {
@@ -24,36 +24,38 @@ ANNOTATIONS = frozenset(
     }
 )  # fmt: skip
 DEFINITIONS = frozenset({"$defs", "definitions"})
-OF_TYPE = {
+TYPE_KEYWORDS = {
     "object": frozenset({"properties", "required", "additionalProperties"}),
     "array": frozenset({"items", "minItems", "maxItems"}),
     "string": frozenset({"minLength", "maxLength"}),
 }
-GENERAL = frozenset({"type", "enum", "const", "anyOf", "allOf", "$ref", "nullable"})
-KNOWN = frozenset().union(ANNOTATIONS, DEFINITIONS, GENERAL, *OF_TYPE.values())
-HARMLESS = {"uniqueItems": False, "minProperties": 0, "minContains": 0}
+COMMON_KEYWORDS = frozenset({"type", "enum", "const", "anyOf", "allOf", "$ref", "nullable"})
+SUPPORTED_KEYWORDS = frozenset().union(
+    ANNOTATIONS, DEFINITIONS, COMMON_KEYWORDS, *TYPE_KEYWORDS.values()
+)
+NEUTRAL_VALUES = {"uniqueItems": False, "minProperties": 0, "minContains": 0}
 """Keywords that aren't enforced, at the value that asks for nothing."""
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 DEPTH_LIMIT = 48
 SCHEMA_LIMIT = 20_000
 """How many subschemas may be visited, each reference counted anew."""
 
-NOTHING_ELSE = jsonschema_rs.Registry([])
+NO_REMOTE_REFS = jsonschema_rs.Registry([])
 """No schema is fetched because another names it."""
 
-TOP = Place()
+ROOT = SchemaPath()
 
 Schema = Mapping[str, Any] | bool
 
 
-def arguments(parameters: Schema, spelling: values.Spelling = values.JSON) -> Expression:
+def arguments_grammar(parameters: Schema, spelling: values.Notation = values.JSON) -> Expression:
     """Say the arguments of a tool; parameters that name no properties mean no arguments."""
     if not isinstance(parameters, Mapping):
         msg = "a tool's parameters must be a schema of type object"
-        raise SchemaRefused(msg, "")
+        raise UnsupportedSchema(msg, "")
     if parameters.get("type", "object") != "object":
         msg = f"a tool's parameters must have type object, not {json.dumps(parameters['type'])}"
-        raise SchemaRefused(msg, "/type", "type")
+        raise UnsupportedSchema(msg, "/type", "type")
     closed = {"type": "object", **parameters}
     if not {"properties", "additionalProperties", "$ref", "anyOf", "allOf"} & closed.keys():
         closed["properties"] = {}
@@ -63,7 +65,7 @@ def arguments(parameters: Schema, spelling: values.Spelling = values.JSON) -> Ex
     return compiler.value(closed)
 
 
-def value(schema: Schema) -> Expression:
+def value_grammar(schema: Schema) -> Expression:
     """Say a JSON value that satisfies the schema."""
     return _Compiler(schema, values.JSON).value(schema)
 
@@ -71,30 +73,30 @@ def value(schema: Schema) -> Expression:
 @dataclass
 class _Compiler:
     root: Schema
-    spelling: values.Spelling
+    spelling: values.Notation
     visited: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what isn't a JSON Schema at all."""
         try:
-            jsonschema_rs.meta.validate(self.root, NOTHING_ELSE)  # type: ignore[arg-type]
+            jsonschema_rs.meta.validate(self.root, NO_REMOTE_REFS)  # type: ignore[arg-type]
         except jsonschema_rs.ValidationError as fault:
-            pointer = "".join(f"/{escaped(str(step))}" for step in fault.instance_path)
-            raise SchemaRefused(fault.message, pointer) from None
+            pointer = "".join(f"/{escape_pointer(str(step))}" for step in fault.instance_path)
+            raise UnsupportedSchema(fault.message, pointer) from None
         except jsonschema_rs.ReferencingError:
             msg = "no such dialect of JSON Schema is known"
-            raise SchemaRefused(msg, "/$schema", "$schema") from None
+            raise UnsupportedSchema(msg, "/$schema", "$schema") from None
         except (ValueError, RecursionError) as fault:
-            raise SchemaRefused(str(fault), "") from None
+            raise UnsupportedSchema(str(fault), "") from None
 
-    def value(self, schema: Schema, place: Place = TOP) -> Expression:
+    def value(self, schema: Schema, place: SchemaPath = ROOT) -> Expression:
         """Say a value that satisfies `schema`."""
         self._count(place)
         if schema is False:
             msg = "nothing satisfies false"
-            raise place.refuse(msg)
+            raise place.error(msg)
         if schema is True or not isinstance(schema, Mapping):
-            return values.anything(self.spelling)
+            return values.any_value(self.spelling)
         self._refuse_unknown(schema, place)
         if "enum" in schema or "const" in schema:
             return self._listed(schema, place)
@@ -104,15 +106,15 @@ class _Compiler:
             return self.value(self._all(schema, place), place)
         if "anyOf" in schema:
             branches = [
-                (self._merged(schema, "anyOf", branch, place), place.below("anyOf", str(number)))
+                (self._merged(schema, "anyOf", branch, place), place.child("anyOf", str(number)))
                 for number, branch in enumerate(schema["anyOf"])
             ]
             return choice([self.value(branch, below) for branch, below in branches])
         return self._typed(schema, place)
 
-    def resolved(self, schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], Place]:
+    def resolved(self, schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], SchemaPath]:
         """Follow references from a schema that must be an object's, to where the object stands."""
-        place = Place()
+        place = SchemaPath()
         while "$ref" in schema:
             target, place = self._followed(schema, place)
             schema = target if isinstance(target, Mapping) else {}
@@ -120,10 +122,12 @@ class _Compiler:
         for keyword in ("anyOf", "allOf", "enum", "const"):
             if keyword in schema:
                 msg = f"'{keyword}' can't stand at the top of this model's arguments"
-                raise place.refuse(msg, keyword)
+                raise place.error(msg, keyword)
         return schema, place
 
-    def object(self, schema: Mapping[str, Any], place: Place, *, bare: bool = False) -> Expression:
+    def object(
+        self, schema: Mapping[str, Any], place: SchemaPath, *, bare: bool = False
+    ) -> Expression:
         """Say an object, members in the order of `properties`; `bare`: as keyword arguments."""
         properties = dict(schema.get("properties", {}))
         required = schema.get("required", [])
@@ -132,43 +136,45 @@ class _Compiler:
             if name not in properties:
                 if additional is False:
                     msg = f"'{name}' is required, but neither a property nor an additional one"
-                    raise place.below("required").refuse(msg, "required")
+                    raise place.child("required").error(msg, "required")
                 properties[name] = additional
         members = [
-            values.Member(name, self.value(one, place.below("properties", name)), name in required)
+            values.Property(
+                name, self.value(one, place.child("properties", name)), name in required
+            )
             for name, one in properties.items()
             if not (one is False and name not in required)
         ]
         extra = None
         if additional is not False:
-            further = place.below("additionalProperties")
+            further = place.child("additionalProperties")
             if bare:
                 msg = "this model's calls have no spelling for additionalProperties"
-                raise further.refuse(msg, "additionalProperties")
+                raise further.error(msg, "additionalProperties")
             extra = self.value(additional, further)
         try:
-            return values.members(members, extra, self.spelling, bare=bare)
-        except values.Unspellable as fault:
-            raise place.below("properties").refuse(str(fault), "properties") from None
+            return values.object_grammar(members, extra, self.spelling, bare=bare)
+        except values.NotRepresentable as fault:
+            raise place.child("properties").error(str(fault), "properties") from None
 
-    def _array(self, schema: Mapping[str, Any], place: Place) -> Expression:
+    def _array(self, schema: Mapping[str, Any], place: SchemaPath) -> Expression:
         low, high = _bounds(schema, "minItems", "maxItems", place)
         items = schema.get("items", True)
         if items is False or high == 0:
             if low:
                 msg = "items false leaves nothing for minItems"
-                raise place.refuse(msg, "items")
+                raise place.error(msg, "items")
             return values.word("[]")
-        item = self.value(items, place.below("items"))
+        item = self.value(items, place.child("items"))
         return sequence(values.word("["), separated(item, b", ", low, high), values.word("]"))
 
-    def _string(self, schema: Mapping[str, Any], place: Place) -> Expression:
+    def _string(self, schema: Mapping[str, Any], place: SchemaPath) -> Expression:
         return values.string(self.spelling, *_bounds(schema, "minLength", "maxLength", place))
 
-    def _typed(self, schema: Mapping[str, Any], place: Place) -> Expression:
+    def _typed(self, schema: Mapping[str, Any], place: SchemaPath) -> Expression:
         named = schema.get("type", _implied(schema))
         if named is None:
-            return values.anything(self.spelling)
+            return values.any_value(self.spelling)
         types = [named] if isinstance(named, str) else list(named)
         if schema.get("nullable") is True and "null" not in types:
             types.append("null")
@@ -184,7 +190,7 @@ class _Compiler:
             ]
         )
 
-    def _listed(self, schema: Mapping[str, Any], place: Place) -> Expression:
+    def _listed(self, schema: Mapping[str, Any], place: SchemaPath) -> Expression:
         """Say one of the listed values that the whole subschema accepts, whatever stands beside."""
         listed = schema["enum"] if "enum" in schema else [schema["const"]]
         beside = {k: v for k, v in schema.items() if k not in ANNOTATIONS}
@@ -197,34 +203,34 @@ class _Compiler:
         try:
             judge = jsonschema_rs.validator_for(beside, offline=True)
         except ValueError as fault:
-            raise place.refuse(str(fault).splitlines()[0], keyword) from None
+            raise place.error(str(fault).splitlines()[0], keyword) from None
         fitting = [one for one in listed if judge.is_valid(one)]
         if not fitting:
             msg = "no listed value satisfies the rest of the schema"
-            raise place.refuse(msg, keyword)
+            raise place.error(msg, keyword)
         try:
-            return choice([values.exactly(one, self.spelling) for one in fitting])
-        except values.Unspellable as fault:
-            raise place.refuse(str(fault), keyword) from None
+            return choice([values.constant(one, self.spelling) for one in fitting])
+        except values.NotRepresentable as fault:
+            raise place.error(str(fault), keyword) from None
 
-    def _followed(self, schema: Mapping[str, Any], place: Place) -> tuple[Schema, Place]:
+    def _followed(self, schema: Mapping[str, Any], place: SchemaPath) -> tuple[Schema, SchemaPath]:
         """Return the subschema that a local reference names, with what stands beside it."""
         reference = schema["$ref"]
         if reference in place.followed:
             msg = f"'{reference}' is recursive, which can't be enforced yet"
-            raise place.refuse(msg, "$ref")
+            raise place.error(msg, "$ref")
         if reference != "#" and not reference.startswith("#/"):
             msg = f"'{reference}' is not a reference into this schema (#/…)"
-            raise place.refuse(msg, "$ref")
+            raise place.error(msg, "$ref")
         found: Any = self.root
         for step in reference[1:].split("/")[1:]:
             found = _below(found, step.replace("~1", "/").replace("~0", "~"))
         if not isinstance(found, Mapping | bool):
             msg = f"'{reference}' leads to no schema"
-            raise place.refuse(msg, "$ref")
-        return self._merged(schema, "$ref", found, place), place.through(reference)
+            raise place.error(msg, "$ref")
+        return self._merged(schema, "$ref", found, place), place.follow_ref(reference)
 
-    def _all(self, schema: Mapping[str, Any], place: Place) -> Schema:
+    def _all(self, schema: Mapping[str, Any], place: SchemaPath) -> Schema:
         """Join the parts of an allOf whose keywords don't meet."""
         joined: Schema = {k: v for k, v in schema.items() if k != "allOf"}
         for part in schema["allOf"]:
@@ -234,7 +240,7 @@ class _Compiler:
         return joined
 
     def _merged(
-        self, schema: Mapping[str, Any], keyword: str, branch: Schema, place: Place
+        self, schema: Mapping[str, Any], keyword: str, branch: Schema, place: SchemaPath
     ) -> Schema:
         """Put the keywords beside `keyword` into the branch; refuse where both say something."""
         asking = {k: v for k, v in schema.items() if k not in ANNOTATIONS | DEFINITIONS | {keyword}}
@@ -247,23 +253,25 @@ class _Compiler:
             met = ["additionalProperties"]
         if met:
             msg = f"'{met[0]}' beside '{keyword}' and inside it can't be enforced together yet"
-            raise place.refuse(msg, keyword)
+            raise place.error(msg, keyword)
         return {**branch, **asking}
 
-    def _refuse_unknown(self, schema: Mapping[str, Any], place: Place) -> None:
+    def _refuse_unknown(self, schema: Mapping[str, Any], place: SchemaPath) -> None:
         for keyword, said in schema.items():
-            if keyword not in KNOWN and not (keyword in HARMLESS and said == HARMLESS[keyword]):
+            if keyword not in SUPPORTED_KEYWORDS and not (
+                keyword in NEUTRAL_VALUES and said == NEUTRAL_VALUES[keyword]
+            ):
                 msg = f"'{keyword}' can't be enforced"
-                raise place.below(keyword).refuse(msg, keyword)
+                raise place.child(keyword).error(msg, keyword)
 
-    def _count(self, place: Place) -> None:
+    def _count(self, place: SchemaPath) -> None:
         self.visited += 1
         if self.visited > SCHEMA_LIMIT:
             msg = f"it has more than {SCHEMA_LIMIT} subschemas, each reference counted anew"
-            raise place.refuse(msg)
+            raise place.error(msg)
         if place.depth > DEPTH_LIMIT:
             msg = f"it nests deeper than {DEPTH_LIMIT} levels"
-            raise place.refuse(msg)
+            raise place.error(msg)
 
 
 def _closes(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -274,17 +282,17 @@ def _closes(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def _implied(schema: Mapping[str, Any]) -> str | None:
     """Return the type whose keywords a schema without `type` uses."""
-    return next((kind for kind, words in OF_TYPE.items() if words & schema.keys()), None)
+    return next((kind for kind, words in TYPE_KEYWORDS.items() if words & schema.keys()), None)
 
 
 def _bounds(
-    schema: Mapping[str, Any], lowest: str, highest: str, place: Place
+    schema: Mapping[str, Any], lowest: str, highest: str, place: SchemaPath
 ) -> tuple[int, int | None]:
     """Return the two bounds of a length; None: no upper bound."""
     low, high = schema.get(lowest, 0), schema.get(highest)
     if high is not None and high < low:
         msg = f"{highest} {high} is less than {lowest} {low}"
-        raise place.refuse(msg, highest)
+        raise place.error(msg, highest)
     return int(low), None if high is None else int(high)
 
 

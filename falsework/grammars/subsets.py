@@ -27,11 +27,11 @@ class TooManyStates(ValueError):
     """The deterministic automaton is larger than the limit."""
 
 
-class CountersMeet(ValueError):
+class AmbiguousCounters(ValueError):
     """Whether a text stands inside a counted loop isn't known from the text alone."""
 
 
-class Determinized(NamedTuple):
+class DFATables(NamedTuple):
     """A deterministic automaton; `nodes` (states): the counted node that a state is, or -1."""
 
     table: Ints
@@ -41,7 +41,7 @@ class Determinized(NamedTuple):
 
 def determinize(  # noqa: PLR0913 - a net is six things
     counted: Flags, edges: Ints, jumps: Ints, final: int, classes: int, limit: int
-) -> Determinized:
+) -> DFATables:
     """Return the deterministic automaton; raise TooManyStates or CountersMeet.
 
     `counted` (nodes): whether a node is inside a counted loop; `edges` (n, 4): source, lowest
@@ -62,8 +62,8 @@ def determinize(  # noqa: PLR0913 - a net is six things
     if outcome == _LARGE:
         raise TooManyStates
     if outcome == _MET:
-        raise CountersMeet
-    return Determinized(*made)
+        raise AmbiguousCounters
+    return DFATables(*made)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -219,7 +219,7 @@ def _construct(net, counted, classes, limit):  # type: ignore[no-untyped-def]  #
 
 
 @numba.njit(cache=True, nogil=True)
-def live(table, accepting):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def live_states(table, accepting):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Tell for each state whether an accepting one can still be reached."""
     states, classes = table.shape
     alive = accepting.copy()

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Iterator
 
-from falsework.grammars.expressions import Expression, Leaf, Net
+from falsework.grammars.expressions import NFA, Expression, Fragment
 
 # UTF-8 (RFC 3629, section 4): state -> [(lowest byte, highest byte, next state)]. State 0 stands
 # between characters; 1 to 3 wait for that many free continuation bytes, the rest for a bounded one.
@@ -25,27 +25,27 @@ _State = tuple[int, int, bool]
 """How much of the marker stands at the end, the UTF-8 state, whether anything was said yet."""
 
 
-def text_until(marker: str, barred: str = "") -> Expression:
+def text_until_marker(marker: str, barred: str = "") -> Expression:
     """Say text up to and with the first `marker`.
 
     `barred` are ASCII characters that the text may not begin with.
     """
     leaf = _leaf(marker, barred, whole=False)
-    return lambda net, start: net.graft(start, leaf)
+    return lambda net, start: net.embed(start, leaf)
 
 
-def whole_text(marker: str, barred: str = "") -> Expression:
+def text_without_marker(marker: str, barred: str = "") -> Expression:
     """Say text of at least one character that nowhere holds `marker` (empty: anything)."""
     leaf = _leaf(marker, barred, whole=True)
 
-    def add(net: Net, start: int) -> int:
-        return net.graft(start, leaf)
+    def add(net: NFA, start: int) -> int:
+        return net.embed(start, leaf)
 
     return add
 
 
 @functools.lru_cache(maxsize=64)
-def _leaf(marker: str, barred: str, *, whole: bool) -> Leaf:
+def _leaf(marker: str, barred: str, *, whole: bool) -> Fragment:
     """Make the product of the marker's search automaton (Knuth, Morris, Pratt) with UTF-8."""
     sought = marker.encode()
     # Where nothing hangs on the first character, the start is the state of every later one too.
@@ -64,7 +64,7 @@ def _leaf(marker: str, barred: str, *, whole: bool) -> Leaf:
             edges.append((numbers[state], byte, byte, numbers[following]))
     found = numbers.get(None)
     ends = [number for state, number in numbers.items() if state and state[1] == 0 and state[2]]
-    return Leaf(len(numbers), _joined(edges), ends if whole or found is None else [found])
+    return Fragment(len(numbers), _joined(edges), ends if whole or found is None else [found])
 
 
 def _ways(state: _State, sought: bytes, barred: str) -> Iterator[tuple[int, _State | None]]:

@@ -6,43 +6,43 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from falsework.grammars import schemas
-from falsework.grammars.automata import DEAD, START, Automaton, compile_expression
+from falsework.grammars.automata import DEAD, DFA, START, compile_dfa
 from falsework.grammars.calls import Tool
-from falsework.grammars.expressions import Expression, Net, choice, literal, optional, sequence
-from falsework.grammars.markups import Markup, Think
-from falsework.grammars.places import SchemaRefused
+from falsework.grammars.expressions import NFA, Expression, choice, literal, optional, sequence
+from falsework.grammars.markups import ReasoningTags, ToolCallFormat
+from falsework.grammars.places import UnsupportedSchema
 from falsework.grammars.policy import ToolChoice
-from falsework.grammars.texts import text_until, whole_text
+from falsework.grammars.texts import text_until_marker, text_without_marker
 
 NO_CALLS = ToolChoice("none")
 
 
 @dataclass(frozen=True)
-class Form:
+class ReplyFormat:
     """What a reply is made of.
 
     `thinking`: the prompt has opened a think block; with `think` and not `thinking` the model may
     open one itself. `answer`: the JSON Schema that answer text must satisfy; None: free text.
     """
 
-    markup: Markup
+    markup: ToolCallFormat
     tools: tuple[Tool, ...] = ()
     choice: ToolChoice = NO_CALLS
     answer: schemas.Schema | None = None
     answer_where: str = "response_format.json_schema.schema"
-    think: Think | None = None
+    think: ReasoningTags | None = None
     thinking: bool = False
 
-    def key(self) -> bytes:
+    def cache_key(self) -> bytes:
         """Return a digest that two forms share only if they admit the same replies."""
-        tools = [(tool.name, tool.parameters) for tool in self.choice.callable_among(self.tools)]
+        tools = [(tool.name, tool.parameters) for tool in self.choice.callable_tools(self.tools)]
         policy = (self.choice.mode, self.choice.parallel, bool(self.tools))
         admitted = json.dumps([repr(self.markup), policy, tools, self.answer, self.thinking,
                                repr(self.think)])  # fmt: skip
         return hashlib.blake2b(admitted.encode(), digest_size=32).digest()
 
 
-class FormRefused(ValueError):
+class UnsupportedFormat(ValueError):
     """A reply form that can't be enforced; `where` is the field and JSON pointer at fault."""
 
     def __init__(self, reason: str, where: str, *, tool: str | None) -> None:
@@ -51,75 +51,77 @@ class FormRefused(ValueError):
         self.tool = tool
 
 
-def compose(form: Form) -> Expression:
+def reply_grammar(form: ReplyFormat) -> Expression:
     """Say a whole reply of this form; raise FormRefused for a schema that can't be enforced."""
     body = _body(form)
     if form.think is None:
         return body
     gap = literal(form.think.gap)
-    block = sequence(text_until(form.think.closing), gap)
+    block = sequence(text_until_marker(form.think.closing), gap)
     if form.thinking:
         return sequence(block, body)
     return sequence(optional(sequence(literal(form.think.opening), block)), body)
 
 
-def resting_state(form: Form, automaton: Automaton) -> int:
+def between_characters_state(form: ReplyFormat, automaton: DFA) -> int:
     """Return the state between two characters of the think block, DEAD where there is none."""
     if form.think is None:
         return DEAD
     return START if form.thinking else automaton.step(START, form.think.opening.encode())
 
 
-def _body(form: Form) -> Expression:
-    tools = form.choice.callable_among(form.tools)
+def _body(form: ReplyFormat) -> Expression:
+    tools = form.choice.callable_tools(form.tools)
     if not tools:
         return _answer(form)
-    head, trigger = form.markup.head, form.markup.trigger
+    head, trigger = form.markup.prefix, form.markup.trigger
     said = [(tool.name, _arguments(tool, form.markup)) for tool in tools]
     calls = _Calls(form.markup, said, parallel=form.choice.parallel)
     if form.choice.mode == "required":
         return sequence(literal(head), calls)
     ways = [literal(head)]
     if trigger and form.answer is None:
-        ways.append(sequence(text_until(trigger, _barred(form)), literal(head[len(trigger) :])))
+        ways.append(
+            sequence(text_until_marker(trigger, _barred(form)), literal(head[len(trigger) :]))
+        )
     answer = _answer(form)
     if form.answer is not None and not trigger:
         _refuse_ambiguity(answer, head, form.answer_where)
     habitual = [
-        sequence(literal(habit.head), _Calls(habit, said, parallel=form.choice.parallel))
-        for habit in habits(form)
+        sequence(literal(habit.prefix), _Calls(habit, said, parallel=form.choice.parallel))
+        for habit in alternative_formats(form)
     ]
     return choice([sequence(choice(ways), calls), *habitual, answer])
 
 
-def habits(form: Form) -> tuple[Markup, ...]:
+def alternative_formats(form: ReplyFormat) -> tuple[ToolCallFormat, ...]:
     """Return the other spellings of calls that a reply of this form may begin with."""
     return form.markup.habits if form.choice.mode == "auto" and form.answer is None else ()
 
 
 def _refuse_ambiguity(answer: Expression, head: str, where: str) -> None:
     """Refuse an answer that may begin like a call of a markup without a trigger."""
-    if compile_expression(answer).step(START, head.encode()) != DEAD:
+    if compile_dfa(answer).step(START, head.encode()) != DEAD:
         msg = (
             f"with this model a reply that begins {head!r} is a call, and this format's JSON may "
             "begin like it; use tool_choice required or none, or another format"
         )
-        raise FormRefused(msg, where, tool=None)
+        raise UnsupportedFormat(msg, where, tool=None)
 
 
-def _answer(form: Form) -> Expression:
+def _answer(form: ReplyFormat) -> Expression:
     if form.answer is None:
-        return whole_text(form.markup.trigger, _barred(form))
+        return text_without_marker(form.markup.trigger, _barred(form))
     try:
-        return schemas.value(form.answer)
-    except SchemaRefused as fault:
-        raise FormRefused(fault.reason, _at(form.answer_where, fault), tool=None) from None
+        return schemas.value_grammar(form.answer)
+    except UnsupportedSchema as fault:
+        raise UnsupportedFormat(fault.reason, _at(form.answer_where, fault), tool=None) from None
 
 
-def _barred(form: Form) -> str:
+def _barred(form: ReplyFormat) -> str:
     """Return the first characters that answer text may not have: blanks, and what begins a call."""
     thought = form.think.opening[0] if form.think and not form.thinking else ""
-    barred = form.markup.barred if form.choice.callable_among(form.tools) else ""
+    barred = form.markup.barred if form.choice.callable_tools(form.tools) else ""
     return " \t\r\n" + barred + thought
 
 
@@ -127,15 +129,15 @@ class _Calls:
     """Calls behind `head`: each tool's name and arguments once, a jump back for the next call."""
 
     def __init__(
-        self, markup: Markup, tools: Sequence[tuple[str, Expression]], *, parallel: bool
+        self, markup: ToolCallFormat, tools: Sequence[tuple[str, Expression]], *, parallel: bool
     ) -> None:
         self._markup = markup
         self._parallel = parallel
         self._tools = tools
 
-    def __call__(self, net: Net, start: int) -> int:
+    def __call__(self, net: NFA, start: int) -> int:
         markup = self._markup
-        names, said = net.node(), net.node()
+        names, said = net.add_node(), net.add_node()
         net.jumps.append((start, names))
         for name, arguments in self._tools:
             behind = net.literal(names, (name + markup.after_name).encode())
@@ -147,12 +149,12 @@ class _Calls:
         return net.literal(end, markup.closing.encode())
 
 
-def _arguments(tool: Tool, markup: Markup) -> Expression:
+def _arguments(tool: Tool, markup: ToolCallFormat) -> Expression:
     try:
-        return schemas.arguments(tool.parameters, markup.notation)
-    except SchemaRefused as fault:
-        raise FormRefused(fault.reason, _at(tool.where, fault), tool=tool.name) from None
+        return schemas.arguments_grammar(tool.parameters, markup.notation)
+    except UnsupportedSchema as fault:
+        raise UnsupportedFormat(fault.reason, _at(tool.where, fault), tool=tool.name) from None
 
 
-def _at(where: str, fault: SchemaRefused) -> str:
+def _at(where: str, fault: UnsupportedSchema) -> str:
     return where if fault.pointer == "/" else f"{where}#{fault.pointer}"

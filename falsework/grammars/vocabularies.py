@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int32]
 
-NOT_PLAIN = frozenset('"\\<[{|`' + "".join(map(chr, (*range(32), 127))))
+STRUCTURAL_CHARACTERS = frozenset('"\\<[{|`' + "".join(map(chr, (*range(32), 127))))
 """Characters that strings have to escape, or that dialects' markers begin with."""
 
 LONGEST_PLAIN = 64
@@ -35,7 +35,7 @@ class Trie:
 
 
 @dataclass(frozen=True, eq=False)
-class PlainText:
+class PlainTokens:
     """The tokens that are whole characters, none of them special: nearly all of a vocabulary.
 
     `rows[n]` (LONGEST_PLAIN + 1, words; int32) is the mask of those of at most n characters;
@@ -57,7 +57,7 @@ class Vocabulary:
     tokens: Sequence[bytes | None]
     ends: Sequence[int]
     trie: Trie = field(init=False)
-    plain: PlainText = field(init=False)
+    plain: PlainTokens = field(init=False)
     alphabet: NDArray[np.bool_] = field(init=False)
     longest: int = field(init=False)
 
@@ -72,7 +72,7 @@ class Vocabulary:
         object.__setattr__(self, "longest", max(len(token or b"") for token in self.tokens))
 
 
-def allow(row: Ints, tokens: Iterable[int]) -> None:
+def set_bits(row: Ints, tokens: Iterable[int]) -> None:
     """Set the bits of these tokens."""
     words = row.view(np.uint32)
     for token in tokens:
@@ -85,22 +85,22 @@ def _characters(token: bytes | None) -> int:
         text = token.decode() if token else ""
     except UnicodeDecodeError:
         return _NEVER
-    plain = 0 < len(text) <= LONGEST_PLAIN and NOT_PLAIN.isdisjoint(text)
+    plain = 0 < len(text) <= LONGEST_PLAIN and STRUCTURAL_CHARACTERS.isdisjoint(text)
     return len(text) if plain else _NEVER
 
 
-def _plain_text(tokens: Sequence[bytes | None], lengths: Sequence[int]) -> PlainText:
+def _plain_text(tokens: Sequence[bytes | None], lengths: Sequence[int]) -> PlainTokens:
     rows = np.zeros((LONGEST_PLAIN + 1, (len(tokens) + 31) // 32), np.int32)
     characters: set[str] = set()
     for number, (token, length) in enumerate(zip(tokens, lengths, strict=True)):
         if token and length <= LONGEST_PLAIN:
-            allow(rows[length], (number,))
+            set_bits(rows[length], (number,))
             characters.update(token.decode())
     spelled = np.full((len(characters), 4), -1, np.int16)
     for i, character in enumerate(sorted(characters)):
         encoded = character.encode()
         spelled[i, : len(encoded)] = list(encoded)
-    return PlainText(np.bitwise_or.accumulate(rows), spelled)
+    return PlainTokens(np.bitwise_or.accumulate(rows), spelled)
 
 
 def _trie(tokens: Sequence[bytes | None], lengths: Sequence[int]) -> Trie:

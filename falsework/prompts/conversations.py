@@ -20,7 +20,7 @@ _SECTION = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined
 )
 
 
-class Unpromptable(ValueError):
+class ChatTemplateError(ValueError):
     """A conversation that the model's chat template refuses."""
 
 
@@ -34,7 +34,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Prompter:
+class PromptRenderer:
     """Lays out conversations for one model.
 
     `knows_tools`: the model's chat template has a tool section of its own, trained with the model.
@@ -44,7 +44,7 @@ class Prompter:
     dialect: Dialect
     knows_tools: bool
 
-    def lay_out(
+    def render(
         self,
         messages: Sequence[Message],
         tools: Sequence[Tool] = (),
@@ -63,7 +63,7 @@ class Prompter:
             )  # fmt: skip
         except (jinja2.TemplateError, TypeError, KeyError) as fault:
             msg = f"The model's chat template refuses this conversation: {fault}"
-            raise Unpromptable(msg) from fault
+            raise ChatTemplateError(msg) from fault
         text, thinking = self._thought(text, think=think)
         return Prompt(text, tuple(self.tokenizer.encode(text, add_special_tokens=False)), thinking)
 
@@ -81,9 +81,9 @@ class Prompter:
             return ""
         calls = [Call("first_function", '{"argument": "value"}'), Call("second_function", "{}")]
         return _SECTION.render(
-            tools=[values.spell(_described(tool)["function"]) for tool in tools],
-            one=self.dialect.markup.write(calls[:1]),
-            two=self.dialect.markup.write(calls),
+            tools=[values.dumps(_described(tool)["function"]) for tool in tools],
+            one=self.dialect.markup.render(calls[:1]),
+            two=self.dialect.markup.render(calls),
             parallel=parallel,
         )
 
@@ -109,7 +109,7 @@ class Prompter:
         if not message.calls:
             return {"role": message.role, "content": message.text}
         if not self.dialect.template_writes_calls:
-            written = self.dialect.markup.write(message.calls)
+            written = self.dialect.markup.render(message.calls)
             return {"role": "assistant", "content": message.text + written}
         ids = message.call_ids or ("",) * len(message.calls)
         calls = [

@@ -8,8 +8,8 @@ import jinja2
 import jinja2.meta
 
 from falsework.grammars.calls import Call
-from falsework.prompts.conversations import Prompter
-from falsework.prompts.dialects import DIALECTS, Dialect, thinking
+from falsework.prompts.conversations import PromptRenderer
+from falsework.prompts.dialects import DIALECTS, Dialect, with_reasoning
 from falsework.prompts.tokenizers import Tokenizer
 
 _PROBE = Call("probe_function", '{"probe": "value"}')
@@ -19,7 +19,7 @@ class UnknownDialect(ValueError):
     """There is no dialect of this name."""
 
 
-def prompter_for(tokenizer: Tokenizer, named: str = "auto") -> Prompter:
+def detect_renderer(tokenizer: Tokenizer, named: str = "auto") -> PromptRenderer:
     """Return the prompter for a model; `named` overrides the dialect that its template shows."""
     if named not in {"auto", *DIALECTS}:
         msg = f"unknown dialect '{named}'; there is: auto, {', '.join(sorted(DIALECTS))}"
@@ -28,10 +28,10 @@ def prompter_for(tokenizer: Tokenizer, named: str = "auto") -> Prompter:
     shown = _shown(tokenizer)
     dialect = DIALECTS[named] if named != "auto" else shown or DIALECTS["scaffold"]
     if _thinks(tokenizer):
-        dialect = thinking(dialect)
+        dialect = with_reasoning(dialect)
     # A section of the template that teaches another spelling than the dialect's would mislead.
     taught = knows_tools and shown is not None and shown.name == dialect.name
-    return Prompter(tokenizer, dialect, taught)
+    return PromptRenderer(tokenizer, dialect, taught)
 
 
 def _mentions_tools(tokenizer: Tokenizer) -> bool:
@@ -48,7 +48,7 @@ def _shown(tokenizer: Tokenizer) -> Dialect | None:
     vocabulary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=True)
     texts = list(_probes(tokenizer))
     for dialect in DIALECTS.values():
-        written = dialect.markup.write([_PROBE])
+        written = dialect.markup.render([_PROBE])
         has_tokens = all(marker in vocabulary for marker in dialect.needs)
         if has_tokens and any(written in text for text in texts):
             return dialect

@@ -6,7 +6,7 @@ Every literal of a family stands here once, with its source.
 from dataclasses import dataclass, replace
 
 from falsework.grammars import values
-from falsework.grammars.markups import Markup, Think
+from falsework.grammars.markups import ReasoningTags, ToolCallFormat
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,11 @@ class Dialect:
     """
 
     name: str
-    markup: Markup
+    markup: ToolCallFormat
     needs: tuple[str, ...] = ()
     one_call_a_message: bool = False
     template_writes_calls: bool = False
-    think: Think | None = None
+    think: ReasoningTags | None = None
 
     @property
     def markers(self) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ class Dialect:
 
 # What small models write instead of their family's marks, seen with Qwen2.5-Coder-0.5B-Instruct: a
 # fenced block of JSON, or JSON alone.
-_FENCE = Markup(
+_FENCE = ToolCallFormat(
     opening="```json\n",
     before_name='{"name": "',
     after_name='", "arguments": ',
@@ -46,13 +46,13 @@ _FENCE = Markup(
     separator="\n",
     closing="\n```",
 )
-_BARE = Markup(
+_BARE = ToolCallFormat(
     before_name='{"name": "', after_name='", "arguments": ', after_arguments="}", separator="\n"
 )
 
 # The format that Hermes 2 Pro introduced and Qwen 2.5 and 3 were trained on; from the chat template
 # of Qwen/Qwen2.5-7B-Instruct: <tool_call>\n{"name": …, "arguments": …}\n</tool_call>.
-_TOOL_CALL = Markup(
+_TOOL_CALL = ToolCallFormat(
     before_name='<tool_call>\n{"name": "',
     after_name='", "arguments": ',
     after_arguments="}\n</tool_call>",
@@ -64,7 +64,7 @@ _TOOL_CALL = Markup(
 
 # The chat template of meta-llama/Llama-3.1-8B-Instruct: {"name": …, "parameters": …}, alone in a
 # message; several calls in one reply are separated by "; ".
-_LLAMA3 = Markup(
+_LLAMA3 = ToolCallFormat(
     before_name='{"name": "',
     after_name='", "parameters": ',
     after_arguments="}",
@@ -73,7 +73,7 @@ _LLAMA3 = Markup(
 )
 
 # Llama 3.2's and 4's prompt format page: [name(a=1, b="x"), other()].
-_PYTHONIC = Markup(
+_PYTHONIC = ToolCallFormat(
     opening="[",
     before_name="",
     after_name="(",
@@ -85,7 +85,7 @@ _PYTHONIC = Markup(
 )
 
 # The chat template of deepseek-ai/DeepSeek-R1, assistant messages with tool_calls.
-_DEEPSEEK_R1 = Markup(
+_DEEPSEEK_R1 = ToolCallFormat(
     opening="<｜tool▁calls▁begin｜>",
     before_name="<｜tool▁call▁begin｜>function<｜tool▁sep｜>",
     after_name="\n```json\n",
@@ -108,7 +108,7 @@ DIALECTS = {
             # Its template closes tool results only behind calls that it wrote itself.
             template_writes_calls=True,
             needs=("<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>"),
-            think=Think(),
+            think=ReasoningTags(),
         ),
         # For chat templates that know no tools: our own section, calls as Hermes spells them.
         Dialect("scaffold", _TOOL_CALL),
@@ -116,6 +116,6 @@ DIALECTS = {
 }
 
 
-def thinking(dialect: Dialect) -> Dialect:
+def with_reasoning(dialect: Dialect) -> Dialect:
     """Return the dialect for a model that thinks before it answers."""
-    return dialect if dialect.think else replace(dialect, think=Think())
+    return dialect if dialect.think else replace(dialect, think=ReasoningTags())

@@ -27,7 +27,7 @@ class Tokenizer(Protocol):
         """Return the chat template."""
 
 
-def vocabulary_of(
+def build_vocabulary(
     tokenizer: Tokenizer,
     markers: Iterable[str],
     ends: Iterable[int] = (),
@@ -57,7 +57,7 @@ def vocabulary_of(
     return Vocabulary(tokens[:size], tuple(sayable))
 
 
-def end_tokens(generation: Mapping[str, Any]) -> Sequence[int]:
+def eos_token_ids(generation: Mapping[str, Any]) -> Sequence[int]:
     """Return the tokens that a model's generation_config names as ends of a reply."""
     ends = generation.get("eos_token_id")
     if ends is None:

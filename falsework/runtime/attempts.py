@@ -19,23 +19,29 @@ from opentelemetry.trace import StatusCode
 from falsework.runtime import telemetry
 from falsework.runtime.breakers import Permit
 from falsework.runtime.deadlines import Deadline
-from falsework.runtime.executors.base import Executor, Json, Ticket
-from falsework.runtime.faults import BREAKING, RAISED, SAID_NO, Fault, doubtful
-from falsework.runtime.policies import WRITING, ToolPolicy
+from falsework.runtime.executors.base import AttemptContext, Executor, Json
+from falsework.runtime.faults import (
+    REJECTED_STATUSES,
+    TRIPS_BREAKER,
+    UNHANDLED_EXCEPTION,
+    ToolCallError,
+    is_ambiguous,
+)
+from falsework.runtime.policies import WRITE_EFFECTS, ToolPolicy
 from falsework.runtime.upstreams import Upstream
 
-LEAST_SECONDS = 0.05
+MIN_ATTEMPT_SECONDS = 0.05
 """With less time left no attempt is started."""
 
-CUT = "deadline"
+DEADLINE_REASON = "deadline"
 """The reason of an attempt for which the request had too little time: no fault of the upstream."""
 
-SAMPLES = 100
-ENOUGH_SAMPLES = 20
+LATENCY_WINDOW = 100
+MIN_LATENCY_SAMPLES = 20
 
 
 @dataclass
-class Effort:
+class CallState:
     """What one call has cost so far, and what it may have done."""
 
     deadline: Deadline
@@ -51,7 +57,7 @@ class Effort:
     """The reasons of attempts that may have acted all the same."""
 
 
-class Attempts:
+class Retrier:
     """Tries one tool."""
 
     def __init__(
@@ -70,56 +76,59 @@ class Attempts:
         rate = policy.rate_limit
         self._limiter = aiolimiter.AsyncLimiter(rate.calls, rate.per) if rate else None
         self._retry_on = {str(reason) for reason in policy.retry.retry_on}
-        self._writes = policy.effect in WRITING
-        self._seconds: deque[float] = deque(maxlen=SAMPLES)
+        self._writes = policy.effect in WRITE_EFFECTS
+        self._seconds: deque[float] = deque(maxlen=LATENCY_WINDOW)
 
-    async def run(self, arguments: Json, effort: Effort) -> Any:
+    async def run(self, arguments: Json, effort: CallState) -> Any:
         """Return the result of the first attempt that succeeds; raise the last one's Fault."""
         self._upstream.budget.deposit()
         while True:
             try:
                 return await self._hedged(arguments, effort)
-            except Fault as fault:
+            except ToolCallError as fault:
                 pause = self._pause(fault, effort)
                 if pause is None:
                     raise
                 telemetry.RETRIES.labels(self._tool, fault.reason).inc()
                 trace.get_current_span().add_event(telemetry.RETRY, {"reason": fault.reason})
                 effort.backoff += pause
-                with telemetry.TRACER.start_as_current_span(telemetry.PAUSE):
+                with telemetry.TRACER.start_as_current_span(telemetry.SPAN_BACKOFF):
                     await anyio.sleep(pause)
 
-    def _pause(self, fault: Fault, effort: Effort) -> float | None:
+    def _pause(self, fault: ToolCallError, effort: CallState) -> float | None:
         """Return how long to wait before the next attempt; None where there is none."""
         retry = self._policy.retry
         if effort.attempts >= retry.max_attempts or fault.reason not in self._retry_on:
             return None
         repeatable = not self._writes or effort.key is not None
-        if not (repeatable or not fault.sent or fault.reason in SAID_NO):
+        if not (repeatable or not fault.sent or fault.reason in REJECTED_STATUSES):
             return None
         asked = fault.retry_after or 0.0
         spread = min(retry.cap, retry.base * 2 ** (effort.attempts - 1))
         pause: float = asked + self._draw() * spread  # nobody comes at the same moment
-        if asked > retry.retry_after_cap or pause + LEAST_SECONDS > effort.deadline.left():
+        if (
+            asked > retry.retry_after_cap
+            or pause + MIN_ATTEMPT_SECONDS > effort.deadline.remaining()
+        ):
             return None
         if not self._upstream.budget.withdraw():
             telemetry.RETRIES_DENIED.labels(self._upstream.name).inc()
             return None
         return pause
 
-    async def _hedged(self, arguments: Json, effort: Effort) -> Any:
+    async def _hedged(self, arguments: Json, effort: CallState) -> Any:
         """Try, and where that takes longer than usual, try a second copy beside it."""
         delay = self._hedge_delay()
         if delay is None:
             return await self._once(arguments, effort)
-        ends: list[tuple[int, Any, Fault | None]] = []
+        ends: list[tuple[int, Any, ToolCallError | None]] = []
         enough = anyio.Event()
         running = 1
 
         async def copy(number: int) -> None:
             try:
                 ends.append((number, await self._once(arguments, effort), None))
-            except Fault as fault:
+            except ToolCallError as fault:
                 ends.append((number, None, fault))
             if len(ends) == running or ends[-1][2] is None:
                 enough.set()
@@ -149,78 +158,82 @@ class Attempts:
         return max(hedge.floor, usual or 0.0)
 
     def _quantile(self, share: float) -> float | None:
-        if len(self._seconds) < ENOUGH_SAMPLES:
+        if len(self._seconds) < MIN_LATENCY_SAMPLES:
             return None
         return sorted(self._seconds)[int(share * len(self._seconds))]
 
-    async def _once(self, arguments: Json, effort: Effort) -> Any:
+    async def _once(self, arguments: Json, effort: CallState) -> Any:
         """Make one attempt, and tell the breaker how it went."""
         permit, breaker = await self._admitted(effort), self._upstream.breaker
         begun = time.monotonic()
         effort.attempts += 1
         try:
             value = await self._observed(arguments, effort)
-        except Fault as fault:
-            against = fault.kind in BREAKING and fault.reason != CUT
-            (breaker.fail if against else breaker.release)(permit)
-            if fault.reason in SAID_NO:
-                self._upstream.close_for(fault.retry_after or 0.0)
+        except ToolCallError as fault:
+            against = fault.kind in TRIPS_BREAKER and fault.reason != DEADLINE_REASON
+            (breaker.record_failure if against else breaker.release)(permit)
+            if fault.reason in REJECTED_STATUSES:
+                self._upstream.pause_for(fault.retry_after or 0.0)
             raise
         except BaseException:  # cancelled: that says nothing about the upstream
             breaker.release(permit)
             raise
         seconds = time.monotonic() - begun
         self._seconds.append(seconds)
-        breaker.succeed(permit, seconds)
+        breaker.record_success(permit, seconds)
         return value
 
-    async def _admitted(self, effort: Effort) -> Permit:
+    async def _admitted(self, effort: CallState) -> Permit:
         """Return the breaker's leave to try, once gate and rate limit give theirs; or a Fault.
 
         Whom the breaker would refuse doesn't wait for the others.
         """
         breaker = self._upstream.breaker
-        if breaker.admits:
-            await self._upstream.pass_gate(self._policy.retry.retry_after_cap, effort.deadline)
+        if breaker.would_allow:
+            await self._upstream.wait_until_allowed(
+                self._policy.retry.retry_after_cap, effort.deadline
+            )
             await self._pass_limit(effort.deadline)
-            left = effort.deadline.left()
-            if left < max(LEAST_SECONDS, self._quantile(0.5) or 0.0):
-                raise Fault("deadline_exhausted", "There is no time left for this call.")
-        permit = breaker.admit()
+            left = effort.deadline.remaining()
+            if left < max(MIN_ATTEMPT_SECONDS, self._quantile(0.5) or 0.0):
+                raise ToolCallError("deadline_exhausted", "There is no time left for this call.")
+        permit = breaker.try_acquire()
         if permit is None:
             self._kept_away(effort)
             message = "The upstream keeps failing, so it is left alone for a while."
-            raise Fault("circuit_open", message, retry_after=breaker.opens_in())
+            raise ToolCallError(
+                "circuit_open", message, retry_after=breaker.seconds_until_half_open()
+            )
         return permit
 
     async def _pass_limit(self, deadline: Deadline) -> None:
         if self._limiter is None:
             return
-        with anyio.move_on_after(max(0.0, deadline.left())):
+        with anyio.move_on_after(max(0.0, deadline.remaining())):
             await self._limiter.acquire()
             return
-        raise Fault("rate_limited", "The tool's rate limit is reached.", retry_after=1.0)
+        raise ToolCallError("rate_limited", "The tool's rate limit is reached.", retry_after=1.0)
 
-    def _kept_away(self, effort: Effort) -> None:
+    def _kept_away(self, effort: CallState) -> None:
         """Tell that the breaker let no attempt through."""
         telemetry.BREAKER_REJECTIONS.labels(self._upstream.name).inc()
         trace.get_current_span().add_event(telemetry.BREAKER_OPEN)
         span = telemetry.TRACER.start_span(
-            telemetry.ATTEMPT.format(number=effort.attempts + 1),
-            attributes={telemetry.ERROR_TYPE: "circuit_open", telemetry.BREAKER: "open"},
+            telemetry.SPAN_ATTEMPT.format(number=effort.attempts + 1),
+            attributes={telemetry.ERROR_TYPE: "circuit_open", telemetry.ATTR_BREAKER_STATE: "open"},
         )
         span.set_status(StatusCode.ERROR)
         span.end()
 
-    async def _observed(self, arguments: Json, effort: Effort) -> Any:
+    async def _observed(self, arguments: Json, effort: CallState) -> Any:
         number = effort.attempts
         attributes = {
             telemetry.ATTEMPT_NUMBER: number,
-            telemetry.BREAKER: self._upstream.breaker.state,
-            telemetry.DEADLINE_LEFT: int(effort.deadline.left() * 1000),
-            telemetry.BACKOFF: int(effort.backoff * 1000),
+            telemetry.ATTR_BREAKER_STATE: self._upstream.breaker.state,
+            telemetry.DEADLINE_LEFT: int(effort.deadline.remaining() * 1000),
+            telemetry.ATTR_BACKOFF_MS: int(effort.backoff * 1000),
         }
-        name = telemetry.ATTEMPT.format(number=number)
+        name = telemetry.SPAN_ATTEMPT.format(number=number)
         begun, outcome = time.monotonic(), "internal"
         with telemetry.TRACER.start_as_current_span(
             name, attributes=attributes, record_exception=False, set_status_on_exception=False
@@ -228,7 +241,7 @@ class Attempts:
             try:
                 value = await self._bounded(arguments, effort)
                 outcome = "ok"
-            except Fault as fault:
+            except ToolCallError as fault:
                 outcome = fault.kind
                 span.set_attribute(telemetry.ERROR_TYPE, fault.kind)
                 span.set_status(StatusCode.ERROR)
@@ -242,31 +255,33 @@ class Attempts:
                 telemetry.ATTEMPT_SECONDS.labels(self._tool, outcome).observe(seconds)
         return value
 
-    async def _bounded(self, arguments: Json, effort: Effort) -> Any:
+    async def _bounded(self, arguments: Json, effort: CallState) -> Any:
         longest = self._policy.attempt_timeout
-        patience = max(0.0, min(longest, effort.deadline.left()))
-        cut_by = CUT if effort.hurried and patience < longest else ""
+        patience = max(0.0, min(longest, effort.deadline.remaining()))
+        cut_by = DEADLINE_REASON if effort.hurried and patience < longest else ""
         headers = dict(effort.headers)
         propagate.inject(headers)  # the upstream's spans belong to this attempt
         deadline = Deadline.after(patience)
-        ticket = Ticket(deadline, effort.call_id, effort.key, headers=headers)
+        ticket = AttemptContext(deadline, effort.call_id, effort.key, headers=headers)
         try:
             return await self._in_time(arguments, ticket, patience, cut_by)
-        except Fault as fault:
+        except ToolCallError as fault:
             if fault.reason == "timeout":
                 fault.reason = cut_by or fault.reason
-            if ticket.sent and doubtful(fault):
+            if ticket.sent and is_ambiguous(fault):
                 effort.doubts.add(fault.reason)
             raise
         except Exception:
-            effort.doubts |= {RAISED} if ticket.sent else set()
+            effort.doubts |= {UNHANDLED_EXCEPTION} if ticket.sent else set()
             raise
 
-    async def _in_time(self, arguments: Json, ticket: Ticket, patience: float, cut_by: str) -> Any:
+    async def _in_time(
+        self, arguments: Json, ticket: AttemptContext, patience: float, cut_by: str
+    ) -> Any:
         with anyio.move_on_after(patience):
-            return await self._executor.attempt(arguments, ticket)
+            return await self._executor.execute(arguments, ticket)
         if not ticket.sent:
             message = "The upstream couldn't be reached in time."
-            raise Fault("unavailable", message, cut_by or "connect")
+            raise ToolCallError("unavailable", message, cut_by or "connect")
         message = f"The tool didn't answer within {patience:.3g} s."
-        raise Fault("timeout", message, cut_by or "timeout", sent=True)
+        raise ToolCallError("timeout", message, cut_by or "timeout", sent=True)

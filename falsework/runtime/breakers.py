@@ -30,7 +30,7 @@ class Permit:
     probe: bool
 
 
-class Breaker:
+class CircuitBreaker:
     """Keeps calls away from an upstream that fails."""
 
     def __init__(
@@ -59,21 +59,21 @@ class Breaker:
         over = self._state == "open" and self._now() >= self._half_open_at
         return "half_open" if over else self._state
 
-    def opens_in(self) -> float:
+    def seconds_until_half_open(self) -> float:
         """Return the seconds until a probe is let through."""
         return max(0.0, self._half_open_at - self._now()) if self._state == "open" else 0.0
 
     @property
-    def admits(self) -> bool:
+    def would_allow(self) -> bool:
         """Whether somebody who asked now would be let through."""
         busy = self.state == "half_open" and self._probing
         return not self._policy.enabled or not (self.state == "open" or busy)
 
-    def admit(self) -> Permit | None:
+    def try_acquire(self) -> Permit | None:
         """Return leave to try, or None."""
         if not self._policy.enabled:
             return Permit(self._generation, probe=False)
-        if not self.admits:
+        if not self.would_allow:
             return None
         if self.state == "closed":
             return Permit(self._generation, probe=False)
@@ -82,11 +82,11 @@ class Breaker:
         self._probing = True
         return Permit(self._generation, probe=True)
 
-    def succeed(self, permit: Permit, seconds: float) -> None:
+    def record_success(self, permit: Permit, seconds: float) -> None:
         """Record that the upstream answered, after so many seconds."""
         self._record(permit, failed=False, slow=seconds > self._policy.slow_call)
 
-    def fail(self, permit: Permit) -> None:
+    def record_failure(self, permit: Permit) -> None:
         """Record that the upstream failed."""
         self._record(permit, failed=True, slow=False)
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 
 from falsework.runtime.deadlines import Deadline
-from falsework.runtime.faults import Fault
+from falsework.runtime.faults import ToolCallError
 from falsework.runtime.policies import BulkheadPolicy
 
 
@@ -28,7 +28,7 @@ class Bulkhead:
         return self._places.statistics().tasks_waiting
 
     @asynccontextmanager
-    async def place(self, deadline: Deadline) -> AsyncGenerator[None]:
+    async def acquire(self, deadline: Deadline) -> AsyncGenerator[None]:
         """Hold a place; raise a Fault `overloaded` where none gets free in time."""
         owner = object()
         await self._take(owner, deadline)
@@ -42,9 +42,11 @@ class Bulkhead:
             self._places.acquire_on_behalf_of_nowait(owner)
             return
         if self.queued < self._policy.max_queue:
-            with anyio.move_on_after(min(self._policy.queue_timeout, deadline.left())):
+            with anyio.move_on_after(min(self._policy.queue_timeout, deadline.remaining())):
                 await self._places.acquire_on_behalf_of(owner)
                 return
-            if deadline.left() <= 0:
-                raise Fault("deadline_exhausted", "There is no time left for this call.")
-        raise Fault("overloaded", "Too many calls of this tool are running. Try again later.")
+            if deadline.remaining() <= 0:
+                raise ToolCallError("deadline_exhausted", "There is no time left for this call.")
+        raise ToolCallError(
+            "overloaded", "Too many calls of this tool are running. Try again later."
+        )

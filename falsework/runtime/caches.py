@@ -6,7 +6,7 @@ from typing import Any
 
 import cachetools
 
-KEPT = 1024
+MAX_ENTRIES = 1024
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class _Kept:
 class ResultCache:
     """The last results of one tool, the least used forgotten first."""
 
-    def __init__(self, now: Callable[[], float], kept: int = KEPT) -> None:
+    def __init__(self, now: Callable[[], float], kept: int = MAX_ENTRIES) -> None:
         self._now = now
         self._kept: cachetools.LRUCache[Hashable, _Kept] = cachetools.LRUCache(kept)
 

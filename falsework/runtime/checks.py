@@ -6,14 +6,14 @@ from typing import Any
 import jsonschema_rs
 from pydantic_core import from_json
 
-from falsework.runtime.faults import Fault
+from falsework.runtime.faults import ToolCallError
 
 Json = dict[str, Any]
 
-MOST_DETAILS = 8
+MAX_ERRORS = 8
 
 
-def parsed(text: bytes) -> Any:
+def parse_json(text: bytes) -> Any:
     """Return what a JSON text says; raise ValueError for all that another JSON text can't say.
 
     That is half characters, numbers without end, and what is nested hundreds deep.
@@ -23,7 +23,7 @@ def parsed(text: bytes) -> Any:
     return value
 
 
-def validator(schema: Json) -> Any:
+def compile_schema(schema: Json) -> Any:
     """Return what judges values by a schema; raise ValueError where it isn't a whole one.
 
     What a reference names outside the schema isn't fetched: an upstream may have written it.
@@ -31,11 +31,11 @@ def validator(schema: Json) -> Any:
     return jsonschema_rs.validator_for(schema, offline=True)
 
 
-def details(validator: Any, value: Any) -> tuple[Json, ...]:
+def validation_errors(validator: Any, value: Any) -> tuple[Json, ...]:
     """Return a pointer and a sentence for each fault."""
     if validator is None or validator.is_valid(value):
         return ()
-    errors = list(validator.iter_errors(value))[:MOST_DETAILS]
+    errors = list(validator.iter_errors(value))[:MAX_ERRORS]
     return tuple(
         {"pointer": "".join(f"/{step}" for step in error.instance_path),
          "message": error.message[:200]}
@@ -43,21 +43,23 @@ def details(validator: Any, value: Any) -> tuple[Json, ...]:
     )  # fmt: skip
 
 
-def checked(value: Any, validator: Any, most_deep: int) -> Any:
+def validate_result(value: Any, validator: Any, most_deep: int) -> Any:
     """Return what a tool answered; raise a Fault where it can't be passed on."""
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as fault:
-        raise Fault("bad_response", "The tool's answer isn't valid JSON.", sent=True) from fault
-    if depth(value) > most_deep:
-        raise Fault("bad_response", "The tool's answer is nested too deeply.", sent=True)
-    if wrong := details(validator, value):
+        raise ToolCallError(
+            "bad_response", "The tool's answer isn't valid JSON.", sent=True
+        ) from fault
+    if json_depth(value) > most_deep:
+        raise ToolCallError("bad_response", "The tool's answer is nested too deeply.", sent=True)
+    if wrong := validation_errors(validator, value):
         message = "The tool's answer doesn't satisfy its schema."
-        raise Fault("bad_response", message, sent=True, details=wrong)
+        raise ToolCallError("bad_response", message, sent=True, details=wrong)
     return value
 
 
-def depth(value: Any) -> int:
+def json_depth(value: Any) -> int:
     """Return how deeply a JSON value is nested; 1 where it isn't."""
     deepest, level = 0, [value]
     while level := [

@@ -20,7 +20,7 @@ def _check(expression: str) -> str:
 Condition = Annotated[str, AfterValidator(_check)]
 
 
-def judged(condition: str, **known: Any) -> bool | None:
+def evaluate(condition: str, **known: Any) -> bool | None:
     """Tell whether a condition is true of what is known; None where it is neither true nor false.
 
     It isn't where something is missing, or where things of two kinds are compared.
@@ -43,16 +43,16 @@ def placeholders(template: Any) -> Iterator[str]:
         yield from (name for _, name, _, _ in Formatter().parse(template) if name is not None)
 
 
-def filled(template: Any, arguments: Mapping[str, Any]) -> Any:
+def render_template(template: Any, arguments: Mapping[str, Any]) -> Any:
     """Return a template with its `{name}` placeholders filled from the arguments.
 
     A string that is one placeholder becomes the argument itself, whatever its type. Raises KeyError
     with the name of an argument that isn't there.
     """
     if isinstance(template, Mapping):
-        return {key: filled(value, arguments) for key, value in template.items()}
+        return {key: render_template(value, arguments) for key, value in template.items()}
     if isinstance(template, list):
-        return [filled(each, arguments) for each in template]
+        return [render_template(each, arguments) for each in template]
     if not isinstance(template, str):
         return template
     if template.startswith("{") and template.endswith("}") and template[1:-1].isidentifier():

@@ -4,19 +4,19 @@ import graphlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from falsework.runtime.checks import validator
+from falsework.runtime.checks import compile_schema
 from falsework.runtime.conditions import placeholders
-from falsework.runtime.entries import NO_PARAMETERS, ToolEntry, ToolsFile
-from falsework.runtime.policies import WRITING, ToolPolicy
+from falsework.runtime.entries import NO_PARAMETERS, ToolConfig, ToolsFile
+from falsework.runtime.policies import WRITE_EFFECTS, ToolPolicy
 
-KEYLESS = frozenset({"mcp", "python"})
+KINDS_WITHOUT_IDEMPOTENCY = frozenset({"mcp", "python"})
 """Kinds of tools whose calls have no header that a key could be sent in."""
 
-SHARED = ("breaker", "retry_budget")
+SHARED_POLICIES = ("breaker", "retry_budget")
 """What tools with one upstream share."""
 
 
-def contradictions(file: ToolsFile) -> Iterator[str]:
+def cross_check(file: ToolsFile) -> Iterator[str]:
     """Yield a sentence for each, as far as the file alone can tell."""
     names = [tool.name for tool in file.tools]
     names += [f"{server}__{tool}" for server, one in file.servers.items() for tool in one.tools]
@@ -51,11 +51,11 @@ def _never_kept(policy: ToolPolicy, where: str) -> Iterator[str]:
         yield f"{where}.fallback.stale: needs cache.stale_if_error, or no old result is kept."
 
 
-def _of_tool(tool: ToolEntry, file: ToolsFile) -> Iterator[str]:
+def _of_tool(tool: ToolConfig, file: ToolsFile) -> Iterator[str]:
     where = f"tools.{tool.name}"
     if tool.mcp and tool.mcp.server not in file.servers:
         yield f"{where}.mcp.server: there is no server '{tool.mcp.server}'."
-    if tool.idempotency and tool.kind in KEYLESS:
+    if tool.idempotency and tool.kind in KINDS_WITHOUT_IDEMPOTENCY:
         yield f"{where}.idempotency: a tool of kind {tool.kind} is sent no key to honour."
     wrong = [*_bad_schema(tool.parameters, f"{where}.parameters"),
              *_bad_schema(tool.result_schema, f"{where}.result_schema")]  # fmt: skip
@@ -66,12 +66,12 @@ def _bad_schema(schema: Mapping[str, Any] | None, where: str) -> Iterator[str]:
     if schema is None:
         return
     try:
-        validator(dict(schema))
+        compile_schema(dict(schema))
     except ValueError as fault:
         yield f"{where}: isn't a JSON Schema: {str(fault).splitlines()[0]}."
 
 
-def _without_parameter(tool: ToolEntry, where: str) -> Iterator[str]:
+def _without_parameter(tool: ToolConfig, where: str) -> Iterator[str]:
     """Yield the placeholders that no argument can fill; a schema without names allows all."""
     parameters = tool.parameters or (NO_PARAMETERS if tool.http else {})
     if "properties" not in parameters:
@@ -105,9 +105,9 @@ def _circles(file: ToolsFile) -> Iterator[str]:
             yield f"tools.{fault.args[1][0]}.{key}: goes in a circle: {', '.join(fault.args[1])}."
 
 
-def misuses(entries: Mapping[str, ToolEntry]) -> Iterator[str]:
+def check_effects(entries: Mapping[str, ToolConfig]) -> Iterator[str]:
     """Yield a sentence for each contradiction that shows once every tool's effect is known."""
-    writing = {name for name, entry in entries.items() if entry.effect in WRITING}
+    writing = {name for name, entry in entries.items() if entry.effect in WRITE_EFFECTS}
     for name, entry in entries.items():
         check = _of_write if name in writing else _of_read
         yield from (f"tools.{name}.{said}" for said in check(entry, writing))
@@ -115,22 +115,22 @@ def misuses(entries: Mapping[str, ToolEntry]) -> Iterator[str]:
             yield f"tools.{name}.verify.tool: '{entry.verify.tool}' writes, and a read has to tell."
 
 
-def _of_write(entry: ToolEntry, _: set[str]) -> Iterator[str]:
+def _of_write(entry: ToolConfig, _: set[str]) -> Iterator[str]:
     if entry.hedge:
         yield "hedge: this tool writes, and only reads may be sent twice."
     if entry.python and entry.python.run_in == "thread":
         yield "python.run_in: this tool writes, and a thread can't be stopped."
 
 
-def _of_read(entry: ToolEntry, writing: set[str]) -> Iterator[str]:
+def _of_read(entry: ToolConfig, writing: set[str]) -> Iterator[str]:
     for each in entry.fallback:
         if each.tool in writing:
             yield f"fallback.tool: '{each.tool}' writes, and this tool only reads."
 
 
-def disagreements(first: ToolEntry, other: ToolEntry, upstream: str) -> Iterator[str]:
+def upstream_conflicts(first: ToolConfig, other: ToolConfig, upstream: str) -> Iterator[str]:
     """Yield what two tools say differently of the upstream that they share."""
-    for key in SHARED:
+    for key in SHARED_POLICIES:
         if getattr(first, key) != getattr(other, key):
             yield (f"tools.{other.name}.{key}: '{first.name}' says otherwise, and both reach "
                    f"{upstream}.")  # fmt: skip

@@ -11,13 +11,13 @@ import structlog
 from opentelemetry.trace import Span, StatusCode
 
 from falsework.runtime import telemetry
-from falsework.runtime.faults import Fault
-from falsework.runtime.outcomes import Outcome
+from falsework.runtime.faults import ToolCallError
+from falsework.runtime.outcomes import ToolResult
 
 log = structlog.get_logger("falsework.tools")
 
 
-class Labels(NamedTuple):
+class MetricLabels(NamedTuple):
     """What metrics call a tool; of a tool that isn't the tools file's they tell nothing."""
 
     tool: str = telemetry.OTHER
@@ -25,43 +25,45 @@ class Labels(NamedTuple):
     effect: str = "none"
 
 
-UNKNOWN = Labels()
+UNKNOWN_TOOL = MetricLabels()
 
 
 @dataclass
-class Ending:
+class ResultHolder:
     """How a call ends, once it has."""
 
-    outcome: Outcome
+    outcome: ToolResult
 
 
 @contextmanager
-def counted(plain: Outcome, labels: Labels) -> Iterator[Ending]:
+def observe_call(plain: ToolResult, labels: MetricLabels) -> Iterator[ResultHolder]:
     """Hold the span of a call; at its end count and log it."""
     attributes = {
-        telemetry.OPERATION: "execute_tool",
+        telemetry.ATTR_OPERATION: "execute_tool",
         telemetry.TOOL_NAME: plain.tool,
-        telemetry.TOOL_TYPE: telemetry.EXTENSION,
+        telemetry.TOOL_TYPE: telemetry.TOOL_TYPE_EXTENSION,
         telemetry.CALL_ID: plain.call_id,
     }
-    fault = Fault("internal", "The call failed for no reason that was foreseen.")
-    ending, begun = Ending(replace(plain, fault=fault)), time.monotonic()
-    name = telemetry.EXECUTE_TOOL.format(name=plain.tool)
+    fault = ToolCallError("internal", "The call failed for no reason that was foreseen.")
+    ending, begun = ResultHolder(replace(plain, fault=fault)), time.monotonic()
+    name = telemetry.SPAN_EXECUTE_TOOL.format(name=plain.tool)
     with telemetry.TRACER.start_as_current_span(
         name, attributes=attributes, record_exception=False, set_status_on_exception=False
     ) as span:
         try:
             yield ending
         except anyio.get_cancelled_exc_class():
-            ending.outcome = replace(plain, fault=Fault("cancelled", "The call was given up."))
+            ending.outcome = replace(
+                plain, fault=ToolCallError("cancelled", "The call was given up.")
+            )
             raise
         finally:
             ending.outcome = replace(ending.outcome, seconds=time.monotonic() - begun)
             _end(ending.outcome, labels, span)
 
 
-def _end(outcome: Outcome, labels: Labels, span: Span) -> None:
-    count(outcome, labels)
+def _end(outcome: ToolResult, labels: MetricLabels, span: Span) -> None:
+    count_call(outcome, labels)
     error = outcome.fault.kind if outcome.fault else ""
     telemetry.EXECUTE_SECONDS.labels(labels.tool, labels.kind, error).observe(outcome.seconds)
     if error:
@@ -69,15 +71,15 @@ def _end(outcome: Outcome, labels: Labels, span: Span) -> None:
         span.set_status(StatusCode.ERROR)
     if error == "cancelled":
         span.add_event(telemetry.CANCEL)
-        telemetry.CANCELLED.labels(labels.tool).inc()
+        telemetry.CANCELLED_CALLS.labels(labels.tool).inc()
 
 
-def count(outcome: Outcome, labels: Labels = UNKNOWN) -> None:
+def count_call(outcome: ToolResult, labels: MetricLabels = UNKNOWN_TOOL) -> None:
     """Count a call, made or refused, and log it without its arguments."""
     error = outcome.fault.kind if outcome.fault else ""
     how = "error" if error else "degraded" if outcome.degraded else "ok"
     telemetry.TOOL_CALLS.labels(*labels, how, error).inc()
     log.info(
-        telemetry.CALL_LINE, call_id=outcome.call_id, tool=outcome.tool, outcome=how,
+        telemetry.LOG_TOOL_CALL, call_id=outcome.call_id, tool=outcome.tool, outcome=how,
         error_type=error, attempts=outcome.attempts, ms=round(1000 * outcome.seconds, 1),
     )  # fmt: skip

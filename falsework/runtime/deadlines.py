@@ -17,7 +17,7 @@ class Deadline:
         """Return the deadline so many seconds from now."""
         return cls(anyio.current_time() + seconds)
 
-    def left(self) -> float:
+    def remaining(self) -> float:
         """Return the seconds left; negative once it has passed."""
         return self.at - anyio.current_time()
 
@@ -25,6 +25,6 @@ class Deadline:
         """Return the earlier of this one and the one so many seconds from now."""
         return Deadline(min(self.at, anyio.current_time() + seconds))
 
-    def before(self, seconds: float) -> "Deadline":
+    def minus(self, seconds: float) -> "Deadline":
         """Return the deadline so many seconds earlier: a reserve is kept."""
         return Deadline(self.at - seconds)

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from falsework.runtime.policies import Policy, RequestPolicy, ToolPolicy
 
-NAME = r"^[a-zA-Z0-9_-]{1,64}$"
-Name = Annotated[str, Field(pattern=NAME)]
+TOOL_NAME_PATTERN = r"^[a-zA-Z0-9_-]{1,64}$"
+ToolName = Annotated[str, Field(pattern=TOOL_NAME_PATTERN)]
 NO_PARAMETERS: Mapping[str, Any] = {
     "type": "object",
     "properties": {},
@@ -17,7 +17,7 @@ NO_PARAMETERS: Mapping[str, Any] = {
 }
 
 
-class Secret(Policy):
+class SecretRef(Policy):
     """A secret's place: never the secret itself."""
 
     env: str | None = None
@@ -34,7 +34,7 @@ class BearerAuth(Policy):
     """`Authorization: Bearer …`."""
 
     type: Literal["bearer"]
-    token: Secret
+    token: SecretRef
 
 
 class HeaderAuth(Policy):
@@ -42,15 +42,15 @@ class HeaderAuth(Policy):
 
     type: Literal["header"]
     name: str
-    value: Secret
+    value: SecretRef
 
 
 class BasicAuth(Policy):
     """User and password."""
 
     type: Literal["basic"]
-    user: Secret
-    password: Secret
+    user: SecretRef
+    password: SecretRef
 
 
 class ClientCredentials(Policy):
@@ -58,8 +58,8 @@ class ClientCredentials(Policy):
 
     type: Literal["oauth2_client_credentials"]
     token_url: str
-    client_id: Secret
-    client_secret: Secret
+    client_id: SecretRef
+    client_secret: SecretRef
     scopes: tuple[str, ...] = ()
 
 
@@ -77,7 +77,7 @@ def _fixed_host(url: str) -> str:
 Url = Annotated[str, AfterValidator(_fixed_host)]
 
 
-class Http(Policy):
+class HttpTool(Policy):
     """One HTTP request; `{name}` in url, query, headers and body is an argument.
 
     Arguments that no place names go to the query of GET, HEAD and DELETE, else to a JSON body.
@@ -90,7 +90,7 @@ class Http(Policy):
     body: Any = None
 
 
-class OpenApi(Policy):
+class OpenApiTool(Policy):
     """One operation of an OpenAPI 3 document."""
 
     document: str = Field(description="A path, from the tools file's folder.")
@@ -98,14 +98,14 @@ class OpenApi(Policy):
     base_url: Url | None = Field(default=None, description="Otherwise the document's first server.")
 
 
-class Mcp(Policy):
+class McpTool(Policy):
     """One tool of an MCP server."""
 
-    server: Name
+    server: ToolName
     tool: str | None = Field(default=None, description="Otherwise the tool's name here.")
 
 
-class Python(Policy):
+class PythonTool(Policy):
     """A function that is trusted; it may be async."""
 
     callable: str = Field(pattern=r"^[\w.]+:[\w.]+$", description="module:function")
@@ -114,46 +114,46 @@ class Python(Policy):
         description="By itself a process, which can be stopped, or a thread for reads.",
     )
 
-    def place(self, effect: str | None) -> str:
+    def run_location(self, effect: str | None) -> str:
         """Return where it runs."""
         return self.run_in or ("thread" if effect in {"pure", "read"} else "process")
 
 
-class ToolEntry(ToolPolicy):
+class ToolConfig(ToolPolicy):
     """A tool that the server runs; exactly one of http, openapi, mcp and python.
 
     `parameters` and `result_schema` are JSON Schemas.
     """
 
-    name: Name
+    name: ToolName
     description: str | None = None
     parameters: dict[str, Any] | None = Field(default=None, description="The arguments.")
     result_schema: dict[str, Any] | None = Field(default=None, description="The result.")
     expose: bool = Field(default=True, description="Offered to the model.")
     auth: Auth | None = None
-    http: Http | None = None
-    openapi: OpenApi | None = None
-    mcp: Mcp | None = None
-    python: Python | None = None
+    http: HttpTool | None = None
+    openapi: OpenApiTool | None = None
+    mcp: McpTool | None = None
+    python: PythonTool | None = None
 
     @property
     def kind(self) -> str:
         """What kind of tool it is."""
-        return next(kind for kind in KINDS if getattr(self, kind) is not None)
+        return next(kind for kind in TOOL_KINDS if getattr(self, kind) is not None)
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        given = [kind for kind in KINDS if getattr(self, kind) is not None]
+        given = [kind for kind in TOOL_KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
             said = " and ".join(given) or "none of them"
-            raise ValueError(f"should be exactly one of {', '.join(KINDS)}, and is {said}")
+            raise ValueError(f"should be exactly one of {', '.join(TOOL_KINDS)}, and is {said}")
         return self
 
 
-KINDS = ("http", "openapi", "mcp", "python")
+TOOL_KINDS = ("http", "openapi", "mcp", "python")
 
 
-class ServerEntry(ToolPolicy):
+class McpServerConfig(ToolPolicy):
     """An MCP server, reached over streamable HTTP or started as a command; policies for its tools.
 
     `tools` are offered under the name `server__tool`, without an entry of their own.
@@ -161,7 +161,7 @@ class ServerEntry(ToolPolicy):
 
     url: Url | None = None
     command: tuple[str, ...] = ()
-    environment: dict[str, Secret] = Field(default_factory=dict)
+    environment: dict[str, SecretRef] = Field(default_factory=dict)
     auth: Auth | None = None
     tools: tuple[str, ...] = ()
     require_approval: bool = False
@@ -174,7 +174,7 @@ class ServerEntry(ToolPolicy):
         return self
 
 
-class RequestServers(Policy):
+class RequestMcpServersConfig(Policy):
     """MCP servers that requests bring themselves, by server_url: only these hosts."""
 
     allow_hosts: tuple[str, ...] = ()
@@ -186,6 +186,6 @@ class ToolsFile(Policy):
 
     version: Literal[1] = 1
     request: RequestPolicy = RequestPolicy()
-    tools: tuple[ToolEntry, ...] = ()
-    servers: dict[Name, ServerEntry] = Field(default_factory=dict)
-    request_servers: RequestServers = RequestServers()
+    tools: tuple[ToolConfig, ...] = ()
+    servers: dict[ToolName, McpServerConfig] = Field(default_factory=dict)
+    request_servers: RequestMcpServersConfig = RequestMcpServersConfig()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-Kind = Literal[
+ErrorType = Literal[
     "invalid_arguments",
     "unknown_tool",
     "not_allowed",
@@ -31,34 +31,39 @@ Kind = Literal[
 ]
 """The closed list of what an error can be; also the label `error_type`."""
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+ERROR_TYPES: tuple[ErrorType, ...] = get_args(ErrorType)
 
-Effect = Literal["none", "applied", "not_applied", "unknown"]
+WriteEffect = Literal["none", "applied", "not_applied", "unknown"]
 """What became of a write: `unknown` where an attempt was sent and its answer never came."""
 
-BREAKING: frozenset[Kind] = frozenset({"timeout", "unavailable", "upstream_error"})
+TRIPS_BREAKER: frozenset[ErrorType] = frozenset({"timeout", "unavailable", "upstream_error"})
 """What speaks against an upstream; everything else says nothing about its health."""
 
-REPEATABLE: frozenset[Kind] = frozenset(
+RETRYABLE: frozenset[ErrorType] = frozenset(
     {"rate_limited", "overloaded", "circuit_open", "timeout", "unavailable"}
 )
 """What may be gone if the model tries again later."""
 
 
-SAID_NO = frozenset({"429", "503"})
+REJECTED_STATUSES = frozenset({"429", "503"})
 """Answers by which an upstream says that it did nothing."""
 
-RAISED = "exception"
+UNHANDLED_EXCEPTION = "exception"
 """The reason of a tool that failed without meaning to."""
 
 JSON_RPC_INTERNAL_ERROR = -32603
 
-DOUBTFUL: frozenset[Kind] = BREAKING | {"bad_response", "too_large", "blocked_egress", "internal"}
+AMBIGUOUS: frozenset[ErrorType] = TRIPS_BREAKER | {
+    "bad_response",
+    "too_large",
+    "blocked_egress",
+    "internal",
+}
 """What leaves open what a write did that was sent: a redirect, too."""
 
 
 @dataclass
-class Fault(Exception):
+class ToolCallError(Exception):
     """A call that failed, or one attempt of it.
 
     `reason` is what `retry_on` speaks of: connect, timeout, reset, crash, or an HTTP status.
@@ -66,7 +71,7 @@ class Fault(Exception):
     `code` is the upstream's own number: an HTTP status, or JSON-RPC's.
     """
 
-    kind: Kind
+    kind: ErrorType
     message: str
     reason: str = ""
     sent: bool = False
@@ -83,11 +88,11 @@ class Fault(Exception):
         return f"{self.kind}: {self.message}"
 
 
-def doubtful(fault: BaseException) -> bool:
+def is_ambiguous(fault: BaseException) -> bool:
     """Tell whether a write that was sent and ended so may have acted all the same."""
-    if not isinstance(fault, Fault):
+    if not isinstance(fault, ToolCallError):
         return True
-    if fault.reason in SAID_NO:
+    if fault.reason in REJECTED_STATUSES:
         return False
-    unmeant = fault.reason == RAISED or fault.code == JSON_RPC_INTERNAL_ERROR
-    return unmeant or fault.kind in DOUBTFUL
+    unmeant = fault.reason == UNHANDLED_EXCEPTION or fault.code == JSON_RPC_INTERNAL_ERROR
+    return unmeant or fault.kind in AMBIGUOUS

@@ -12,17 +12,22 @@ from anyio.abc import TaskGroup
 
 from falsework.runtime import telemetry
 from falsework.runtime.deadlines import Deadline
-from falsework.runtime.entries import NAME, Mcp, RequestServers, ToolEntry
-from falsework.runtime.executors.bodies import CappedTransport
-from falsework.runtime.executors.egress import CheckedTransport, rules
-from falsework.runtime.executors.mcp import McpExecutor, McpServer
-from falsework.runtime.executors.mcpconnections import MOST_BYTES, over_http
-from falsework.runtime.faults import Fault
-from falsework.runtime.policies import Egress
+from falsework.runtime.entries import (
+    TOOL_NAME_PATTERN,
+    McpTool,
+    RequestMcpServersConfig,
+    ToolConfig,
+)
+from falsework.runtime.executors.bodies import SizeLimitTransport
+from falsework.runtime.executors.egress import EgressTransport, egress_rules
+from falsework.runtime.executors.mcp import McpClient, McpExecutor
+from falsework.runtime.executors.mcpconnections import MAX_MESSAGE_BYTES, http_transport
+from falsework.runtime.faults import ToolCallError
+from falsework.runtime.policies import EgressPolicy
 from falsework.runtime.tools import ServerTool
 from falsework.runtime.upstreams import Upstream
 
-KEPT = 32
+MAX_CONNECTIONS = 32
 IDLE_SECONDS = 300.0
 """How long a server stays connected that no request names; longer than requests take."""
 
@@ -30,7 +35,7 @@ LIST_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Invitation:
+class McpServerRef:
     """How a request names an MCP server; `headers` may hold its secret."""
 
     label: str
@@ -40,41 +45,41 @@ class Invitation:
 
 @dataclass
 class _Guest:
-    server: McpServer
+    server: McpClient
     scope: anyio.CancelScope
     tools: dict[str, ServerTool] = field(default_factory=dict)
 
 
-class _Kept(cachetools.LRUCache[Invitation, _Guest]):
+class _Kept(cachetools.LRUCache[McpServerRef, _Guest]):
     """The guests that came last; whoever has to leave is disconnected."""
 
-    def popitem(self) -> tuple[Invitation, _Guest]:
+    def popitem(self) -> tuple[McpServerRef, _Guest]:
         """Let the one go that was longest not asked for."""
         invitation, guest = super().popitem()
         guest.scope.cancel()
         return invitation, guest
 
 
-class Guests:
+class RequestMcpServers:
     """Connects to them, where the operator allows their hosts."""
 
     def __init__(
-        self, policy: RequestServers, owners: TaskGroup, idle: float = IDLE_SECONDS
+        self, policy: RequestMcpServersConfig, owners: TaskGroup, idle: float = IDLE_SECONDS
     ) -> None:
         self._policy = policy
         self._idle = idle
         self._owners = owners
-        self._kept = _Kept(KEPT)
+        self._kept = _Kept(MAX_CONNECTIONS)
 
-    async def tools(self, invitation: Invitation) -> Mapping[str, ServerTool]:
+    async def list_tools(self, invitation: McpServerRef) -> Mapping[str, ServerTool]:
         """Return a server's tools by their names here; raise a Fault."""
         if not self._allows(invitation.url):
-            raise Fault("not_allowed", "This server may not connect to that MCP server.")
+            raise ToolCallError("not_allowed", "This server may not connect to that MCP server.")
         guest = self._kept.get(invitation)
         if guest is None:
             guest = self._kept[invitation] = self._welcomed(invitation)
         guest.scope.deadline = anyio.current_time() + self._idle
-        for name in await guest.server.listed(Deadline.after(LIST_SECONDS)):
+        for name in await guest.server.list_tools(Deadline.after(LIST_SECONDS)):
             await self._add(guest, invitation.label, name)
         return guest.tools
 
@@ -85,24 +90,30 @@ class Guests:
             return False
         return named.scheme in {"http", "https"} and named.host in self._policy.allow_hosts
 
-    def _welcomed(self, invitation: Invitation) -> _Guest:
-        allowed = rules(Egress(deny_private=self._policy.deny_private), [invitation.url])
+    def _welcomed(self, invitation: McpServerRef) -> _Guest:
+        allowed = egress_rules(
+            EgressPolicy(deny_private=self._policy.deny_private), [invitation.url]
+        )
 
         def client() -> httpx2.AsyncClient:
             return httpx2.AsyncClient(
-                transport=CappedTransport(CheckedTransport(allowed), MOST_BYTES, but_events=True),
+                transport=SizeLimitTransport(
+                    EgressTransport(allowed), MAX_MESSAGE_BYTES, but_events=True
+                ),
                 headers={"accept-encoding": "identity", **dict(invitation.headers)},
                 timeout=httpx2.Timeout(None, connect=LIST_SECONDS),
             )
 
         guest = _Guest(
-            McpServer(invitation.label, over_http(invitation.url, client), label=telemetry.OTHER),
+            McpClient(
+                invitation.label, http_transport(invitation.url, client), label=telemetry.OTHER
+            ),
             anyio.CancelScope(),
         )
 
         async def own() -> None:
             with guest.scope:
-                await guest.server.run()
+                await guest.server.supervise()
             if self._kept.get(invitation) is guest:
                 del self._kept[invitation]
 
@@ -112,11 +123,11 @@ class Guests:
 
     async def _add(self, guest: _Guest, label: str, name: str) -> None:
         full = f"{label}__{name}"
-        if full in guest.tools or not re.fullmatch(NAME, full):
+        if full in guest.tools or not re.fullmatch(TOOL_NAME_PATTERN, full):
             return  # what can't be named can't be called
-        entry = ToolEntry(name=full, mcp=Mcp(server=label, tool=name))
+        entry = ToolConfig(name=full, mcp=McpTool(server=label, tool=name))
         executor = McpExecutor(guest.server, name, entry.limits.max_response_bytes)
         upstream = Upstream(telemetry.OTHER, entry)  # its own breaker, but no name of a client's
         tool = ServerTool(entry, "write", executor, upstream, {}, label=telemetry.OTHER)
-        await tool.describe()
+        await tool.load_description()
         guest.tools[full] = tool

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from falsework.runtime.faults import REPEATABLE, Effect, Fault
+from falsework.runtime.faults import RETRYABLE, ToolCallError, WriteEffect
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ToolResult:
     """One call, ended: with a value, or with a fault.
 
     `degraded`: a fallback answered, named by `fallback`; `partial`: it says that something is
@@ -24,8 +24,8 @@ class Outcome:
     tool: str
     arguments: str
     value: Any = None
-    fault: Fault | None = None
-    effect: Effect = "none"
+    fault: ToolCallError | None = None
+    effect: WriteEffect = "none"
     attempts: int = 0
     fallback: str = "none"
     degraded: bool = False
@@ -48,21 +48,21 @@ class Outcome:
             return {**said, "note": self.note} if self.note else said
         return {"ok": False, "error": self._error(self.fault), "degraded": self.degraded}
 
-    def text(self) -> str:
+    def for_model(self) -> str:
         """Return what the model reads: the plain result, or the envelope."""
         plain = self.ok and not (self.degraded or self.note)
         if plain and isinstance(self.value, str):
             return self.value
         return _json(self.value if plain else self.envelope())
 
-    def wire(self) -> Json:
+    def to_openai(self) -> Json:
         """Return the call as clients read it in `executed_tools`."""
         return {
             "id": self.call_id,
             "type": "function",
             "name": self.tool,
             "arguments": self.arguments,
-            "output": self.text() if self.ok else None,
+            "output": self.for_model() if self.ok else None,
             "error": self._error(self.fault) if self.fault else None,
             "degraded": self.degraded,
             "effect": self.effect,
@@ -70,12 +70,12 @@ class Outcome:
             "duration_ms": round(self.seconds * 1000),
         }
 
-    def _error(self, fault: Fault) -> Json:
+    def _error(self, fault: ToolCallError) -> Json:
         after = fault.retry_after
         error: Json = {
             "type": fault.kind,
             "message": fault.message,
-            "retryable": fault.kind in REPEATABLE and self.effect != "unknown",
+            "retryable": fault.kind in RETRYABLE and self.effect != "unknown",
             "retry_after_ms": None if after is None else int(after * 1000),
             "effect": self.effect,
             "attempts": self.attempts,
@@ -89,6 +89,6 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def canonical(arguments: Mapping[str, Any]) -> str:
+def canonical_json(arguments: Mapping[str, Any]) -> str:
     """Return arguments as the text that equal arguments share."""
     return json.dumps(arguments, ensure_ascii=False, separators=(",", ":"), sort_keys=True)

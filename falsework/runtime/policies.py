@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from falsework.runtime.conditions import Condition
-from falsework.runtime.faults import Kind
+from falsework.runtime.faults import ErrorType
 from falsework.runtime.units import Bytes, Seconds
 
 EffectClass = Literal["pure", "read", "write", "destructive"]
-REASONS = ("connect", "timeout", "reset", "crash")
-STATUSES = range(400, 600)
-WRITING: frozenset[str] = frozenset({"write", "destructive"})
+RETRY_REASONS = ("connect", "timeout", "reset", "crash")
+RETRYABLE_STATUSES = range(400, 600)
+WRITE_EFFECTS: frozenset[str] = frozenset({"write", "destructive"})
 
 
 class Policy(BaseModel):
@@ -24,12 +24,12 @@ class Policy(BaseModel):
 
 
 def _reason(reason: str | int) -> str | int:
-    if reason in REASONS or (str(reason).isdigit() and int(reason) in STATUSES):
+    if reason in RETRY_REASONS or (str(reason).isdigit() and int(reason) in RETRYABLE_STATUSES):
         return reason
-    raise ValueError(f"should be one of {', '.join(REASONS)}, or a status from 400 on")
+    raise ValueError(f"should be one of {', '.join(RETRY_REASONS)}, or a status from 400 on")
 
 
-Reason = Annotated[str | int, AfterValidator(_reason)]
+RetryReason = Annotated[str | int, AfterValidator(_reason)]
 
 
 class RetryPolicy(Policy):
@@ -39,7 +39,7 @@ class RetryPolicy(Policy):
     base: Seconds = Field(default=0.1, description="Pauses: random(0, base * 2^n).")
     cap: Seconds = 2.0
     retry_after_cap: Seconds = Field(default=5.0, description="The longest that is obeyed.")
-    retry_on: tuple[Reason, ...] = ("connect", "timeout", "reset", "crash", 429, 502,
+    retry_on: tuple[RetryReason, ...] = ("connect", "timeout", "reset", "crash", 429, 502,
                                       503, 504)  # fmt: skip
 
 
@@ -72,7 +72,7 @@ class BulkheadPolicy(Policy):
     queue_timeout: Seconds = 0.25
 
 
-class RatePolicy(Policy):
+class RateLimitPolicy(Policy):
     """How many attempts of a tool are made in how long."""
 
     calls: int = Field(ge=1)
@@ -93,14 +93,14 @@ class CachePolicy(Policy):
     stale_if_error: Seconds = 0.0
 
 
-class Fallback(Policy):
+class FallbackPolicy(Policy):
     """What answers instead: another tool, an old result, or a constant."""
 
     tool: str | None = None
     stale: bool = False
     value: Any = None
     partial: bool = Field(default=False, description="Marks the whole reply as partial.")
-    when: tuple[Kind, ...] = ("unavailable", "timeout", "circuit_open", "overloaded",
+    when: tuple[ErrorType, ...] = ("unavailable", "timeout", "circuit_open", "overloaded",
                               "upstream_error", "rate_limited")  # fmt: skip
 
     @model_validator(mode="after")
@@ -111,13 +111,13 @@ class Fallback(Policy):
         return self
 
 
-class Idempotency(Policy):
+class IdempotencyPolicy(Policy):
     """The upstream honours a key: the same key never acts twice."""
 
     header: str = "Idempotency-Key"
 
 
-class Verify(Policy):
+class VerifyPolicy(Policy):
     """A read that tells what became of a write whose answer never came."""
 
     tool: str
@@ -125,7 +125,7 @@ class Verify(Policy):
     matches: Condition = Field(description="Of `args` and `result`; true where it was applied.")
 
 
-class Approval(Policy):
+class ApprovalPolicy(Policy):
     """Calls that wait for a person; `never` waits for nobody."""
 
     when: Condition | None = Field(default=None, description="Of `args`; otherwise always.")
@@ -136,7 +136,7 @@ class Approval(Policy):
         return {"when": "`false`"} if written == "never" else written
 
 
-class Limits(Policy):
+class ResultLimits(Policy):
     """How much a tool may answer."""
 
     max_response_bytes: Bytes = 256 * 2**10
@@ -144,7 +144,7 @@ class Limits(Policy):
     max_json_depth: int = Field(default=32, ge=1)
 
 
-class Egress(Policy):
+class EgressPolicy(Policy):
     """Where a tool may connect to: its own URL's host, and what stands here."""
 
     allow_hosts: tuple[str, ...] = ()
@@ -165,27 +165,27 @@ class ToolPolicy(Policy):
     retry_budget: RetryBudgetPolicy = RetryBudgetPolicy()
     breaker: BreakerPolicy = BreakerPolicy()
     bulkhead: BulkheadPolicy = BulkheadPolicy()
-    rate_limit: RatePolicy | None = None
+    rate_limit: RateLimitPolicy | None = None
     hedge: HedgePolicy | None = None
     cache: CachePolicy = CachePolicy()
-    fallback: tuple[Fallback, ...] = ()
-    idempotency: Idempotency | None = None
-    verify: Verify | None = None
+    fallback: tuple[FallbackPolicy, ...] = ()
+    idempotency: IdempotencyPolicy | None = None
+    verify: VerifyPolicy | None = None
     requires: tuple[str, ...] = ()
-    approval: Approval | None = Field(
+    approval: ApprovalPolicy | None = Field(
         default=None, description="By itself always for what is destructive, else never."
     )
-    limits: Limits = Limits()
-    egress: Egress = Egress()
+    limits: ResultLimits = ResultLimits()
+    egress: EgressPolicy = EgressPolicy()
     on_cancel: Literal["cancel", "finish"] | None = Field(
         default=None, description="When the client leaves; otherwise writes finish."
     )
 
 
-def by_effect(policy: ToolPolicy, effect: EffectClass) -> dict[str, Any]:
+def effect_defaults(policy: ToolPolicy, effect: EffectClass) -> dict[str, Any]:
     """Return what the effect decides where the file says nothing."""
-    on_cancel = "finish" if effect in WRITING else "cancel"
-    approval = Approval() if effect == "destructive" else None
+    on_cancel = "finish" if effect in WRITE_EFFECTS else "cancel"
+    approval = ApprovalPolicy() if effect == "destructive" else None
     return {
         "effect": effect,
         "on_cancel": policy.on_cancel or on_cancel,

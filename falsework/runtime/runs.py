@@ -14,48 +14,48 @@ from typing import Any, Protocol
 import anyio
 
 from falsework.runtime import telemetry
-from falsework.runtime.counts import UNKNOWN, count
+from falsework.runtime.counts import UNKNOWN_TOOL, count_call
 from falsework.runtime.deadlines import Deadline
-from falsework.runtime.faults import Effect, Fault
-from falsework.runtime.outcomes import Outcome, canonical
+from falsework.runtime.faults import ToolCallError, WriteEffect
+from falsework.runtime.outcomes import ToolResult, canonical_json
 from falsework.runtime.policies import RequestPolicy
-from falsework.runtime.tools import Asked, Circumstances, ServerTool
-from falsework.runtime.unforeseen import log_unforeseen
+from falsework.runtime.tools import CallContext, ServerTool, ToolCall
+from falsework.runtime.unforeseen import log_unexpected_error
 
-Record = Callable[[Outcome], Awaitable[None]]
+RecordResult = Callable[[ToolResult], Awaitable[None]]
 
-QUARTER = 0.25
+ANSWER_RESERVE = 0.25
 
-NOT_RECORDED = Fault("internal", "The call couldn't be recorded, so it wasn't made.")
+NOT_RECORDED = ToolCallError("internal", "The call couldn't be recorded, so it wasn't made.")
 
-AGAIN = "The same call was made before; this is what became of it."
+DUPLICATE_NOTE = "The same call was made before; this is what became of it."
 
 
-class Finish(Protocol):
+class RunToCompletion(Protocol):
     """Runs something to its end, whoever stops waiting for it."""
 
-    async def __call__(self, work: Callable[[], Awaitable[Outcome]]) -> Outcome:
+    async def __call__(self, work: Callable[[], Awaitable[ToolResult]]) -> ToolResult:
         """Return what it ended with."""
         ...
 
 
-async def _forget(_: Outcome) -> None:
+async def _forget(_: ToolResult) -> None:
     """Record nothing."""
 
 
-def _begun(asked: Asked) -> Outcome:
+def _begun(asked: ToolCall) -> ToolResult:
     """Return what is to be known of a write if the process ends before the write does."""
-    fault = Fault("cancelled", "The server ended while this call was made.")
+    fault = ToolCallError("cancelled", "The server ended while this call was made.")
     fault.hint = "Check what became of it before doing it again."
-    return Outcome(asked.id, asked.name, asked.arguments, fault=fault, effect="unknown")
+    return ToolResult(asked.id, asked.name, asked.arguments, fault=fault, effect="unknown")
 
 
-def _is_wrong(outcome: Outcome) -> bool:
+def _is_wrong(outcome: ToolResult) -> bool:
     return outcome.fault is not None and outcome.fault.kind == "invalid_arguments"
 
 
 @dataclass
-class Run:
+class ToolRun:
     """The calls of one request.
 
     `deadline` is the request's; tools may use it up to the reserve for the answer. `record` is told
@@ -67,14 +67,14 @@ class Run:
     tools: Mapping[str, ServerTool]
     deadline: Deadline
     policy: RequestPolicy
-    finish: Finish
+    finish: RunToCompletion
     principal: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
-    record: Record = _forget
+    record: RecordResult = _forget
     max_tool_calls: int | None = None
-    memory: dict[tuple[str, str], Outcome] = field(default_factory=dict)
+    memory: dict[tuple[str, str], ToolResult] = field(default_factory=dict)
     done_before: frozenset[str] = frozenset()
-    executed: list[Outcome] = field(default_factory=list)
+    executed: list[ToolResult] = field(default_factory=list)
     stopped_by: str = ""
     steps: int = 0
     reserve: float = 0.0
@@ -86,9 +86,11 @@ class Run:
     _started: int = 0
 
     def __post_init__(self) -> None:
-        self.reserve = min(self.policy.answer_reserve, QUARTER * max(0.0, self.deadline.left()))
+        self.reserve = min(
+            self.policy.answer_reserve, ANSWER_RESERVE * max(0.0, self.deadline.remaining())
+        )
 
-    def may_call(self) -> bool:
+    def begin_turn(self) -> bool:
         """Tell whether the next turn of the model may call tools; count the turn."""
         self.steps += 1
         telemetry.REPAIR_TURNS.inc(int(self._repairs))
@@ -96,20 +98,20 @@ class Run:
             self._stop("max_steps")
         if self._started and self._started >= self._most_calls():
             self._stop("max_tool_calls")
-        if self.deadline.left() <= self.reserve:
+        if self.deadline.remaining() <= self.reserve:
             self._stop("deadline")
         return not self.stopped_by
 
-    async def call(
-        self, asked: Sequence[Asked], approved: frozenset[str] = frozenset()
-    ) -> list[Outcome]:
+    async def execute(
+        self, asked: Sequence[ToolCall], approved: frozenset[str] = frozenset()
+    ) -> list[ToolResult]:
         """Run the calls of one turn; return their outcomes in the order of the calls."""
-        ends: list[Outcome | None] = [None] * len(asked)
+        ends: list[ToolResult | None] = [None] * len(asked)
         places = anyio.CapacityLimiter(self.policy.max_parallel)
         first_of: dict[tuple[str, str], anyio.Event] = {}
 
-        async def one(index: int, each: Asked) -> None:
-            mine = self.identity(each)
+        async def one(index: int, each: ToolCall) -> None:
+            mine = self.dedup_key(each)
             done = first_of.get(mine)
             if done:
                 await done.wait()  # the same call, twice in one turn: the first answers both
@@ -129,21 +131,21 @@ class Run:
         self._judge(outcomes)
         return outcomes
 
-    async def _one(self, asked: Asked, approved: bool) -> Outcome:
-        identity = self.identity(asked)
+    async def _one(self, asked: ToolCall, approved: bool) -> ToolResult:
+        identity = self.dedup_key(asked)
         self._identical[identity] += 1
         if self._identical[identity] > self.policy.max_identical_calls:
             self._stop("identical_calls")
         known = self.memory.get(identity)
         if known and (known.ok or known.effect == "unknown"):
-            return replace(known, call_id=asked.id, note=AGAIN, attempts=0, seconds=0.0)
+            return replace(known, call_id=asked.id, note=DUPLICATE_NOTE, attempts=0, seconds=0.0)
         refusal = self._refused(asked)
         if refusal:
             return self._refusal(asked, refusal)
         self._started += 1
         tool = self.tools[asked.name]
-        under = Circumstances(
-            self.deadline.before(self.reserve),
+        under = CallContext(
+            self.deadline.minus(self.reserve),
             self.principal,
             self._key(asked),
             self.headers,
@@ -151,7 +153,7 @@ class Run:
             repairs=self._got_wrong(asked.name),
         )
 
-        async def work() -> Outcome:
+        async def work() -> ToolResult:
             over = anyio.Event()
             self._unfinished.add(over)
             try:
@@ -161,50 +163,52 @@ class Run:
                 over.set()
 
         try:
-            return await (self.finish(work) if tool.finishes else work())
-        except Fault as fault:  # the server is shutting down
-            effect: Effect = "unknown" if tool.writes else "none"
-            outcome = Outcome(asked.id, asked.name, asked.arguments, fault=fault, effect=effect)
-            count(outcome, tool.labels)
+            return await (self.finish(work) if tool.survives_disconnect else work())
+        except ToolCallError as fault:  # the server is shutting down
+            effect: WriteEffect = "unknown" if tool.has_side_effects else "none"
+            outcome = ToolResult(asked.id, asked.name, asked.arguments, fault=fault, effect=effect)
+            count_call(outcome, tool.labels)
             return outcome
 
-    async def _recorded(self, tool: ServerTool, asked: Asked, under: Circumstances) -> Outcome:
+    async def _recorded(self, tool: ServerTool, asked: ToolCall, under: CallContext) -> ToolResult:
         """Call a tool; a write isn't begun unless that is on record."""
-        outcome = Outcome(asked.id, asked.name, asked.arguments, fault=NOT_RECORDED)
+        outcome = ToolResult(asked.id, asked.name, asked.arguments, fault=NOT_RECORDED)
         try:
-            if tool.writes:
+            if tool.has_side_effects:
                 await self.record(_begun(asked))
-            outcome = self.memory[self.identity(asked)] = await tool.call(asked, under)
+            outcome = self.memory[self.dedup_key(asked)] = await tool.call(asked, under)
             await self.record(outcome)
         except Exception as fault:  # noqa: BLE001 - the database's: a call fails by its outcome
-            log_unforeseen(telemetry.UNRECORDED_LINE, fault, tool=asked.name)
+            log_unexpected_error(telemetry.UNRECORDED_LINE, fault, tool=asked.name)
         return outcome
 
-    async def settle(self) -> None:
+    async def join(self) -> None:
         """Return once nothing runs any more, what outlives its client included."""
         while self._unfinished:
             await next(iter(self._unfinished)).wait()
 
-    def _refused(self, asked: Asked) -> Fault | None:
+    def _refused(self, asked: ToolCall) -> ToolCallError | None:
         tool = self.tools.get(asked.name)
         if tool is None:
-            return Fault("unknown_tool", f"There is no tool '{asked.name[:64]}'.")
+            return ToolCallError("unknown_tool", f"There is no tool '{asked.name[:64]}'.")
         if self._started >= self._most_calls():
             self._stop("max_tool_calls")
-            return Fault("not_allowed", "No more tool calls are allowed in this request.")
+            return ToolCallError("not_allowed", "No more tool calls are allowed in this request.")
         known = (*self.executed, *self.memory.values())
         done = {one.tool for one in known if one.ok and one.fallback != "value"}
         missing = [name for name in tool.entry.requires if name not in done | self.done_before]
         if missing:
             message = f"'{missing[0]}' has to succeed first."
-            return Fault("precondition_failed", message, hint=f"Call '{missing[0]}' before.")
+            return ToolCallError(
+                "precondition_failed", message, hint=f"Call '{missing[0]}' before."
+            )
         return None
 
-    def _refusal(self, asked: Asked, fault: Fault) -> Outcome:
+    def _refusal(self, asked: ToolCall, fault: ToolCallError) -> ToolResult:
         """Return the outcome of a call that isn't made."""
-        outcome = Outcome(asked.id, asked.name, asked.arguments, fault=fault)
+        outcome = ToolResult(asked.id, asked.name, asked.arguments, fault=fault)
         tool = self.tools.get(asked.name)
-        count(outcome, tool.labels if tool else UNKNOWN)
+        count_call(outcome, tool.labels if tool else UNKNOWN_TOOL)
         return outcome
 
     def _got_wrong(self, name: str) -> bool:
@@ -216,7 +220,7 @@ class Run:
         most = self.policy.max_tool_calls
         return most if self.max_tool_calls is None else min(most, self.max_tool_calls)
 
-    def _judge(self, outcomes: Sequence[Outcome]) -> None:
+    def _judge(self, outcomes: Sequence[ToolResult]) -> None:
         self._repairs = any(_is_wrong(outcome) for outcome in outcomes)
         failed = bool(outcomes) and not any(outcome.ok for outcome in outcomes)
         self._failed_steps = self._failed_steps + 1 if failed else 0
@@ -226,24 +230,27 @@ class Run:
     def _stop(self, by: str) -> None:
         if not self.stopped_by:
             self.stopped_by = by
-            telemetry.STOPPED.labels(by).inc()
+            telemetry.LIMIT_HITS.labels(by).inc()
 
-    def identity(self, asked: Asked) -> tuple[str, str]:
+    def dedup_key(self, asked: ToolCall) -> tuple[str, str]:
         """Return what equal calls have in common: the tool and the canonical arguments."""
         tool = self.tools.get(asked.name)
         try:
-            return (asked.name, canonical(tool.read(asked.arguments) if tool else {}))
-        except Fault:
+            return (
+                asked.name,
+                canonical_json(tool.parse_arguments(asked.arguments) if tool else {}),
+            )
+        except ToolCallError:
             return (asked.name, asked.arguments)
 
-    def _key(self, asked: Asked) -> str:
+    def _key(self, asked: ToolCall) -> str:
         """Return what makes this call the same call when the whole request is sent again."""
-        name, arguments = self.identity(asked)
+        name, arguments = self.dedup_key(asked)
         return hmac.new(
             self.id.encode(), f"{name}\n{arguments}".encode(errors="replace"), hashlib.sha256
         ).hexdigest()
 
-    def told(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Return what the client is told beside the reply."""
         partial = any(not outcome.ok or outcome.partial for outcome in self.executed)
         return {

@@ -8,12 +8,29 @@ bring along is OTHER.
 from opentelemetry import trace
 from prometheus_client import Counter, Gauge, Histogram
 
-FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-GEN_AI = tuple(0.01 * 2**n for n in range(14))
-MCP = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
-FIRST_TOKEN = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
-PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5)
-COUNTS = tuple(range(17))
+LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+GEN_AI_BUCKETS = tuple(0.01 * 2**n for n in range(14))
+MCP_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
+TTFT_BUCKETS = (
+    0.001,
+    0.005,
+    0.01,
+    0.02,
+    0.04,
+    0.06,
+    0.08,
+    0.1,
+    0.25,
+    0.5,
+    0.75,
+    1,
+    2.5,
+    5,
+    7.5,
+    10,
+)
+TPOT_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5)
+COUNT_BUCKETS = tuple(range(17))
 
 OTHER = "other"
 """The label of tools and upstreams that stand in no tools file."""
@@ -24,56 +41,62 @@ HTTP_REQUESTS = Counter(
 
 REQUEST_SECONDS = Histogram(
     "falsework_request_duration_seconds", "A request, from its body to its last byte.",
-    ("model", "api", "stream", "outcome"), buckets=FAST,
+    ("model", "api", "stream", "outcome"), buckets=LATENCY_BUCKETS,
 )  # fmt: skip
 FIRST_TOKEN_SECONDS = Histogram(
     "falsework_request_ttft_seconds", "Time to first token.",
-    ("model", "api", "stream", "outcome"), buckets=FAST,
+    ("model", "api", "stream", "outcome"), buckets=LATENCY_BUCKETS,
 )  # fmt: skip
 PHASE_SECONDS = Histogram(
     "falsework_request_time_seconds", "Parts of a request; they sum to the whole.",
-    ("phase",), buckets=FAST,
+    ("phase",), buckets=LATENCY_BUCKETS,
 )  # fmt: skip
 MODEL_TURNS = Histogram(
-    "falsework_request_model_turns", "Turns of the model in a request.", ("model",), buckets=COUNTS
+    "falsework_request_model_turns",
+    "Turns of the model in a request.",
+    ("model",),
+    buckets=COUNT_BUCKETS,
 )
 TOOL_CALLS_OF_REQUEST = Histogram(
     "falsework_request_tool_calls", "Calls that the server ran in a request.",
-    ("model",), buckets=COUNTS,
+    ("model",), buckets=COUNT_BUCKETS,
 )  # fmt: skip
 DEADLINE_REMAINING = Histogram(
     "falsework_request_deadline_remaining_seconds", "What was left of the deadline at the end.",
-    buckets=FAST,
+    buckets=LATENCY_BUCKETS,
 )  # fmt: skip
-STOPPED = Counter(
+LIMIT_HITS = Counter(
     "falsework_request_stopped", "Requests that a limit led to their answer.", ("by",)
 )
 SERVER_SECONDS = Histogram(
     "gen_ai_server_request_duration_seconds", "A request, as the conventions name it.",
-    ("gen_ai_operation_name", "gen_ai_request_model", "error_type"), buckets=GEN_AI,
+    ("gen_ai_operation_name", "gen_ai_request_model", "error_type"), buckets=GEN_AI_BUCKETS,
 )  # fmt: skip
 SERVER_FIRST_TOKEN = Histogram(
     "gen_ai_server_time_to_first_token_seconds", "The first token of a request.",
-    ("gen_ai_operation_name", "gen_ai_request_model"), buckets=FIRST_TOKEN,
+    ("gen_ai_operation_name", "gen_ai_request_model"), buckets=TTFT_BUCKETS,
 )  # fmt: skip
 SERVER_PER_TOKEN = Histogram(
     "gen_ai_server_time_per_output_token_seconds", "Tokens after the first, of one turn.",
-    ("gen_ai_operation_name", "gen_ai_request_model"), buckets=PER_TOKEN,
+    ("gen_ai_operation_name", "gen_ai_request_model"), buckets=TPOT_BUCKETS,
 )  # fmt: skip
 CHAT_SECONDS = Histogram(
     "gen_ai_client_operation_duration_seconds", "One turn of the model, asked by our runtime.",
-    ("gen_ai_operation_name", "gen_ai_request_model", "error_type"), buckets=GEN_AI,
+    ("gen_ai_operation_name", "gen_ai_request_model", "error_type"), buckets=GEN_AI_BUCKETS,
 )  # fmt: skip
 EXECUTE_SECONDS = Histogram(
     "gen_ai_execute_tool_duration_seconds", "A call of a tool, all attempts together.",
-    ("tool", "tool_type", "error_type"), buckets=GEN_AI,
+    ("tool", "tool_type", "error_type"), buckets=GEN_AI_BUCKETS,
 )  # fmt: skip
 TOOL_CALLS = Counter(
     "falsework_tool_calls", "Calls of tools.", ("tool", "kind", "effect", "outcome", "error_type")
 )
 ATTEMPTS = Counter("falsework_tool_attempts", "Attempts of calls.", ("tool", "outcome"))
 ATTEMPT_SECONDS = Histogram(
-    "falsework_tool_attempt_duration_seconds", "One attempt.", ("tool", "outcome"), buckets=FAST
+    "falsework_tool_attempt_duration_seconds",
+    "One attempt.",
+    ("tool", "outcome"),
+    buckets=LATENCY_BUCKETS,
 )
 RETRIES = Counter("falsework_tool_retries", "Attempts after the first.", ("tool", "reason"))
 RETRIES_DENIED = Counter("falsework_retries_denied", "Retries that no budget was left for.",
@@ -92,43 +115,47 @@ BREAKER_REJECTIONS = Counter(
 BULKHEAD_IN_FLIGHT = Gauge("falsework_bulkhead_in_flight", "Calls that run.", ("tool",))
 BULKHEAD_QUEUED = Gauge("falsework_bulkhead_queued", "Calls that wait for a place.", ("tool",))
 BULKHEAD_WAIT = Histogram(
-    "falsework_bulkhead_wait_seconds", "Waiting for a place.", ("tool",), buckets=FAST
+    "falsework_bulkhead_wait_seconds", "Waiting for a place.", ("tool",), buckets=LATENCY_BUCKETS
 )
 BULKHEAD_REJECTIONS = Counter(
     "falsework_bulkhead_rejections", "Calls that got no place.", ("tool",)
 )
 FALLBACKS = Counter("falsework_fallbacks", "Calls that something else answered.", ("tool", "to"))
-CACHE = Counter("falsework_cache", "Looks into the result cache.", ("tool", "result"))
-ARGUMENTS = Counter(
+RESULT_CACHE = Counter("falsework_cache", "Looks into the result cache.", ("tool", "result"))
+ARGUMENT_VALIDATION = Counter(
     "falsework_argument_validation", "Arguments of calls, checked.", ("tool", "result")
 )
 REPAIR_TURNS = Counter(
     "falsework_repair_turns", "Turns of the model after arguments that it got wrong."
 )
-REPLAYS = Counter("falsework_idempotent_replays", "Requests answered by a kept response.")
-AMBIGUOUS = Counter(
+IDEMPOTENT_REPLAYS = Counter(
+    "falsework_idempotent_replays", "Requests answered by a kept response."
+)
+AMBIGUOUS_WRITES = Counter(
     "falsework_ambiguous_writes", "Writes whose answer never came.", ("tool", "resolved")
 )
 DISCONNECTS = Counter("falsework_client_disconnects", "Clients that left early.", ("phase",))
-CANCELLED = Counter("falsework_cancelled_tools", "Calls that were given up.", ("tool",))
+CANCELLED_CALLS = Counter("falsework_cancelled_tools", "Calls that were given up.", ("tool",))
 LEAKED_THREADS = Gauge("falsework_leaked_threads", "Abandoned threads that still run.", ("tool",))
 MCP_UP = Gauge("falsework_mcp_server_up", "1 while a server is connected.", ("server",))
 MCP_RESTARTS = Counter("falsework_mcp_restarts", "Connections that were lost.", ("server",))
 MCP_SECONDS = Histogram(
     "mcp_client_operation_duration_seconds", "A request to an MCP server.",
-    ("server", "mcp_method_name", "error_type"), buckets=MCP,
+    ("server", "mcp_method_name", "error_type"), buckets=MCP_BUCKETS,
 )  # fmt: skip
 EGRESS_BLOCKED = Counter(
     "falsework_egress_blocked", "Connections refused by the rules.", ("reason",)
 )
-TRUNCATED = Counter("falsework_result_truncated", "Results cut for the model.", ("tool",))
+TRUNCATED_RESULTS = Counter("falsework_result_truncated", "Results cut for the model.", ("tool",))
 
 REASONING_TOKENS = Counter("falsework_reasoning_tokens", "Tokens of think blocks.")
 REASONING_LEVEL = Counter(
     "falsework_reasoning_level", "Requests by their reasoning effort.", ("level", "source")
 )
 GRAMMAR_SECONDS = Histogram(
-    "falsework_grammar_compile_seconds", "From a form of reply to its automaton.", buckets=FAST
+    "falsework_grammar_compile_seconds",
+    "From a form of reply to its automaton.",
+    buckets=LATENCY_BUCKETS,
 )
 GRAMMAR_CACHE = Counter("falsework_grammar_cache", "Looks for a kept automaton.", ("result",))
 
@@ -136,16 +163,16 @@ PHASES = ("queue", "prefill", "think", "decode", "tool", "backoff", "queue_tool"
 
 TRACER = trace.get_tracer("falsework")
 
-SERVER = "POST {path}"
-BACKGROUND = "background response"
-WORKFLOW = "invoke_workflow {name}"
-CHAT = "chat {model}"
-EXECUTE_TOOL = "execute_tool {name}"
-ATTEMPT = "attempt {number}"
-PAUSE = "backoff"
+SPAN_SERVER = "POST {path}"
+SPAN_BACKGROUND = "background response"
+SPAN_WORKFLOW = "invoke_workflow {name}"
+SPAN_CHAT = "chat {model}"
+SPAN_EXECUTE_TOOL = "execute_tool {name}"
+SPAN_ATTEMPT = "attempt {number}"
+SPAN_BACKOFF = "backoff"
 
-OPERATION = "gen_ai.operation.name"
-PROVIDER = "gen_ai.provider.name"
+ATTR_OPERATION = "gen_ai.operation.name"
+ATTR_PROVIDER = "gen_ai.provider.name"
 WORKFLOW_NAME = "gen_ai.workflow.name"
 TOOL_NAME = "gen_ai.tool.name"
 TOOL_TYPE = "gen_ai.tool.type"
@@ -161,31 +188,31 @@ FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"
 ERROR_TYPE = "error.type"
 STATUS_CODE = "http.response.status_code"
 ATTEMPT_NUMBER = "falsework.attempt.number"
-BREAKER = "falsework.breaker.state"
+ATTR_BREAKER_STATE = "falsework.breaker.state"
 DEADLINE_LEFT = "falsework.deadline_left_ms"
-BACKOFF = "falsework.backoff_ms"
-EXTENSION = "extension"
+ATTR_BACKOFF_MS = "falsework.backoff_ms"
+TOOL_TYPE_EXTENSION = "extension"
 """gen_ai.tool.type of a tool that the server runs."""
-FALSEWORK = "falsework"
+PROVIDER_NAME = "falsework"
 """gen_ai.provider.name of what we serve ourselves."""
 
 RETRY, HEDGE, BREAKER_OPEN = "retry", "hedge", "breaker.open"
 FALLBACK, REPAIR, CANCEL = "fallback", "repair", "cancel"
 """Events of a call's span."""
-FIRST_PIECE = "first token"
+EVENT_FIRST_TOKEN = "first token"  # noqa: S105 - a token of text
 """Event of a turn's span."""
 
 LIST_TOOLS, CALL_TOOL = "tools/list", "tools/call"
 """mcp.method.name of what we ask MCP servers."""
 
-REQUEST_LINE = "request"
-REFUSED_LINE = "refused"
-CALL_LINE = "tool call"
+LOG_REQUEST = "request"
+LOG_REFUSED = "refused"
+LOG_TOOL_CALL = "tool call"
 FAILED_LINE, CUT_LINE = "request failed", "stream failed"
-LOST_LINE = "connection lost"
+LOG_CONNECTION_LOST = "connection lost"
 BROKEN_LINE, UNRECORDED_LINE = "call failed", "outcome not recorded"
 UNFINISHED_LINE, UNMADE_LINE = "work failed", "response failed"
-UNTIDIED_LINE = "database not tidied"
+LOG_SWEEP_FAILED = "database not tidied"
 """What lines of the log are called."""
 
 BREAKER_NUMBERS = {"closed": 0, "half_open": 1, "open": 2}

@@ -10,26 +10,36 @@ import httpx2
 from anyio.abc import TaskGroup
 
 from falsework.runtime import telemetry
-from falsework.runtime.contradictions import disagreements, misuses
+from falsework.runtime.contradictions import check_effects, upstream_conflicts
 from falsework.runtime.deadlines import Deadline
-from falsework.runtime.entries import ClientCredentials, Mcp, ServerEntry, ToolEntry, ToolsFile
+from falsework.runtime.entries import (
+    ClientCredentials,
+    McpServerConfig,
+    McpTool,
+    ToolConfig,
+    ToolsFile,
+)
 from falsework.runtime.executors.base import Executor
-from falsework.runtime.executors.bodies import CappedTransport
-from falsework.runtime.executors.credentials import credentials, secret
-from falsework.runtime.executors.egress import CheckedTransport, Rules, rules
-from falsework.runtime.executors.http import IN_QUERY, HttpExecutor
-from falsework.runtime.executors.mcp import McpExecutor, McpServer
-from falsework.runtime.executors.mcpconnections import MOST_BYTES, over_http, over_stdio
-from falsework.runtime.executors.openapi import OpenApiExecutor, operation
+from falsework.runtime.executors.bodies import SizeLimitTransport
+from falsework.runtime.executors.credentials import build_auth, read_secret
+from falsework.runtime.executors.egress import EgressRules, EgressTransport, egress_rules
+from falsework.runtime.executors.http import BODILESS_METHODS, HttpExecutor
+from falsework.runtime.executors.mcp import McpClient, McpExecutor
+from falsework.runtime.executors.mcpconnections import (
+    MAX_MESSAGE_BYTES,
+    http_transport,
+    stdio_transport,
+)
+from falsework.runtime.executors.openapi import OpenApiExecutor, load_operation
 from falsework.runtime.executors.python import PythonExecutor
-from falsework.runtime.faults import Fault
-from falsework.runtime.guests import Guests
-from falsework.runtime.outcomes import Outcome
+from falsework.runtime.faults import ToolCallError
+from falsework.runtime.guests import RequestMcpServers
+from falsework.runtime.outcomes import ToolResult
 from falsework.runtime.policies import EffectClass, ToolPolicy
-from falsework.runtime.runs import Run
+from falsework.runtime.runs import ToolRun
 from falsework.runtime.tools import ServerTool
-from falsework.runtime.toolsfile import BadToolsFile
-from falsework.runtime.unforeseen import log_unforeseen
+from falsework.runtime.toolsfile import ToolsFileError
+from falsework.runtime.unforeseen import log_unexpected_error
 from falsework.runtime.upstreams import Upstream
 
 DESCRIBE_SECONDS = 10
@@ -39,7 +49,7 @@ FINISH_SECONDS = 30
 NO_TOOLS = ToolsFile()
 
 
-class Toolbox:
+class ToolRegistry:
     """The tools that this server runs; made by `opened`."""
 
     def __init__(
@@ -53,26 +63,26 @@ class Toolbox:
         """`servers` owns the connections to MCP servers, `finishing` what outlives a request."""
         self.file = file
         self.tools: dict[str, ServerTool] = {}
-        self.servers: dict[str, McpServer] = {}
+        self.servers: dict[str, McpClient] = {}
         self.upstreams: dict[str, Upstream] = {}
-        self.reach: dict[str, Rules] = {}
+        self.reach: dict[str, EgressRules] = {}
         """Where tools, and upstreams of several, may connect to: those that connect at all."""
         self.closed = False
         self._folder = folder
         self._stack = stack
-        self._first: dict[str, ToolEntry] = {}
-        self.guests = Guests(file.request_servers, servers)
+        self._first: dict[str, ToolConfig] = {}
+        self.guests = RequestMcpServers(file.request_servers, servers)
         self._servers = servers
         self._finishing = finishing
 
-    async def fill(self) -> None:
+    async def load(self) -> None:
         """Take in what the file has; raise BadToolsFile."""
         for name, server in self.file.servers.items():
             await self.add_server(name, server)
         for entry in self.file.tools:
             self.add_tool(entry)
-        if wrong := list(misuses({name: tool.entry for name, tool in self.tools.items()})):
-            raise BadToolsFile("\n".join(wrong))
+        if wrong := list(check_effects({name: tool.entry for name, tool in self.tools.items()})):
+            raise ToolsFileError("\n".join(wrong))
         async with anyio.create_task_group() as describing:
             for tool in self.tools.values():
                 describing.start_soon(_described, tool)
@@ -81,41 +91,41 @@ class Toolbox:
         """Yield the tools that a request may ask for."""
         return (tool for tool in self.tools.values() if tool.entry.expose)
 
-    def of_server(self, label: str) -> list[ServerTool]:
+    def tools_of_server(self, label: str) -> list[ServerTool]:
         """Return the tools of an MCP server."""
         return [
             tool for tool in self.exposed() if tool.entry.mcp and tool.entry.mcp.server == label
         ]
 
-    def run(
+    def new_run(
         self,
         run_id: str,
         seconds: float,
         guests: Mapping[str, ServerTool] | None = None,
         **more: Any,
-    ) -> Run:
+    ) -> ToolRun:
         """Return the run of a request that has so many seconds, and brings `guests`."""
         policy = self.file.request
         deadline = Deadline.after(min(seconds, policy.deadline))
         tools = {**self.tools, **(guests or {})}
-        return Run(run_id, tools, deadline, policy, self.finish, **more)
+        return ToolRun(run_id, tools, deadline, policy, self.run_to_completion, **more)
 
-    async def finish(self, work: Callable[[], Awaitable[Outcome]]) -> Outcome:
+    async def run_to_completion(self, work: Callable[[], Awaitable[ToolResult]]) -> ToolResult:
         """Run something to its end, whoever stops waiting for it."""
-        ends: list[Outcome] = []
-        failures: list[Exception] = [Fault("cancelled", "The server is shutting down.")]
+        ends: list[ToolResult] = []
+        failures: list[Exception] = [ToolCallError("cancelled", "The server is shutting down.")]
         over = anyio.Event()
 
         async def run() -> None:
             try:
                 ends.append(await work())
             except Exception as fault:  # noqa: BLE001 - its waiter's matter, not other calls'
-                log_unforeseen(telemetry.UNFINISHED_LINE, fault)
+                log_unexpected_error(telemetry.UNFINISHED_LINE, fault)
                 failures.append(fault)
             finally:
                 over.set()
 
-        if not self.alive:
+        if not self.healthy:
             raise failures[0]
         self._finishing.start_soon(run)
         await over.wait()
@@ -124,49 +134,49 @@ class Toolbox:
         return ends[0]
 
     @property
-    def alive(self) -> bool:
+    def healthy(self) -> bool:
         """Whether calls can be run: nothing that they need has ended."""
         owners = (self._servers, self._finishing)
         return not self.closed and not any(one.cancel_scope.cancel_called for one in owners)
 
-    async def add_server(self, name: str, entry: ServerEntry) -> None:
+    async def add_server(self, name: str, entry: McpServerConfig) -> None:
         """Take an MCP server in, and its listed tools."""
-        environment = {key: secret(place) for key, place in entry.environment.items()}
+        environment = {key: read_secret(place) for key, place in entry.environment.items()}
         if entry.url:
-            url, auth = entry.url, credentials(entry.auth)
-            allowed = rules(entry.egress, [url, *_token_url(entry)])
-            most = max(MOST_BYTES, entry.limits.max_response_bytes)
+            url, auth = entry.url, build_auth(entry.auth)
+            allowed = egress_rules(entry.egress, [url, *_token_url(entry)])
+            most = max(MAX_MESSAGE_BYTES, entry.limits.max_response_bytes)
 
             def client() -> httpx2.AsyncClient:
                 return httpx2.AsyncClient(
-                    transport=CappedTransport(CheckedTransport(allowed), most, but_events=True),
+                    transport=SizeLimitTransport(EgressTransport(allowed), most, but_events=True),
                     auth=auth,
                     headers={"accept-encoding": "identity"},
                     timeout=httpx2.Timeout(None, connect=entry.connect_timeout),
                 )  # fmt: skip
 
-            connect = over_http(url, client)
+            connect = http_transport(url, client)
             self.reach[f"mcp:{name}"] = allowed
         else:
-            connect = over_stdio(entry.command, environment, str(self._folder))
-        self.servers[name] = server = McpServer(
+            connect = stdio_transport(entry.command, environment, str(self._folder))
+        self.servers[name] = server = McpClient(
             name, connect, pin_schemas=entry.pin_schemas, spawned=not entry.url
         )
-        telemetry.MCP_UP.labels(name).set_function(lambda: float(server.up))
+        telemetry.MCP_UP.labels(name).set_function(lambda: float(server.connected))
         telemetry.MCP_RESTARTS.labels(name)  # a series from the start
-        await self._servers.start(server.run)
+        await self._servers.start(server.supervise)
         shared = entry.model_dump(include=set(ToolPolicy.model_fields), exclude_unset=True)
         for tool in entry.tools:
-            mcp = Mcp(server=name, tool=tool)
+            mcp = McpTool(server=name, tool=tool)
             approval: dict[str, Any] = {"approval": {}} if entry.require_approval else {}
-            self.add_tool(ToolEntry(**{**approval, **shared}, name=f"{name}__{tool}", mcp=mcp))
+            self.add_tool(ToolConfig(**{**approval, **shared}, name=f"{name}__{tool}", mcp=mcp))
 
-    def add_tool(self, entry: ToolEntry) -> None:
+    def add_tool(self, entry: ToolConfig) -> None:
         """Take a tool in; raise BadToolsFile."""
-        executor, effect = MAKERS[entry.kind](self, entry)
+        executor, effect = EXECUTOR_FACTORIES[entry.kind](self, entry)
         first = self._first.setdefault(executor.upstream, entry)
-        if wrong := list(disagreements(first, entry, executor.upstream)):
-            raise BadToolsFile("\n".join(wrong))
+        if wrong := list(upstream_conflicts(first, entry, executor.upstream)):
+            raise ToolsFileError("\n".join(wrong))
         upstream = self.upstreams.get(executor.upstream)
         if upstream is None:
             upstream = self.upstreams[executor.upstream] = Upstream(executor.upstream, entry)
@@ -175,59 +185,59 @@ class Toolbox:
         self.tools[entry.name] = tool
         _show_bulkhead(tool)
 
-    def _http(self, entry: ToolEntry) -> tuple[Executor, EffectClass]:
+    def _http(self, entry: ToolConfig) -> tuple[Executor, EffectClass]:
         assert entry.http is not None, "the kind says so"
         client = self._client(entry, entry.http.url)
         made = HttpExecutor(entry.http, client, _key_header(entry))
-        return made, "read" if entry.http.method in IN_QUERY - {"DELETE"} else "write"
+        return made, "read" if entry.http.method in BODILESS_METHODS - {"DELETE"} else "write"
 
-    def _openapi(self, entry: ToolEntry) -> tuple[Executor, EffectClass]:
+    def _openapi(self, entry: ToolConfig) -> tuple[Executor, EffectClass]:
         assert entry.openapi is not None, "the kind says so"
-        found = operation(entry.openapi, self._folder)
+        found = load_operation(entry.openapi, self._folder)
         client = self._client(entry, found.request.url)
         made = OpenApiExecutor(found, client, _key_header(entry))
-        return made, "read" if found.request.method in IN_QUERY - {"DELETE"} else "write"
+        return made, "read" if found.request.method in BODILESS_METHODS - {"DELETE"} else "write"
 
-    def _mcp(self, entry: ToolEntry) -> tuple[Executor, EffectClass]:
+    def _mcp(self, entry: ToolConfig) -> tuple[Executor, EffectClass]:
         assert entry.mcp is not None, "the kind says so"
         server = self.servers[entry.mcp.server]
         cap = entry.limits.max_response_bytes
         return McpExecutor(server, entry.mcp.tool or entry.name, cap), "write"
 
-    def _python(self, entry: ToolEntry) -> tuple[Executor, EffectClass]:
+    def _python(self, entry: ToolConfig) -> tuple[Executor, EffectClass]:
         assert entry.python is not None, "the kind says so"
-        run_in = entry.python.place(entry.effect)
+        run_in = entry.python.run_location(entry.effect)
         cap = entry.limits.max_response_bytes
         made = PythonExecutor(entry.python, run_in, entry.bulkhead.max_concurrent, cap)
         self._stack.push_async_callback(made.aclose)
-        telemetry.LEAKED_THREADS.labels(entry.name).set_function(lambda: float(made.leaked))
+        telemetry.LEAKED_THREADS.labels(entry.name).set_function(lambda: float(made.leaked_threads))
         return made, "write"
 
-    def _client(self, entry: ToolEntry, url: str) -> httpx2.AsyncClient:
-        allowed = self.reach[entry.name] = rules(entry.egress, [url, *_token_url(entry)])
+    def _client(self, entry: ToolConfig, url: str) -> httpx2.AsyncClient:
+        allowed = self.reach[entry.name] = egress_rules(entry.egress, [url, *_token_url(entry)])
         client = httpx2.AsyncClient(
-            transport=CappedTransport(CheckedTransport(allowed), entry.limits.max_response_bytes),
-            auth=credentials(entry.auth),
+            transport=SizeLimitTransport(EgressTransport(allowed), entry.limits.max_response_bytes),
+            auth=build_auth(entry.auth),
             timeout=httpx2.Timeout(entry.attempt_timeout, connect=entry.connect_timeout),
         )
         self._stack.push_async_callback(client.aclose)
         return client
 
 
-Maker = Callable[[Toolbox, ToolEntry], tuple[Executor, EffectClass]]
-MAKERS: Mapping[str, Maker] = {
-    "http": Toolbox._http,  # noqa: SLF001 - the table of this class's own makers
-    "mcp": Toolbox._mcp,  # noqa: SLF001
-    "openapi": Toolbox._openapi,  # noqa: SLF001
-    "python": Toolbox._python,  # noqa: SLF001
+ExecutorFactory = Callable[[ToolRegistry, ToolConfig], tuple[Executor, EffectClass]]
+EXECUTOR_FACTORIES: Mapping[str, ExecutorFactory] = {
+    "http": ToolRegistry._http,  # noqa: SLF001 - the table of this class's own makers
+    "mcp": ToolRegistry._mcp,  # noqa: SLF001
+    "openapi": ToolRegistry._openapi,  # noqa: SLF001
+    "python": ToolRegistry._python,  # noqa: SLF001
 }
 
 
-def _token_url(entry: ToolEntry | ServerEntry) -> list[str]:
+def _token_url(entry: ToolConfig | McpServerConfig) -> list[str]:
     return [entry.auth.token_url] if isinstance(entry.auth, ClientCredentials) else []
 
 
-def _key_header(entry: ToolEntry) -> str | None:
+def _key_header(entry: ToolConfig) -> str | None:
     return entry.idempotency.header if entry.idempotency else None
 
 
@@ -249,21 +259,23 @@ async def _described(tool: ServerTool) -> None:
     """Ask the upstream; where it can't be reached now, the first request asks again."""
     try:
         with anyio.move_on_after(DESCRIBE_SECONDS):
-            await tool.describe()
-    except Fault:
+            await tool.load_description()
+    except ToolCallError:
         return
 
 
 @asynccontextmanager
-async def opened(file: ToolsFile = NO_TOOLS, folder: Path = Path()) -> AsyncGenerator[Toolbox]:
+async def open_registry(
+    file: ToolsFile = NO_TOOLS, folder: Path = Path()
+) -> AsyncGenerator[ToolRegistry]:
     """Open a file's tools; raise BadToolsFile. Closing waits for writes that still run."""
-    bad: BadToolsFile | None = None  # raised from here: a task group would wrap it
+    bad: ToolsFileError | None = None  # raised from here: a task group would wrap it
     async with AsyncExitStack() as stack, anyio.create_task_group() as servers:
         async with anyio.create_task_group() as finishing:
-            toolbox = Toolbox(file, folder, stack, servers, finishing)
+            toolbox = ToolRegistry(file, folder, stack, servers, finishing)
             try:
-                await toolbox.fill()
-            except BadToolsFile as fault:
+                await toolbox.load()
+            except ToolsFileError as fault:
                 bad = fault
             try:
                 if bad is None:

@@ -13,32 +13,32 @@ from typing import Any
 from opentelemetry import trace
 
 from falsework.runtime import telemetry
-from falsework.runtime.attempts import LEAST_SECONDS, Attempts, Effort
+from falsework.runtime.attempts import MIN_ATTEMPT_SECONDS, CallState, Retrier
 from falsework.runtime.bulkheads import Bulkhead
 from falsework.runtime.caches import ResultCache
-from falsework.runtime.checks import checked, details, parsed, validator
-from falsework.runtime.conditions import judged
-from falsework.runtime.counts import Labels, counted
+from falsework.runtime.checks import compile_schema, parse_json, validate_result, validation_errors
+from falsework.runtime.conditions import evaluate
+from falsework.runtime.counts import MetricLabels, observe_call
 from falsework.runtime.deadlines import Deadline
-from falsework.runtime.entries import NO_PARAMETERS, ToolEntry
-from falsework.runtime.executors.base import Described, Executor
-from falsework.runtime.faults import RAISED, Effect, Fault, doubtful
-from falsework.runtime.outcomes import Outcome, canonical
-from falsework.runtime.policies import WRITING, EffectClass, Fallback, by_effect
-from falsework.runtime.unforeseen import log_unforeseen
+from falsework.runtime.entries import NO_PARAMETERS, ToolConfig
+from falsework.runtime.executors.base import Executor, ToolDescription
+from falsework.runtime.faults import UNHANDLED_EXCEPTION, ToolCallError, WriteEffect, is_ambiguous
+from falsework.runtime.outcomes import ToolResult, canonical_json
+from falsework.runtime.policies import WRITE_EFFECTS, EffectClass, FallbackPolicy, effect_defaults
+from falsework.runtime.unforeseen import log_unexpected_error
 from falsework.runtime.upstreams import Upstream
-from falsework.runtime.verification import Ask, verified
+from falsework.runtime.verification import CallTool, verify_write
 
 Json = dict[str, Any]
 
-RESERVE = 0.25
+VERIFY_RESERVE = 0.25
 """The part of a tool's deadline that is kept from it for a verification or another tool."""
 
-CHECK = "Check what became of it before doing it again."
+CHECK_HINT = "Check what became of it before doing it again."
 
 
 @dataclass(frozen=True)
-class Asked:
+class ToolCall:
     """A call that the model made; `arguments` is its JSON text."""
 
     id: str
@@ -47,7 +47,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Circumstances:
+class CallContext:
     """What a call is made under: who asks, until when, and as which call of which run."""
 
     deadline: Deadline
@@ -66,7 +66,7 @@ class ServerTool:
 
     def __init__(  # noqa: PLR0913 - here the parts of a tool meet
         self,
-        entry: ToolEntry,
+        entry: ToolConfig,
         effect: EffectClass,
         executor: Executor,
         upstream: Upstream,
@@ -74,7 +74,7 @@ class ServerTool:
         label: str | None = None,
     ) -> None:
         """`others` are all tools by name, `label` what metrics call it unless its name."""
-        self.entry = entry.model_copy(update=by_effect(entry, effect))
+        self.entry = entry.model_copy(update=effect_defaults(entry, effect))
         self.name = entry.name
         self.label = entry.name if label is None else label
         self.kind = entry.kind
@@ -85,113 +85,115 @@ class ServerTool:
         self.parameters: Mapping[str, Any] | None = entry.parameters
         self._others = others
         self._cache = ResultCache(time.monotonic)
-        self._attempts = Attempts(self.label, self.entry, executor, upstream)
+        self._attempts = Retrier(self.label, self.entry, executor, upstream)
         self._check_result: Any = None
         self._check_arguments: Any = None
 
     @property
-    def labels(self) -> Labels:
+    def labels(self) -> MetricLabels:
         """What metrics call it."""
-        return Labels(self.label, self.kind, self.entry.effect or "none")
+        return MetricLabels(self.label, self.kind, self.entry.effect or "none")
 
     @property
-    def writes(self) -> bool:
+    def has_side_effects(self) -> bool:
         """Whether it has side effects."""
-        return self.entry.effect in WRITING
+        return self.entry.effect in WRITE_EFFECTS
 
     @property
-    def finishes(self) -> bool:
+    def survives_disconnect(self) -> bool:
         """Whether a call goes on when the client has left."""
         return self.entry.on_cancel == "finish"
 
-    async def describe(self) -> None:
+    async def load_description(self) -> None:
         """Learn what the file doesn't say from the upstream; raise a Fault where that fails."""
         if self._check_arguments is not None:
             return
         entry = self.entry
         complete = entry.kind == "http" or (entry.description and entry.parameters)
-        said = Described() if complete else await self.executor.describe()
+        said = ToolDescription() if complete else await self.executor.describe()
         self.description = entry.description or said.description
         self.parameters = entry.parameters or said.parameters or dict(NO_PARAMETERS)
         result_schema = entry.result_schema or said.result_schema
         try:
-            self._check_result = validator(result_schema) if result_schema else None
-            self._check_arguments = validator(self.parameters)
+            self._check_result = compile_schema(result_schema) if result_schema else None
+            self._check_arguments = compile_schema(self.parameters)
         except ValueError as fault:
             message = f"A schema of the tool '{self.name}' isn't JSON Schema, complete in itself."
-            raise Fault("bad_response", message) from fault
+            raise ToolCallError("bad_response", message) from fault
 
-    def read(self, arguments: str) -> Json:
+    def parse_arguments(self, arguments: str) -> Json:
         """Return the arguments of a call; raise a Fault that points at each that is wrong."""
         try:
-            read = parsed(arguments.encode() or b"{}")
+            read = parse_json(arguments.encode() or b"{}")
         except ValueError as fault:
-            raise Fault("invalid_arguments", "The arguments aren't valid JSON.") from fault
-        if wrong := details(self._check_arguments, read):
+            raise ToolCallError("invalid_arguments", "The arguments aren't valid JSON.") from fault
+        if wrong := validation_errors(self._check_arguments, read):
             message = "The arguments don't satisfy the tool's schema."
-            raise Fault("invalid_arguments", message, details=wrong)
+            raise ToolCallError("invalid_arguments", message, details=wrong)
         checked: Json = read
         return checked
 
-    def waits_for_approval(self, arguments: Json) -> bool:
+    def requires_approval(self, arguments: Json) -> bool:
         """Tell whether a person has to agree to this call first."""
         approval = self.entry.approval
         if approval is None:
             return False
-        return approval.when is None or judged(approval.when, args=arguments) is not False
+        return approval.when is None or evaluate(approval.when, args=arguments) is not False
 
-    def _check_approval(self, arguments: Json, under: Circumstances) -> None:
-        if self.waits_for_approval(arguments) and not under.approved:
-            raise Fault("approval_required", "A person has to approve this call first.")
+    def _check_approval(self, arguments: Json, under: CallContext) -> None:
+        if self.requires_approval(arguments) and not under.approved:
+            raise ToolCallError("approval_required", "A person has to approve this call first.")
 
-    async def call(self, asked: Asked, under: Circumstances) -> Outcome:
+    async def call(self, asked: ToolCall, under: CallContext) -> ToolResult:
         """Run a call through all layers; whatever happens to it is told by its outcome."""
-        with counted(Outcome(asked.id, self.name, asked.arguments), self.labels) as ending:
+        with observe_call(ToolResult(asked.id, self.name, asked.arguments), self.labels) as ending:
             ending.outcome = await self._ended(asked, under)
         return ending.outcome
 
-    async def _ended(self, asked: Asked, under: Circumstances) -> Outcome:
+    async def _ended(self, asked: ToolCall, under: CallContext) -> ToolResult:
         """Return how a call ended; what nobody foresaw costs this call alone."""
-        hurried = under.deadline.left() < self.entry.deadline
+        hurried = under.deadline.remaining() < self.entry.deadline
         under = replace(under, deadline=under.deadline.within(self.entry.deadline))
         effort = self._effort(asked, under, hurried=hurried)
         try:
             return await self._called(asked, under, effort)
         except Exception as fault:  # noqa: BLE001 - the boundary between calls
-            log_unforeseen(telemetry.BROKEN_LINE, fault, tool=self.name)
-            effect = self._effect(effort.doubts | ({RAISED} if effort.attempts else set()))
-            unforeseen = Fault("internal", "The call failed inside the server.")
-            unforeseen.hint = CHECK if effect == "unknown" else ""
-            return Outcome(asked.id, self.name, asked.arguments, fault=unforeseen, effect=effect,
+            log_unexpected_error(telemetry.BROKEN_LINE, fault, tool=self.name)
+            effect = self._effect(
+                effort.doubts | ({UNHANDLED_EXCEPTION} if effort.attempts else set())
+            )
+            unforeseen = ToolCallError("internal", "The call failed inside the server.")
+            unforeseen.hint = CHECK_HINT if effect == "unknown" else ""
+            return ToolResult(asked.id, self.name, asked.arguments, fault=unforeseen, effect=effect,
                            attempts=effort.attempts)  # fmt: skip
 
-    def _effort(self, asked: Asked, under: Circumstances, *, hurried: bool) -> Effort:
+    def _effort(self, asked: ToolCall, under: CallContext, *, hurried: bool) -> CallState:
         relies = self.entry.verify or any(each.tool for each in self.entry.fallback)
-        reserve = RESERVE * max(0.0, under.deadline.left()) if relies else 0.0
+        reserve = VERIFY_RESERVE * max(0.0, under.deadline.remaining()) if relies else 0.0
         key = under.key if self.entry.idempotency else None
-        deadline = under.deadline.before(reserve)
-        return Effort(deadline, asked.id, key, dict(under.headers), hurried=hurried)
+        deadline = under.deadline.minus(reserve)
+        return CallState(deadline, asked.id, key, dict(under.headers), hurried=hurried)
 
-    async def _called(self, asked: Asked, under: Circumstances, effort: Effort) -> Outcome:
-        plain = Outcome(asked.id, self.name, asked.arguments)
+    async def _called(self, asked: ToolCall, under: CallContext, effort: CallState) -> ToolResult:
+        plain = ToolResult(asked.id, self.name, asked.arguments)
         try:
-            arguments = self.read(asked.arguments)
+            arguments = self.parse_arguments(asked.arguments)
             self._judged("repaired" if under.repairs else "valid")
             self._check_approval(arguments, under)
-        except Fault as fault:
+        except ToolCallError as fault:
             if fault.kind == "invalid_arguments":
                 self._judged("failed")
             return replace(plain, fault=fault)
-        key = (under.principal, canonical(arguments))
+        key = (under.principal, canonical_json(arguments))
         if not under.verifying and (kept := self._kept(key, self.entry.cache.ttl)):
             value, cut = self._cut(kept[0])
             return replace(plain, value=value, truncated=cut)
         try:
             value = await self._run(arguments, effort)
-        except Fault as fault:
+        except ToolCallError as fault:
             return await self._instead(asked, arguments, under, effort, fault)
         cache = self.entry.cache
-        if not self.writes and (cache.ttl or cache.stale_if_error):
+        if not self.has_side_effects and (cache.ttl or cache.stale_if_error):
             self._cache.put(key, value)
         value, cut = (value, False) if under.verifying else self._cut(value)
         return replace(
@@ -201,30 +203,30 @@ class ServerTool:
             attempts=effort.attempts,
             backoff=effort.backoff,
             queued=effort.queued,
-            effect="applied" if self.writes else "none",
+            effect="applied" if self.has_side_effects else "none",
         )
 
     def _judged(self, arguments: str) -> None:
-        telemetry.ARGUMENTS.labels(self.label, arguments).inc()
+        telemetry.ARGUMENT_VALIDATION.labels(self.label, arguments).inc()
         if arguments == "repaired":
             trace.get_current_span().add_event(telemetry.REPAIR)
 
-    async def _run(self, arguments: Json, effort: Effort) -> Any:
-        if effort.deadline.left() < LEAST_SECONDS:
-            raise Fault("deadline_exhausted", "There is no time left for this call.")
+    async def _run(self, arguments: Json, effort: CallState) -> Any:
+        if effort.deadline.remaining() < MIN_ATTEMPT_SECONDS:
+            raise ToolCallError("deadline_exhausted", "There is no time left for this call.")
         waited = time.monotonic()
-        async with self.bulkhead.place(effort.deadline):
+        async with self.bulkhead.acquire(effort.deadline):
             effort.queued = time.monotonic() - waited
             telemetry.BULKHEAD_WAIT.labels(self.label).observe(effort.queued)
             value = await self._attempts.run(arguments, effort)
-        return checked(value, self._check_result, self.entry.limits.max_json_depth)
+        return validate_result(value, self._check_result, self.entry.limits.max_json_depth)
 
     def _kept(self, key: tuple[str, str], oldest: float, how: str = "hit") -> tuple[Any] | None:
-        if oldest <= 0 or self.writes:
+        if oldest <= 0 or self.has_side_effects:
             return None
         kept = self._cache.get(key, oldest)
         if kept or how == "hit":  # a fallback's look is the second one of its call
-            telemetry.CACHE.labels(self.label, how if kept else "miss").inc()
+            telemetry.RESULT_CACHE.labels(self.label, how if kept else "miss").inc()
         return kept
 
     def _cut(self, value: Any) -> tuple[Any, bool]:
@@ -233,27 +235,32 @@ class ServerTool:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         if len(text) <= longest:
             return value, False
-        telemetry.TRUNCATED.labels(self.label).inc()
+        telemetry.TRUNCATED_RESULTS.labels(self.label).inc()
         return f"{text[:longest]}… [{len(text) - longest} more characters were left out]", True
 
     async def _instead(
-        self, asked: Asked, arguments: Json, under: Circumstances, effort: Effort, fault: Fault
-    ) -> Outcome:
+        self,
+        asked: ToolCall,
+        arguments: Json,
+        under: CallContext,
+        effort: CallState,
+        fault: ToolCallError,
+    ) -> ToolResult:
         """Return what answers when the tool failed: verification, a fallback, the fault itself."""
-        if fault.sent and doubtful(fault):
+        if fault.sent and is_ambiguous(fault):
             effort.doubts.add(fault.reason)
         effect = self._effect(effort.doubts)
         if fault.kind == "overloaded":
             telemetry.BULKHEAD_REJECTIONS.labels(self.label).inc()
-        failed = Outcome(asked.id, self.name, asked.arguments, fault=fault, effect=effect,
+        failed = ToolResult(asked.id, self.name, asked.arguments, fault=fault, effect=effect,
                          attempts=effort.attempts, backoff=effort.backoff,
                          queued=effort.queued)  # fmt: skip
         under = replace(under, key=None)
         if effect == "unknown":
-            fault.hint = CHECK
+            fault.hint = CHECK_HINT
             ask = self._asking(asked.id, replace(under, approved=True, verifying=True))
-            failed = await verified(self.entry.verify, failed, arguments, effort.doubts, ask)
-            telemetry.AMBIGUOUS.labels(self.label, failed.effect).inc()
+            failed = await verify_write(self.entry.verify, failed, arguments, effort.doubts, ask)
+            telemetry.AMBIGUOUS_WRITES.labels(self.label, failed.effect).inc()
         if failed.ok or failed.effect == "unknown" or under.verifying:
             return failed
         for fallback in self.entry.fallback:
@@ -263,34 +270,38 @@ class ServerTool:
                     return answered
         return failed
 
-    def _effect(self, doubts: set[str]) -> Effect:
-        if not self.writes:
+    def _effect(self, doubts: set[str]) -> WriteEffect:
+        if not self.has_side_effects:
             return "none"
         return "unknown" if doubts else "not_applied"
 
-    def _asking(self, call_id: str, under: Circumstances) -> Ask:
-        return lambda name, text: self._others[name].call(Asked(call_id, name, text), under)
+    def _asking(self, call_id: str, under: CallContext) -> CallTool:
+        return lambda name, text: self._others[name].call(ToolCall(call_id, name, text), under)
 
     async def _fallen_back(
-        self, fallback: Fallback, failed: Outcome, arguments: Json, under: Circumstances
-    ) -> Outcome | None:
+        self, fallback: FallbackPolicy, failed: ToolResult, arguments: Json, under: CallContext
+    ) -> ToolResult | None:
         if fallback.tool is not None:
-            said = await self._asking(failed.call_id, under)(fallback.tool, canonical(arguments))
+            said = await self._asking(failed.call_id, under)(
+                fallback.tool, canonical_json(arguments)
+            )
             return self._by_another(fallback, failed, said)
         if fallback.stale:
             oldest = self.entry.cache.stale_if_error
-            kept = self._kept((under.principal, canonical(arguments)), oldest, "stale")
+            kept = self._kept((under.principal, canonical_json(arguments)), oldest, "stale")
             return self._degraded(failed, kept[0], fallback, "stale") if kept else None
         return self._degraded(failed, fallback.value, fallback, "value")
 
-    def _by_another(self, by: Fallback, failed: Outcome, said: Outcome) -> Outcome | None:
+    def _by_another(
+        self, by: FallbackPolicy, failed: ToolResult, said: ToolResult
+    ) -> ToolResult | None:
         other = self._others[by.tool or ""]
-        failed = replace(failed, effect=said.effect) if other.writes else failed
+        failed = replace(failed, effect=said.effect) if other.has_side_effects else failed
         if said.ok:
             return self._degraded(failed, said.value, by, other.name)
         return replace(failed, fault=said.fault) if said.effect == "unknown" else None
 
-    def _degraded(self, failed: Outcome, value: Any, by: Fallback, to: str) -> Outcome:
+    def _degraded(self, failed: ToolResult, value: Any, by: FallbackPolicy, to: str) -> ToolResult:
         telemetry.FALLBACKS.labels(self.label, to).inc()
         trace.get_current_span().add_event(telemetry.FALLBACK, {"to": to})
         value, cut = self._cut(value)

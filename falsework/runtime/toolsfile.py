@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from falsework.runtime.contradictions import contradictions
+from falsework.runtime.contradictions import cross_check
 from falsework.runtime.entries import ToolsFile
 from falsework.runtime.policies import ToolPolicy
 
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 STRING, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 
 
-class BadToolsFile(ValueError):
+class ToolsFileError(ValueError):
     """A tools file that can't be used; each line is a sentence that names the place."""
 
 
@@ -31,32 +31,32 @@ class _Loader(yaml.SafeLoader):
         keys = [key.value for key, _ in node.value]
         for key, _ in node.value:
             if key.tag not in {STRING, MERGE}:
-                raise BadToolsFile(f"line {line}: the key {key.value} needs quotes")
+                raise ToolsFileError(f"line {line}: the key {key.value} needs quotes")
         if repeated := {key for key in keys if keys.count(key) > 1}:
-            raise BadToolsFile(f"line {line}: '{repeated.pop()}' comes twice")
+            raise ToolsFileError(f"line {line}: '{repeated.pop()}' comes twice")
         return node
 
 
-def read(path: Path) -> ToolsFile:
+def load_tools_file(path: Path) -> ToolsFile:
     """Return what a tools file says; raise BadToolsFile."""
     try:
         # A subclass of SafeLoader makes nothing but plain values.
         written = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as fault:
-        raise BadToolsFile(f"{path}: {fault}") from fault
+        raise ToolsFileError(f"{path}: {fault}") from fault
     if not isinstance(written, dict):
-        raise BadToolsFile(f"{path}: should be a mapping with 'tools'")
-    return parse(written)
+        raise ToolsFileError(f"{path}: should be a mapping with 'tools'")
+    return parse_tools_file(written)
 
 
-def parse(written: Json) -> ToolsFile:
+def parse_tools_file(written: Json) -> ToolsFile:
     """Return what the content of a tools file says; raise BadToolsFile."""
     try:
         file = ToolsFile.model_validate(_with_defaults(written))
     except ValidationError as fault:
-        raise BadToolsFile("\n".join(_sentences(fault))) from fault
-    if wrong := list(contradictions(file)):
-        raise BadToolsFile("\n".join(wrong))
+        raise ToolsFileError("\n".join(_sentences(fault))) from fault
+    if wrong := list(cross_check(file)):
+        raise ToolsFileError("\n".join(wrong))
     return file
 
 
@@ -67,7 +67,7 @@ def _with_defaults(written: Json) -> Json:
     try:
         ToolPolicy.model_validate(defaults)
     except ValidationError as fault:
-        raise BadToolsFile("\n".join(_sentences(fault, "defaults"))) from fault
+        raise ToolsFileError("\n".join(_sentences(fault, "defaults"))) from fault
     tools, servers = written.get("tools"), written.get("servers")
     if isinstance(tools, list):
         written["tools"] = [_under(tool, defaults) for tool in map(_shared(tools), tools)]

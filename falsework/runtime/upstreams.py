@@ -7,16 +7,16 @@ from collections.abc import Callable
 import anyio
 
 from falsework.runtime import telemetry
-from falsework.runtime.breakers import Breaker, State
+from falsework.runtime.breakers import CircuitBreaker, State
 from falsework.runtime.budgets import RetryBudget
 from falsework.runtime.deadlines import Deadline
-from falsework.runtime.faults import Fault
+from falsework.runtime.faults import ToolCallError
 from falsework.runtime.policies import ToolPolicy
 
-LONGEST_PAUSE = 300.0
+MAX_PAUSE = 300.0
 """Seconds after which an upstream is asked again, whatever it said."""
 
-SPREAD = 0.5
+JITTER = 0.5
 """Who waited for the gate comes up to so much later than it opens: the first may close it again."""
 
 
@@ -32,24 +32,24 @@ class Upstream:
     ) -> None:
         """Breaker and retry budget of the policy hold for all tools that reach it."""
         self.name = name
-        self.breaker = Breaker(policy.breaker, now, changed=self._changed)
+        self.breaker = CircuitBreaker(policy.breaker, now, changed=self._changed)
         self.budget = RetryBudget(policy.retry_budget)
         self._now = now
         self._draw = draw
         self._closed_until = 0.0
 
-    def close_for(self, seconds: float) -> None:
+    def pause_for(self, seconds: float) -> None:
         """Let nobody through for so long: the upstream asked for it."""
-        self._closed_until = max(self._closed_until, self._now() + min(seconds, LONGEST_PAUSE))
+        self._closed_until = max(self._closed_until, self._now() + min(seconds, MAX_PAUSE))
 
-    async def pass_gate(self, longest: float, deadline: Deadline) -> None:
+    async def wait_until_allowed(self, longest: float, deadline: Deadline) -> None:
         """Wait until the upstream may be asked; raise a Fault where that takes too long."""
         while (closed := self._closed_until - self._now()) > 0:
-            if closed > min(longest, deadline.left()):
+            if closed > min(longest, deadline.remaining()):
                 message = "The upstream asked for a pause."
-                raise Fault("rate_limited", message, retry_after=closed)
-            pause = closed * (1 + SPREAD * self._draw())
-            await anyio.sleep(min(pause, deadline.left()))
+                raise ToolCallError("rate_limited", message, retry_after=closed)
+            pause = closed * (1 + JITTER * self._draw())
+            await anyio.sleep(min(pause, deadline.remaining()))
 
     def _changed(self, before: State, after: State) -> None:
         telemetry.BREAKER_TRANSITIONS.labels(self.name, before, after).inc()

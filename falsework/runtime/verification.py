@@ -4,35 +4,39 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from falsework.runtime.conditions import filled, judged
-from falsework.runtime.outcomes import Outcome, canonical
-from falsework.runtime.policies import Verify
+from falsework.runtime.conditions import evaluate, render_template
+from falsework.runtime.outcomes import ToolResult, canonical_json
+from falsework.runtime.policies import VerifyPolicy
 
-Ask = Callable[[str, str], Awaitable[Outcome]]
+CallTool = Callable[[str, str], Awaitable[ToolResult]]
 """Calls a tool, by its name and its arguments' text."""
 
-NOTE = "The answer was lost, but a check shows that it was done."
+APPLIED_NOTE = "The answer was lost, but a check shows that it was done."
 
-STILL_RUNNING = frozenset({"timeout", "deadline", "504"})
+MAY_STILL_APPLY = frozenset({"timeout", "deadline", "504"})
 """Reasons after which a write may act yet: that it isn't seen now proves nothing."""
 
 
-async def verified(
-    verify: Verify | None, failed: Outcome, arguments: dict[str, Any], doubts: set[str], ask: Ask
-) -> Outcome:
+async def verify_write(
+    verify: VerifyPolicy | None,
+    failed: ToolResult,
+    arguments: dict[str, Any],
+    doubts: set[str],
+    ask: CallTool,
+) -> ToolResult:
     """Return what a read tells of a write; only a condition that is true or false decides."""
     if verify is None:
         return failed
     try:
-        asked = canonical(filled(verify.arguments, arguments))
+        asked = canonical_json(render_template(verify.arguments, arguments))
     except KeyError:  # an optional argument that wasn't given
         return failed
     read = await ask(verify.tool, asked)
     if not read.ok or read.degraded:
         return failed
-    applied = judged(verify.matches, args=arguments, result=read.value)
+    applied = evaluate(verify.matches, args=arguments, result=read.value)
     if applied:
-        return replace(failed, fault=None, value=read.value, effect="applied", note=NOTE)
-    if applied is False and not doubts & STILL_RUNNING:
+        return replace(failed, fault=None, value=read.value, effect="applied", note=APPLIED_NOTE)
+    if applied is False and not doubts & MAY_STILL_APPLY:
         return replace(failed, effect="not_applied")
     return failed

@@ -14,49 +14,51 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from starlette.exceptions import HTTPException
 
 from falsework import __version__
-from falsework.runtime.toolbox import Toolbox, opened
-from falsework.server.builtin import cache_folder
-from falsework.server.chat import Chat
-from falsework.server.desk import Desk
-from falsework.server.door import Door, Keys, rendered
-from falsework.server.engines.base import Engine, EngineGone
-from falsework.server.records import Records
-from falsework.server.refusals import NotFound, Refusal, ShuttingDown, ToolsGone
+from falsework.runtime.toolbox import ToolRegistry, open_registry
+from falsework.server.builtin import cache_dir
+from falsework.server.chat import TurnRunner
+from falsework.server.desk import AdmissionController
+from falsework.server.door import APIKeyAuth, RequestContextMiddleware, error_response
+from falsework.server.engines.base import Engine, EngineDeadError
+from falsework.server.records import Store
+from falsework.server.refusals import APIError, NotFoundError, ShuttingDown, ToolsUnavailable
 from falsework.server.replies import Json
 from falsework.server.routes import Routes
 from falsework.server.settings import Settings
-from falsework.server.turns import Scaffold
-from falsework.server.watching.console import page, state
-from falsework.server.watching.traces import watch_traces
+from falsework.server.turns import TurnBuilder
+from falsework.server.watching.console import console_page, console_state
+from falsework.server.watching.traces import configure_tracing
 
 READY_SECONDS = 5
 
 
-class House:
+class AppState:
     """What the routes share."""
 
     routes: Routes
-    toolbox: Toolbox
+    toolbox: ToolRegistry
     """Both are there as long as the application lives."""
 
-    def __init__(self, settings: Settings, engine: Engine, scaffold: Scaffold) -> None:
+    def __init__(self, settings: Settings, engine: Engine, scaffold: TurnBuilder) -> None:
         self.settings = settings
         self.engine = engine
         self.max_model_len = scaffold.max_model_len
-        self.desk = Desk(settings.max_concurrent_requests)
+        self.admission = AdmissionController(settings.max_concurrent_requests)
         self.created = int(time.time())
         self.fingerprint = _fingerprint(settings, scaffold)
-        self.chat = Chat(engine, scaffold, self.desk)
-        self.traces = watch_traces(keep=settings.console)
+        self.chat = TurnRunner(engine, scaffold, self.admission)
+        self.traces = configure_tracing(keep=settings.console)
 
     @asynccontextmanager
-    async def opened(self, tools: AbstractAsyncContextManager[Toolbox]) -> AsyncGenerator[None]:
+    async def lifespan(
+        self, tools: AbstractAsyncContextManager[ToolRegistry]
+    ) -> AsyncGenerator[None]:
         """Open tools and database for the time of the application's life."""
-        records = await Records.opened(database(self.settings), instance(self.settings))
+        records = await Store.connect(database_url(self.settings), instance_id(self.settings))
         try:
             async with (
                 tools as toolbox,
-                _beside(records.attend),
+                _beside(records.heartbeat_loop),
                 anyio.create_task_group() as tasks,
             ):
                 self.toolbox = toolbox
@@ -64,25 +66,25 @@ class House:
                     self.settings, self.chat, toolbox, records, tasks, self.fingerprint
                 )
                 yield
-                left = self.desk.closing(self.settings.drain_seconds)
+                left = self.admission.start_drain(self.settings.drain_seconds)
                 tasks.cancel_scope.deadline = anyio.current_time() + left
         finally:
             await records.close()
 
-    async def seated(self, request: Request) -> AsyncGenerator[None]:
+    async def limit_concurrency(self, request: Request) -> AsyncGenerator[None]:
         """Hold a seat until the whole reply is sent, or by whoever takes it over."""
         with ExitStack() as seat:
-            seat.enter_context(self.desk.seat())
+            seat.enter_context(self.admission.acquire())
             request.state.seat = seat
             yield
 
     async def complete(self, request: Request) -> Response:
         """Answer a chat request."""
-        return await self.routes.complete(request)
+        return await self.routes.create_chat_completion(request)
 
     async def respond(self, request: Request) -> Response:
         """Answer a request for a response."""
-        return await self.routes.respond(request)
+        return await self.routes.create_response(request)
 
     async def retrieve(self, request: Request, response_id: str) -> Response:
         """Return a response, or its events again."""
@@ -100,11 +102,11 @@ class House:
         """Return the items that a response was asked with."""
         return await self.routes.input_items(request, response_id)
 
-    async def models(self) -> Json:
+    async def list_models(self) -> Json:
         """List the one model."""
         return {"object": "list", "data": [self._model()]}
 
-    async def model(self, name: str) -> Json:
+    async def retrieve_model(self, name: str) -> Json:
         """Describe the one model."""
         self.routes.check_model(name)
         return self._model()
@@ -120,19 +122,19 @@ class House:
 
     async def ready(self) -> Json:
         """Say whether the engine answers, and whether tools can be run."""
-        if self.desk.closed:
+        if self.admission.draining:
             raise ShuttingDown("This server is shutting down.")
-        if not self.toolbox.alive:
-            raise ToolsGone("This server can't run its tools any more.")
+        if not self.toolbox.healthy:
+            raise ToolsUnavailable("This server can't run its tools any more.")
         with anyio.move_on_after(READY_SECONDS):
-            await self.engine.check()
+            await self.engine.check_health()
             return {"status": "ready"}
-        raise EngineGone(f"The engine didn't answer within {READY_SECONDS} seconds.")
+        raise EngineDeadError(f"The engine didn't answer within {READY_SECONDS} seconds.")
 
     async def console_state(self) -> Json:
         """Return what the console shows."""
         assert self.traces is not None, "there is a console"
-        return state(self.toolbox, self.traces)
+        return console_state(self.toolbox, self.traces)
 
 
 @asynccontextmanager
@@ -160,73 +162,73 @@ async def version() -> Json:
 
 
 async def _refuse(_: Request, refusal: Exception) -> Response:
-    return rendered(cast("Refusal", refusal))
+    return error_response(cast("APIError", refusal))
 
 
 async def _refuse_route(request: Request, fault: Exception) -> Response:
     fault = cast("HTTPException", fault)
     where = f"{request.method} {request.url.path}"
-    refusal = NotFound(f"{fault.detail}: {where}", code="unknown_url")
+    refusal = NotFoundError(f"{fault.detail}: {where}", code="unknown_url")
     refusal.status = fault.status_code
     refusal.headers = dict(fault.headers or {})
-    return rendered(refusal)
+    return error_response(refusal)
 
 
-def make_app(
+def create_app(
     settings: Settings,
     engine: Engine,
-    scaffold: Scaffold,
-    tools: AbstractAsyncContextManager[Toolbox] | None = None,
+    scaffold: TurnBuilder,
+    tools: AbstractAsyncContextManager[ToolRegistry] | None = None,
 ) -> FastAPI:
-    """Return the server's application; `app.state.desk` is where it can be closed.
+    """Return the server's application; `app.state.admission` is where it can be closed.
 
     `tools` are open as long as the application lives.
     """
-    house = House(settings, engine, scaffold)
+    house = AppState(settings, engine, scaffold)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        async with house.opened(tools or opened()):
+        async with house.lifespan(tools or open_registry()):
             yield
 
     app = FastAPI(title="Falsework", version=__version__, openapi_url=None, lifespan=lifespan)
-    app.state.desk = house.desk
-    app.add_middleware(Door)
-    app.add_exception_handler(Refusal, _refuse)
+    app.state.admission = house.admission
+    app.add_middleware(RequestContextMiddleware)
+    app.add_exception_handler(APIError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_route)
-    _add_routes(app, house, Depends(Keys(settings.api_key)))
+    _add_routes(app, house, Depends(APIKeyAuth(settings.api_key)))
     return app
 
 
-def _add_routes(app: FastAPI, house: House, keys: Any) -> None:
-    seated = [keys, Depends(house.seated)]
+def _add_routes(app: FastAPI, house: AppState, keys: Any) -> None:
+    seated = [keys, Depends(house.limit_concurrency)]
     app.post("/v1/chat/completions", dependencies=seated)(house.complete)
     app.post("/v1/responses", dependencies=seated)(house.respond)
     app.get("/v1/responses/{response_id}", dependencies=[keys])(house.retrieve)
     app.delete("/v1/responses/{response_id}", dependencies=[keys])(house.delete)
     app.post("/v1/responses/{response_id}/cancel", dependencies=[keys])(house.cancel)
     app.get("/v1/responses/{response_id}/input_items", dependencies=[keys])(house.input_items)
-    app.get("/v1/models", dependencies=[keys])(house.models)
-    app.get("/v1/models/{name:path}", dependencies=[keys])(house.model)
+    app.get("/v1/models", dependencies=[keys])(house.list_models)
+    app.get("/v1/models/{name:path}", dependencies=[keys])(house.retrieve_model)
     app.get("/metrics", dependencies=[keys])(metrics)
     if house.settings.console:
-        app.get("/console")(page)
+        app.get("/console")(console_page)
         app.get("/console/state", dependencies=[keys])(house.console_state)
     app.get("/health")(health)
     app.get("/ready")(house.ready)
     app.get("/version")(version)
 
 
-def database(settings: Settings) -> str:
+def database_url(settings: Settings) -> str:
     """Return where responses are kept."""
-    return settings.database or f"sqlite:///{cache_folder() / 'responses.db'}"
+    return settings.database or f"sqlite:///{cache_dir() / 'responses.db'}"
 
 
-def instance(settings: Settings) -> str:
+def instance_id(settings: Settings) -> str:
     """Return what tells this server's unfinished work from that of others."""
     return f"{socket.gethostname()}:{settings.port}"
 
 
-def _fingerprint(settings: Settings, scaffold: Scaffold) -> str:
+def _fingerprint(settings: Settings, scaffold: TurnBuilder) -> str:
     made_of = f"{__version__} {settings.model} {scaffold.dialect_name} {settings.device}"
     return "fp_" + hashlib.sha256(made_of.encode()).hexdigest()[:10]

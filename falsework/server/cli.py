@@ -12,21 +12,21 @@ import typer
 from pydantic.fields import FieldInfo
 
 from falsework import __version__
-from falsework.bench.endpoints import Unanswered
+from falsework.bench.endpoints import EndpointError
 from falsework.prompts.dialects import DIALECTS
-from falsework.runtime.toolsfile import BadToolsFile
-from falsework.server.builtin import UnknownModel, prepare
-from falsework.server.settings import CONFIG_VARIABLE, BadSetting, Settings, flag, load
-from falsework.server.toolscli import commands as tools_commands
+from falsework.runtime.toolsfile import ToolsFileError
+from falsework.server.builtin import UnknownModel, resolve_model
+from falsework.server.settings import CONFIG_VARIABLE, ConfigError, Settings, flag_name, load
+from falsework.server.toolscli import app as tools_commands
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown")
 
 app.add_typer(tools_commands, name="tools", help="Check a tools file, or call one of its tools.")
 
-UNSAID: tuple[Any, ...] = (None, "", ())
+HIDDEN_DEFAULTS: tuple[Any, ...] = (None, "", ())
 """Defaults that an option's help doesn't name: the sentence says what happens."""
 
-KINDS: Mapping[Any, Any] = {"api_key": list[str]}
+FLAG_TYPES: Mapping[Any, Any] = {"api_key": list[str]}
 """Kinds of flags where they aren't those of the settings."""
 
 METAVARS = {"api_key": "<str>"}
@@ -39,7 +39,7 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback()
-def falsework(
+def main(
     _version: Annotated[
         bool,
         typer.Option(
@@ -57,14 +57,14 @@ def serve(config: Path | None = None, **flags: Any) -> None:
     (max_tools). Options win over variables, variables over the file.
     """
     # vLLM's CPU workers import this file first, and fail where it has imported numba.
-    from falsework.server.serving import serve as run_server  # noqa: PLC0415
+    from falsework.server.serving import run_server  # noqa: PLC0415
 
     try:
         settings = load(flags, os.environ, config)
         _check_dialect(settings.dialect)
-        model_path = prepare(settings.model, typer.echo)
+        model_path = resolve_model(settings.model, typer.echo)
         asyncio.run(run_server(settings, model_path, typer.echo))
-    except (BadSetting, BadToolsFile, UnknownModel) as fault:
+    except (ConfigError, ToolsFileError, UnknownModel) as fault:
         typer.secho(f"Error: {fault}", err=True, fg=typer.colors.RED)
         raise typer.Exit(2) from fault
     except asyncio.CancelledError as ended:
@@ -75,7 +75,7 @@ def serve(config: Path | None = None, **flags: Any) -> None:
 def _check_dialect(name: str) -> None:
     known = ["auto", *sorted(DIALECTS)]
     if name not in known:
-        raise BadSetting(f"dialect: there is no '{name}'. There is: {', '.join(known)}.")
+        raise ConfigError(f"dialect: there is no '{name}'. There is: {', '.join(known)}.")
 
 
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
@@ -87,18 +87,20 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
         metavar=METAVARS.get(name),
         rich_help_panel=str(extra["panel"]) if isinstance(extra, dict) else None,
     )
-    return _parameter(name, KINDS.get(name, field.annotation), option)
+    return _parameter(name, FLAG_TYPES.get(name, field.annotation), option)
 
 
 def _spelling(name: str, field: FieldInfo) -> str:
     # What is on or decided by itself can be turned off as well; what is off can only be turned on.
     both = field.annotation == bool | None or field.default is True
-    return f"{flag(name)}/--no-{flag(name)[2:]}" if both else flag(name)
+    return f"{flag_name(name)}/--no-{flag_name(name)[2:]}" if both else flag_name(name)
 
 
 def _help(field: FieldInfo) -> str:
     said = (
-        "" if field.default in UNSAID or field.default is False else f" Default: {field.default}."
+        ""
+        if field.default in HIDDEN_DEFAULTS or field.default is False
+        else f" Default: {field.default}."
     )
     return f"{field.description}{said}"
 
@@ -137,7 +139,7 @@ def bench(
 
     try:
         asyncio.run(print_table(base_url, runs, only, key, typer.echo))
-    except Unanswered as fault:
+    except EndpointError as fault:
         typer.secho(f"Error: {fault}", err=True, fg=typer.colors.RED)
         raise typer.Exit(1) from fault
 

@@ -3,37 +3,39 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from falsework.server.choices import Step
-from falsework.server.replies import Chunks, Completion, Envelope, Json, Usage
-from falsework.server.rounds import Called, Told
+from falsework.server.choices import ChoiceDelta
+from falsework.server.replies import ChunkBuilder, CompletionBuilder, Json, ReplyHeader, Usage
+from falsework.server.rounds import LoopEvent, ToolCallsFinished
 
 
-async def whole(told: AsyncGenerator[Told], envelope: Envelope) -> Json:
+async def collect_completion(told: AsyncGenerator[LoopEvent], envelope: ReplyHeader) -> Json:
     """Return the reply as one object: the fold of what a stream would tell."""
-    completion = Completion(envelope)
+    completion = CompletionBuilder(envelope)
     usage = Usage(0, 0)
     async with aclosing(told):
         async for each in told:
             if isinstance(each, Usage):
                 usage = each
-            elif isinstance(each, Step):
+            elif isinstance(each, ChoiceDelta):
                 completion.add(each)
-            elif isinstance(each, Called):
-                completion.executed += [outcome.wire() for outcome in each.outcomes]
-    return completion.whole(usage)
+            elif isinstance(each, ToolCallsFinished):
+                completion.executed += [outcome.to_openai() for outcome in each.outcomes]
+    return completion.build(usage)
 
 
-async def streamed(told: AsyncGenerator[Told], envelope: Envelope) -> AsyncGenerator[Json]:
+async def stream_chunks(
+    told: AsyncGenerator[LoopEvent], envelope: ReplyHeader
+) -> AsyncGenerator[Json]:
     """Tell the reply chunk by chunk; closing it frees the engine."""
-    chunks = Chunks(envelope)
+    chunks = ChunkBuilder(envelope)
     async with aclosing(told):
         async for each in told:
             made: list[Json] = []
             if isinstance(each, Usage):
                 made = chunks.usage(each)
-            elif isinstance(each, Step):
-                made = chunks.of(each)
-            elif isinstance(each, Called):
-                made = chunks.executed([outcome.wire() for outcome in each.outcomes])
+            elif isinstance(each, ChoiceDelta):
+                made = chunks.from_delta(each)
+            elif isinstance(each, ToolCallsFinished):
+                made = chunks.executed([outcome.to_openai() for outcome in each.outcomes])
             for chunk in made:
                 yield chunk

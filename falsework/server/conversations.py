@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from falsework.grammars.calls import Call
 from falsework.prompts.messages import Message
-from falsework.server.refusals import BadRequest
-from falsework.server.wiremessages import ExecutedCall, Part, PastCall, WireMessage
+from falsework.server.refusals import BadRequestError
+from falsework.server.wiremessages import ContentPart, ExecutedToolCall, MessageParam, ToolCallParam
 
 
-def conversation(messages: Sequence[WireMessage]) -> tuple[Message, ...]:
+def parse_messages(messages: Sequence[MessageParam]) -> tuple[Message, ...]:
     """Return the messages, each call answered and each answer to a call."""
     said = tuple(_message(message, f"messages.[{i}]") for i, message in enumerate(messages))
     _check_answers(said)
@@ -20,7 +20,7 @@ def conversation(messages: Sequence[WireMessage]) -> tuple[Message, ...]:
     )
 
 
-def _executed(calls: Sequence[ExecutedCall]) -> Iterator[Message]:
+def _executed(calls: Sequence[ExecutedToolCall]) -> Iterator[Message]:
     """Yield calls that the server ran as the turn that they were, with their results."""
     if calls:
         yield Message(
@@ -32,35 +32,35 @@ def _executed(calls: Sequence[ExecutedCall]) -> Iterator[Message]:
         yield Message("tool", _result(call), call_id=call.id, name=call.name)
 
 
-def _result(call: ExecutedCall) -> str:
+def _result(call: ExecutedToolCall) -> str:
     if call.error is None:
         return call.output or ""
     told = {"ok": False, "error": call.error, "degraded": call.degraded}
     return json.dumps(told, ensure_ascii=False, separators=(",", ":"))
 
 
-def _message(message: WireMessage, where: str) -> Message:
-    if message.role not in ROLES:
-        known = ", ".join(f"'{role}'" for role in ROLES)
-        raise BadRequest(
+def _message(message: MessageParam, where: str) -> Message:
+    if message.role not in ROLE_PARSERS:
+        known = ", ".join(f"'{role}'" for role in ROLE_PARSERS)
+        raise BadRequestError(
             f"Invalid value: '{message.role[:100]}'. Supported values are: {known}.",
             f"{where}.role",
             "invalid_value",
         )
-    return ROLES[message.role](message, where)
+    return ROLE_PARSERS[message.role](message, where)
 
 
-def _system(message: WireMessage, where: str) -> Message:
+def _system(message: MessageParam, where: str) -> Message:
     return Message("system", _required_text(message, where), name=message.name or "")
 
 
-def _user(message: WireMessage, where: str) -> Message:
+def _user(message: MessageParam, where: str) -> Message:
     return Message("user", _required_text(message, where), name=message.name or "")
 
 
-def _assistant(message: WireMessage, where: str) -> Message:
+def _assistant(message: MessageParam, where: str) -> Message:
     if message.function_call is not None:
-        raise BadRequest(
+        raise BadRequestError(
             "'function_call' is deprecated and isn't supported: use 'tool_calls'.",
             f"{where}.function_call",
             "unsupported_parameter",
@@ -76,9 +76,9 @@ def _assistant(message: WireMessage, where: str) -> Message:
     )
 
 
-def _tool(message: WireMessage, where: str) -> Message:
+def _tool(message: MessageParam, where: str) -> Message:
     if message.tool_call_id is None:
-        raise BadRequest(
+        raise BadRequestError(
             f"Missing required parameter: '{where}.tool_call_id'.",
             f"{where}.tool_call_id",
             "missing_required_parameter",
@@ -87,7 +87,7 @@ def _tool(message: WireMessage, where: str) -> Message:
     return Message("tool", text, call_id=message.tool_call_id, name=message.name or "")
 
 
-ROLES: Mapping[str, Callable[[WireMessage, str], Message]] = {
+ROLE_PARSERS: Mapping[str, Callable[[MessageParam, str], Message]] = {
     "assistant": _assistant,
     "developer": _system,
     "system": _system,
@@ -96,9 +96,9 @@ ROLES: Mapping[str, Callable[[WireMessage, str], Message]] = {
 }
 
 
-def _call(call: PastCall, where: str) -> Call:
+def _call(call: ToolCallParam, where: str) -> Call:
     if call.type != "function" or call.function is None:
-        raise BadRequest(
+        raise BadRequestError(
             f"Invalid value: '{call.type[:100]}'. Only calls of functions are supported.",
             f"{where}.type",
             "invalid_value",
@@ -106,9 +106,9 @@ def _call(call: PastCall, where: str) -> Call:
     return Call(call.function.name, call.function.arguments)
 
 
-def _required_text(message: WireMessage, where: str) -> str:
+def _required_text(message: MessageParam, where: str) -> str:
     if message.content is None:
-        raise BadRequest(
+        raise BadRequestError(
             f"Missing required parameter: '{where}.content'.",
             f"{where}.content",
             "missing_required_parameter",
@@ -116,14 +116,14 @@ def _required_text(message: WireMessage, where: str) -> str:
     return _text(message.content, f"{where}.content")
 
 
-def _text(parts: Iterable[Part], where: str) -> str:
+def _text(parts: Iterable[ContentPart], where: str) -> str:
     return "\n".join(_part(part, f"{where}[{i}]") for i, part in enumerate(parts))
 
 
-def _part(part: Part, where: str) -> str:
+def _part(part: ContentPart, where: str) -> str:
     spoken = {"text": part.text, "refusal": part.refusal}
     if part.type not in spoken:
-        raise BadRequest(
+        raise BadRequestError(
             f"Invalid value: '{part.type[:100]}'. This model reads text alone: "
             "only parts of type 'text' are supported.",
             f"{where}.type",
@@ -131,7 +131,7 @@ def _part(part: Part, where: str) -> str:
         )
     text = spoken[part.type]
     if text is None:
-        raise BadRequest(
+        raise BadRequestError(
             f"Missing required parameter: '{where}.{part.type}'.",
             f"{where}.{part.type}",
             "missing_required_parameter",
@@ -156,13 +156,13 @@ def _check_answers(messages: Iterable[Message]) -> None:
 
 def _check_asked(message: Message, asked: frozenset[str], index: int) -> None:
     if not asked:
-        raise BadRequest(
+        raise BadRequestError(
             "Invalid parameter: messages with role 'tool' must be a response to a preceeding "
             "message with 'tool_calls'.",
             f"messages.[{index}].role",
         )
     if message.call_id not in asked:
-        raise BadRequest(
+        raise BadRequestError(
             "Invalid parameter: 'tool_call_id' of "
             f"'{message.call_id[:100]}' not found in 'tool_calls' of previous message.",
             f"messages.[{index}].tool_call_id",
@@ -171,7 +171,7 @@ def _check_asked(message: Message, asked: frozenset[str], index: int) -> None:
 
 def _check_all_answered(unanswered: Iterable[str], index: int) -> None:
     if ids := ", ".join(identifier[:100] for identifier in unanswered):
-        raise BadRequest(
+        raise BadRequestError(
             "An assistant message with 'tool_calls' must be followed by tool messages responding "
             "to each 'tool_call_id'. The following tool_call_ids did not have response messages: "
             f"{ids}",

@@ -3,21 +3,21 @@
 import math
 from collections.abc import Mapping
 
-DEADLINE = "x-request-deadline-ms"
-SDK_TIMEOUT = "x-stainless-read-timeout"
+DEADLINE_HEADER = "x-request-deadline-ms"
+SDK_TIMEOUT_HEADER = "x-stainless-read-timeout"
 """Sent by OpenAI's SDKs, in seconds."""
 
 SDK_MARGIN = 1.0
 """So much earlier we answer, at most a tenth, so that the SDK doesn't give up and ask again."""
 
 
-def seconds_of(headers: Mapping[str, str], *, alone: bool = False) -> float:
+def client_timeout(headers: Mapping[str, str], *, alone: bool = False) -> float:
     """Return the seconds that a request has; infinity where it doesn't say.
 
     `alone`: nobody waits for it, however long an SDK would.
     """
-    sdk = math.inf if alone else _number(headers.get(SDK_TIMEOUT))
-    return min(_number(headers.get(DEADLINE)) / 1000, max(sdk - SDK_MARGIN, 0.9 * sdk))
+    sdk = math.inf if alone else _number(headers.get(SDK_TIMEOUT_HEADER))
+    return min(_number(headers.get(DEADLINE_HEADER)) / 1000, max(sdk - SDK_MARGIN, 0.9 * sdk))
 
 
 def _number(said: str | None) -> float:

@@ -8,11 +8,11 @@ from typing import cast
 
 from anyio import CancelScope
 
-from falsework.server.engines.base import Piece
-from falsework.server.refusals import ShuttingDown, TooMany
+from falsework.server.engines.base import OutputDelta
+from falsework.server.refusals import RateLimitError, ShuttingDown
 
 
-class Desk:
+class AdmissionController:
     """Counts the requests that run, and can send them home."""
 
     def __init__(self, seats: int) -> None:
@@ -22,47 +22,49 @@ class Desk:
         self.closed_at = math.inf
 
     @property
-    def closed(self) -> bool:
+    def draining(self) -> bool:
         """Whether nobody new is let in."""
         return self.closed_at < math.inf
 
     @contextmanager
-    def seat(self) -> Iterator[None]:
+    def acquire(self) -> Iterator[None]:
         """Hold a seat, or refuse where there is none."""
-        if self.closed:
+        if self.draining:
             raise ShuttingDown("This server is shutting down.")
         if self.taken >= self._seats:
             message = f"This server answers {self._seats} requests at once. Try again soon."
-            raise TooMany(message)
+            raise RateLimitError(message)
         self.taken += 1
         try:
             yield
         finally:
             self.taken -= 1
 
-    async def draw(self, pieces: AsyncIterator[Piece]) -> AsyncGenerator[Piece]:
+    async def cancel_on_shutdown(
+        self, pieces: AsyncIterator[OutputDelta]
+    ) -> AsyncGenerator[OutputDelta]:
         """Pass an engine's pieces on until they end or everybody is sent home."""
         # The contract is that closing it aborts, so it can be closed: it's a generator.
-        async with aclosing(cast("AsyncGenerator[Piece]", pieces)) as open_pieces:
+        async with aclosing(cast("AsyncGenerator[OutputDelta]", pieces)) as open_pieces:
             while (piece := await self._next(open_pieces)) is not None:
                 yield piece
 
-    def close(self) -> None:
+    def stop_accepting(self) -> None:
         """Let nobody new in."""
         self.closed_at = min(self.closed_at, time.monotonic())
 
-    def closing(self, drain_seconds: float) -> float:
+    def start_drain(self, drain_seconds: float) -> float:
         """Close, and return for how many seconds more who is there may stay."""
-        self.close()
+        self.stop_accepting()
         return self.closed_at + drain_seconds - time.monotonic()
 
-    def send_home(self) -> None:
+    def cancel_all(self) -> None:
         """End every request that still runs with an error."""
-        self.close()
+        self.stop_accepting()
         for wait in tuple(self._waits):
             wait.cancel()
 
-    async def _next(self, pieces: AsyncGenerator[Piece]) -> Piece | None:
+    async def _next(self, pieces: AsyncGenerator[OutputDelta]) -> OutputDelta | None:
         with CancelScope() as wait:
             self._waits.add(wait)
             try:

@@ -15,20 +15,26 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from falsework.runtime import telemetry
-from falsework.server.refusals import Broken, ClientGone, Refusal, TooLarge, Unauthorized
+from falsework.server.refusals import (
+    APIError,
+    AuthenticationError,
+    ClientDisconnected,
+    InternalServerError,
+    PayloadTooLarge,
+)
 from falsework.server.replies import new_id
 from falsework.server.streams import error_body
 from falsework.server.watching.traces import request_span
 
-REQUEST_ID = "x-request-id"
-GOOD_REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
+REQUEST_ID_HEADER = "x-request-id"
+REQUEST_ID_PATTERN = re.compile(r"[\w.-]{1,128}", re.ASCII)
 
 log = structlog.get_logger("falsework")
 
-TRACED = frozenset({"/v1/chat/completions", "/v1/responses"})
+TRACED_PATHS = frozenset({"/v1/chat/completions", "/v1/responses"})
 
 
-class Door:
+class RequestContextMiddleware:
     """Gives every reply its request id, and turns what nobody expected into an answer."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -47,7 +53,7 @@ class Door:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 _tell(scope, status, span)
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
             await send(message)
 
         structlog.contextvars.clear_contextvars()
@@ -61,13 +67,15 @@ class Door:
                 span.set_status(StatusCode.ERROR)
                 if status:
                     raise
-                refusal = Broken("The server failed. The fault is its own, and it is logged.")
-                await rendered(refusal)(scope, receive, send_named)
+                refusal = InternalServerError(
+                    "The server failed. The fault is its own, and it is logged."
+                )
+                await error_response(refusal)(scope, receive, send_named)
 
 
 def _span(scope: Scope) -> AbstractContextManager[Span]:
     """Return the span of a request that is worth one."""
-    if scope["method"] != "POST" or scope["path"] not in TRACED:
+    if scope["method"] != "POST" or scope["path"] not in TRACED_PATHS:
         return nullcontext(INVALID_SPAN)
     return request_span(scope["path"], dict(Headers(scope=scope)))
 
@@ -79,21 +87,21 @@ def _tell(scope: Scope, status: int, span: Span) -> None:
     span.set_attribute(telemetry.STATUS_CODE, status)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         span.set_status(StatusCode.ERROR)
-    if status >= HTTPStatus.BAD_REQUEST and status != ClientGone.status:
-        log.info(telemetry.REFUSED_LINE, route=route, status=status)
+    if status >= HTTPStatus.BAD_REQUEST and status != ClientDisconnected.status:
+        log.info(telemetry.LOG_REFUSED, route=route, status=status)
 
 
 def _request_id(headers: Mapping[str, str]) -> str:
-    asked = headers.get(REQUEST_ID, "")
-    return asked if GOOD_REQUEST_ID.fullmatch(asked) else new_id("req_")
+    asked = headers.get(REQUEST_ID_HEADER, "")
+    return asked if REQUEST_ID_PATTERN.fullmatch(asked) else new_id("req_")
 
 
-def rendered(refusal: Refusal) -> JSONResponse:
+def error_response(refusal: APIError) -> JSONResponse:
     """Return a refusal as a response."""
     return JSONResponse(error_body(refusal), refusal.status, headers=dict(refusal.headers))
 
 
-class Keys:
+class APIKeyAuth:
     """Lets in who bears one of the keys; without keys, everybody."""
 
     def __init__(self, keys: Sequence[str]) -> None:
@@ -109,17 +117,19 @@ class Keys:
         matches = [hmac.compare_digest(borne, each) for each in self._keys]
         if scheme.lower() != "bearer" or not any(matches):
             what = "Incorrect API key provided." if key else "You didn't provide an API key."
-            raise Unauthorized(f"{what} Send it as 'Authorization: Bearer KEY'.")
+            raise AuthenticationError(f"{what} Send it as 'Authorization: Bearer KEY'.")
 
 
-async def read(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int) -> bytes:
     """Return the body of a request, read no further than the limit."""
     body = bytearray()
     try:
         async for piece in request.stream():
             body += piece
             if len(body) > limit:
-                raise TooLarge(f"The body has more than the {limit} bytes that this server allows.")
+                raise PayloadTooLarge(
+                    f"The body has more than the {limit} bytes that this server allows."
+                )
     except ClientDisconnect as fault:
-        raise ClientGone("The client went away before the request was complete.") from fault
+        raise ClientDisconnected("The client went away before the request was complete.") from fault
     return bytes(body)

@@ -6,7 +6,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 
-class Filter(BaseModel):
+class StrictModel(BaseModel):
     """Strict, about keys too: what isn't understood would let a call through."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
@@ -20,7 +20,7 @@ class Filter(BaseModel):
         return given
 
 
-class ToolFilter(Filter):
+class ToolFilter(StrictModel):
     """Some tools: by the names that the listing gives them, by whether they only read."""
 
     tool_names: list[str] | None = None
@@ -32,16 +32,16 @@ class ToolFilter(Filter):
         return named and self.read_only in (None, read_only)
 
 
-EVERY = ToolFilter.model_construct()
+ANY_TOOL = ToolFilter.model_construct()
 
 
-class Approval(Filter):
+class RequireApproval(StrictModel):
     """Of which tools a call needs the client's approval."""
 
     always: ToolFilter | None = None
     never: ToolFilter | None = None
 
-    def needed(self, name: str, *, read_only: bool, otherwise: bool) -> bool:
+    def requires_approval(self, name: str, *, read_only: bool, otherwise: bool) -> bool:
         """Tell whether a tool needs it; `otherwise`: what holds where nothing is said."""
         if self.always and self.always.matches(name, read_only=read_only):
             return True
@@ -50,7 +50,10 @@ class Approval(Filter):
         return not self.never.matches(name, read_only=read_only)
 
 
-WORDS = {"always": Approval(always=EVERY), "never": Approval(never=EVERY)}
+APPROVAL_SHORTHANDS = {
+    "always": RequireApproval(always=ANY_TOOL),
+    "never": RequireApproval(never=ANY_TOOL),
+}
 
 
 def _named(given: object) -> object:
@@ -60,10 +63,10 @@ def _named(given: object) -> object:
 def _by_word(given: object) -> object:
     if not isinstance(given, str):
         return given
-    if given not in WORDS:
+    if given not in APPROVAL_SHORTHANDS:
         raise PydanticCustomError("custom", "Should be 'always', 'never' or an object of the two")
-    return WORDS[given]
+    return APPROVAL_SHORTHANDS[given]
 
 
-AllowedTools = Annotated[ToolFilter, BeforeValidator(_named)]
-RequiredApproval = Annotated[Approval, BeforeValidator(_by_word)]
+AllowedToolsField = Annotated[ToolFilter, BeforeValidator(_named)]
+RequireApprovalField = Annotated[RequireApproval, BeforeValidator(_by_word)]

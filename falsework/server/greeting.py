@@ -5,7 +5,7 @@ import shlex
 
 from falsework.server.settings import Settings
 
-FIRST_REQUEST = {
+EXAMPLE_REQUEST = {
     "messages": [{"role": "user", "content": "What is the weather in Paris?"}],
     "tools": [
         {
@@ -26,18 +26,18 @@ FIRST_REQUEST = {
 }
 
 
-def greeting(settings: Settings, dialect: str, port: int) -> str:
+def startup_banner(settings: Settings, dialect: str, port: int) -> str:
     """Return it, with a line for the shell that makes the model call a tool."""
     url = f"http://{_reachable(settings.host)}:{port}/v1"
     return (
         f"\n  model    {settings.model_id}\n  dialect  {dialect}\n  URL      {url}\n\n"
-        f"Try it:\n\n{first_call(settings, url)}\n"
+        f"Try it:\n\n{example_curl(settings, url)}\n"
     )
 
 
-def first_call(settings: Settings, url: str) -> str:
+def example_curl(settings: Settings, url: str) -> str:
     """Return a line for the shell that makes the model call a tool."""
-    body = json.dumps({"model": settings.model_id, **FIRST_REQUEST}, ensure_ascii=False)
+    body = json.dumps({"model": settings.model_id, **EXAMPLE_REQUEST}, ensure_ascii=False)
     headers = ["content-type: application/json"]
     headers += ["authorization: Bearer YOUR_KEY"] if settings.api_key else []
     sent = " ".join(f"-H {shlex.quote(header)}" for header in headers)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from falsework.grammars.calls import Arguments, CallBegins, CallEnds, Event, Text
 
 
-class Holdback:
+class CompleteCallBuffer:
     """Lets a call through only once it is complete, so that no half call is ever sent."""
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Holdback:
         return call
 
 
-class Passage:
+class PassThrough:
     """Lets everything through as it comes."""
 
     def feed(self, events: Sequence[Event]) -> list[Event]:
@@ -33,7 +33,7 @@ class Passage:
         return list(events)
 
 
-class Preamble:
+class LeadingWhitespaceFilter:
     """Lets blank text at the beginning through only if text follows it, not a call.
 
     Clients take any text before a call, a line break included, for the answer.

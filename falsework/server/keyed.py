@@ -13,23 +13,23 @@ import anyio
 from starlette.requests import Request
 
 from falsework.runtime import telemetry
-from falsework.runtime.outcomes import Outcome
-from falsework.runtime.runs import Run
-from falsework.runtime.tools import Asked
-from falsework.server.leases import KEY_SECONDS
-from falsework.server.records import Records
-from falsework.server.refusals import BadRequest, StillRunning
+from falsework.runtime.outcomes import ToolResult
+from falsework.runtime.runs import ToolRun
+from falsework.runtime.tools import ToolCall
+from falsework.server.leases import IDEMPOTENCY_TTL
+from falsework.server.records import Store
+from falsework.server.refusals import BadRequestError, ConflictError
 from falsework.server.replies import Json, new_id
-from falsework.server.streams import unless_gone
+from falsework.server.streams import cancel_on_disconnect
 
-HEADER = "idempotency-key"
-LONGEST_KEY = 255
+IDEMPOTENCY_HEADER = "idempotency-key"
+MAX_KEY_LENGTH = 255
 SDK_RETRIES = "x-stainless-retry-count"
 SDK_PREFIX = "sdk_"
 SDK_SECONDS = 900.0
 """How long after a request its SDK may ask again."""
 
-PATIENCE_SECONDS = 600
+MAX_WAIT_SECONDS = 600
 POLL_SECONDS = 0.05
 POLL_GROWTH = 1.5
 LONGEST_POLL_SECONDS = 0.5
@@ -40,63 +40,65 @@ async def _at_once() -> None:
 
 
 @dataclass
-class Claim:
+class IdempotentRequest:
     """A request that is to be done, or was done: then `reply` is what it got.
 
     `memory` are the calls that an earlier try made. Whoever does the request sets `reply`.
     """
 
     run_id: str
-    memory: dict[tuple[str, str], Outcome] = field(default_factory=dict)
+    memory: dict[tuple[str, str], ToolResult] = field(default_factory=dict)
     reply: Json | None = None
     replayed: bool = False
     response_id: str | None = None
     """The response that is kept, if there is one: once it is deleted, the reply is too."""
 
-    seconds: float = KEY_SECONDS
+    seconds: float = IDEMPOTENCY_TTL
     """How long the reply is kept, and the calls."""
 
-    records: Records | None = None
+    records: Store | None = None
     """Where calls are kept, if they are."""
 
     keyed: bool = False
     settle: Callable[[], Awaitable[None]] = _at_once
     """Waits for calls that outlive their client, so that who comes again finds them done."""
 
-    def take(self, run: Run) -> None:
+    def attach_run(self, run: ToolRun) -> None:
         """Remember the calls of the run that does the request, and let it know those made."""
 
-        async def record(outcome: Outcome) -> None:
+        async def record(outcome: ToolResult) -> None:
             if self.records:
-                asked = Asked(outcome.call_id, outcome.tool, outcome.arguments)
-                identity = run.identity(asked)
-                await self.records.record(run.id, identity[1], outcome, self.response_id)
+                asked = ToolCall(outcome.call_id, outcome.tool, outcome.arguments)
+                identity = run.dedup_key(asked)
+                await self.records.save_call_result(run.id, identity[1], outcome, self.response_id)
 
-        run.memory, run.record, self.settle = self.memory, record, run.settle
+        run.memory, run.record, self.settle = self.memory, record, run.join
 
-    def briefly(self) -> None:
+    def keep_for_retries_only(self) -> None:
         """Keep only what a retry needs, if there can be one: nothing should be stored."""
         self.seconds = min(self.seconds, SDK_SECONDS)
         self.records = self.records if self.keyed else None
 
 
-class Keys:
+class IdempotencyKeys:
     """Claims requests, by their key or as an SDK's retry."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Store) -> None:
         self._records = records
 
     @asynccontextmanager
-    async def claim(self, request: Request, body: bytes, owner: str) -> AsyncGenerator[Claim]:
+    async def acquire(
+        self, request: Request, body: bytes, owner: str
+    ) -> AsyncGenerator[IdempotentRequest]:
         """Claim a request while it is done; its reply is kept at the end, if there is one."""
         digest = hashlib.sha256(body).hexdigest()
         key = await self._key(request, owner, digest)
         if key is None:
-            yield Claim(new_id("run_"), records=self._records)
+            yield IdempotentRequest(new_id("run_"), records=self._records)
             return
         claim = await self._claimed(request, owner, key, digest)
         if claim.replayed:
-            telemetry.REPLAYS.inc()
+            telemetry.IDEMPOTENT_REPLAYS.inc()
             yield claim
             return
         try:
@@ -104,42 +106,57 @@ class Keys:
         finally:
             with anyio.CancelScope(shield=True):
                 await claim.settle()
-                await self._records.end(owner, key, claim.reply, claim.seconds, claim.response_id)
+                await self._records.complete_key(
+                    owner, key, claim.reply, claim.seconds, claim.response_id
+                )
 
     async def _key(self, request: Request, owner: str, digest: str) -> str | None:
-        key = request.headers.get(HEADER)
+        key = request.headers.get(IDEMPOTENCY_HEADER)
         if key is not None:
-            if not 1 <= len(key) <= LONGEST_KEY:
-                raise BadRequest(f"'{HEADER}' should have 1 to {LONGEST_KEY} characters.", HEADER)
+            if not 1 <= len(key) <= MAX_KEY_LENGTH:
+                raise BadRequestError(
+                    f"'{IDEMPOTENCY_HEADER}' should have 1 to {MAX_KEY_LENGTH} characters.",
+                    IDEMPOTENCY_HEADER,
+                )
             return key
         count = request.headers.get(SDK_RETRIES)
         if count is None:
             return None
-        again = await self._records.latest(owner, digest, SDK_PREFIX) if count != "0" else None
+        again = await self._records.latest_key(owner, digest, SDK_PREFIX) if count != "0" else None
         return again or new_id(SDK_PREFIX)
 
-    async def _claimed(self, request: Request, owner: str, key: str, digest: str) -> Claim:
+    async def _claimed(
+        self, request: Request, owner: str, key: str, digest: str
+    ) -> IdempotentRequest:
         run_id, pause = new_id("run_"), POLL_SECONDS
-        patience = anyio.current_time() + PATIENCE_SECONDS
+        patience = anyio.current_time() + MAX_WAIT_SECONDS
         while anyio.current_time() < patience:
             if claim := await self._free(owner, key, digest, run_id):
                 return claim
-            await unless_gone(request, anyio.sleep(pause))  # the first try is still being done
+            await cancel_on_disconnect(
+                request, anyio.sleep(pause)
+            )  # the first try is still being done
             pause = min(POLL_GROWTH * pause, LONGEST_POLL_SECONDS)
-        raise StillRunning("The same request is still being done. Ask again later.", HEADER)
+        raise ConflictError(
+            "The same request is still being done. Ask again later.", IDEMPOTENCY_HEADER
+        )
 
-    async def _free(self, owner: str, key: str, digest: str, run_id: str) -> Claim | None:
+    async def _free(
+        self, owner: str, key: str, digest: str, run_id: str
+    ) -> IdempotentRequest | None:
         """Claim the key, or return what it got; None while it is somebody else's."""
-        seconds = SDK_SECONDS if key.startswith(SDK_PREFIX) else KEY_SECONDS
-        earlier = await self._records.begin(owner, key, digest, run_id, seconds)
+        seconds = SDK_SECONDS if key.startswith(SDK_PREFIX) else IDEMPOTENCY_TTL
+        earlier = await self._records.claim_key(owner, key, digest, run_id, seconds)
         if earlier is None:
-            return Claim(run_id, seconds=seconds, records=self._records, keyed=True)
+            return IdempotentRequest(run_id, seconds=seconds, records=self._records, keyed=True)
         if not earlier.same_body:
             message = "This Idempotency-Key was used for another request."
-            raise BadRequest(message, HEADER, "idempotency_key_reused")
+            raise BadRequestError(message, IDEMPOTENCY_HEADER, "idempotency_key_reused")
         if earlier.reply is not None:
-            return Claim(earlier.run_id, reply=earlier.reply, replayed=True)
-        if earlier.running or not await self._records.take_up(owner, key):
+            return IdempotentRequest(earlier.run_id, reply=earlier.reply, replayed=True)
+        if earlier.running or not await self._records.reclaim_key(owner, key):
             return None
-        known = await self._records.outcomes(earlier.run_id)
-        return Claim(earlier.run_id, known, seconds=seconds, records=self._records, keyed=True)
+        known = await self._records.get_call_results(earlier.run_id)
+        return IdempotentRequest(
+            earlier.run_id, known, seconds=seconds, records=self._records, keyed=True
+        )

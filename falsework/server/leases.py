@@ -10,20 +10,20 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from falsework.server.rows import interrupted
+from falsework.server.rows import mark_interrupted
 from falsework.server.tables import approvals, instances, outcomes, requests, responses, turns
 
-KEPT_SECONDS = 30 * 86400.0
+RETENTION_SECONDS = 30 * 86400.0
 
-KEY_SECONDS = 86400.0
+IDEMPOTENCY_TTL = 86400.0
 """How long a key is known by itself, and a call of a request without one."""
 
-BEAT_SECONDS = 5.0
+HEARTBEAT_SECONDS = 5.0
 LEASE_SECONDS = 30.0
 """A server that wasn't seen for so long has ended, and others end what it left open."""
 
 
-async def tidied(
+async def sweep(
     connection: AsyncConnection, insert: Any, instance: str, *, restarted: bool
 ) -> None:
     """Tell that a server lives, end what those left open that don't, forget what is old.
@@ -49,7 +49,7 @@ async def _end_others(connection: AsyncConnection, alive: sql.Select[Any]) -> No
     await connection.execute(sql.update(requests).where(left).values(running=False))
     left = responses.c.running & responses.c.instance.not_in(alive)
     for row in (await connection.execute(sql.select(responses).where(left))).all():
-        ended = json.dumps(interrupted(json.loads(row.body)))
+        ended = json.dumps(mark_interrupted(json.loads(row.body)))
         query = sql.update(responses).where(responses.c.id == row.id)
         await connection.execute(query.values(running=False, body=ended))
 
@@ -57,12 +57,12 @@ async def _end_others(connection: AsyncConnection, alive: sql.Select[Any]) -> No
 async def _forget(connection: AsyncConnection, now: float) -> None:
     old = (requests.c.expires < now) & ~requests.c.running
     runs = sql.select(requests.c.run_id).where(old)
-    alone = outcomes.c.created < now - KEY_SECONDS
+    alone = outcomes.c.created < now - IDEMPOTENCY_TTL
     for query in (
         sql.delete(outcomes).where(outcomes.c.run_id.in_(runs) | alone),
         sql.delete(requests).where(old),
-        sql.delete(turns).where(turns.c.created < now - KEY_SECONDS),
-        sql.delete(responses).where(responses.c.created < now - KEPT_SECONDS),
-        sql.delete(approvals).where(approvals.c.created < now - KEPT_SECONDS),
+        sql.delete(turns).where(turns.c.created < now - IDEMPOTENCY_TTL),
+        sql.delete(responses).where(responses.c.created < now - RETENTION_SECONDS),
+        sql.delete(approvals).where(approvals.c.created < now - RETENTION_SECONDS),
     ):
         await connection.execute(query)

@@ -7,13 +7,13 @@ from typing import Any, Literal, get_args
 
 from falsework.grammars.calls import Tool
 from falsework.grammars.policy import ToolChoice
-from falsework.server.refusals import BadRequest, BadSchema
-from falsework.server.served import NOTHING_SERVED, Served
+from falsework.server.refusals import BadRequestError, InvalidSchemaError
+from falsework.server.served import NO_SERVER_TOOLS, ServerTools
 from falsework.server.settings import Settings
-from falsework.server.wire import ToolReference, WireTool, WireToolChoice
+from falsework.server.wire import ToolChoiceParam, ToolParam, ToolRef
 
-NAME = re.compile(r"[a-zA-Z0-9_-]+")
-LONGEST_NAME = 64
+TOOL_NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]+")
+MAX_TOOL_NAME = 64
 
 NO_ARGUMENTS: Mapping[str, Any] = {
     "type": "object",
@@ -22,15 +22,15 @@ NO_ARGUMENTS: Mapping[str, Any] = {
 }
 """The schema of a tool that says nothing about its arguments: there are none."""
 
-AllowedMode = Literal["auto", "required"]
+AllowedToolsMode = Literal["auto", "required"]
 
 
-def offered(
-    tools: Sequence[WireTool], limits: Settings, served: Served = NOTHING_SERVED
+def parse_tools(
+    tools: Sequence[ToolParam], limits: Settings, served: ServerTools = NO_SERVER_TOOLS
 ) -> tuple[Tool, ...]:
     """Return the tools of a request, their names and sizes checked, and those that are served."""
     if len(tools) > limits.max_tools:
-        raise BadRequest(
+        raise BadRequestError(
             f"Invalid 'tools': array too long. Expected an array with maximum length "
             f"{limits.max_tools}, but got an array with length {len(tools)} instead.",
             "tools",
@@ -49,10 +49,10 @@ def offered(
     return named
 
 
-def _tool(tool: WireTool, where: str, limits: Settings) -> Tool:
+def _tool(tool: ToolParam, where: str, limits: Settings) -> Tool:
     function = tool.function
     if tool.type != "function":
-        raise BadRequest(
+        raise BadRequestError(
             f"Unsupported tool type: '{tool.type[:100]}'. Supported are 'function', and 'mcp' and "
             "'server_tool' for tools that this server runs.",
             f"{where}.type",
@@ -60,28 +60,28 @@ def _tool(tool: WireTool, where: str, limits: Settings) -> Tool:
         )
     if function is None:
         missing = f"{where}.function"
-        raise BadRequest(
+        raise BadRequestError(
             f"Missing required parameter: '{missing}'.", missing, "missing_required_parameter"
         )
     _check_name(function.name, f"{where}.function.name")
     parameters = function.parameters or NO_ARGUMENTS
     schema_where = f"{where}.function.parameters"
-    check_schema_size(parameters, schema_where, limits, BadSchema.code)
+    check_schema_size(parameters, schema_where, limits, InvalidSchemaError.code)
     return Tool(function.name, function.description or "", parameters, schema_where)
 
 
 def _check_name(name: str, where: str) -> None:
-    if not NAME.fullmatch(name):
-        raise BadRequest(
+    if not TOOL_NAME_PATTERN.fullmatch(name):
+        raise BadRequestError(
             f"Invalid '{where}': string does not match pattern. Expected a string that matches "
             "the pattern '^[a-zA-Z0-9_-]+$'.",
             where,
             "invalid_value",
         )
-    if len(name) > LONGEST_NAME:
-        raise BadRequest(
+    if len(name) > MAX_TOOL_NAME:
+        raise BadRequestError(
             f"Invalid '{where}': string too long. Expected a string with maximum length "
-            f"{LONGEST_NAME}, but got a string with length {len(name)} instead.",
+            f"{MAX_TOOL_NAME}, but got a string with length {len(name)} instead.",
             where,
             "string_above_max_length",
         )
@@ -93,7 +93,7 @@ def check_schema_size(
     """Refuse a schema that is larger than the operator allows."""
     size = len(json.dumps(schema))
     if size > limits.max_schema_bytes:
-        raise BadSchema(
+        raise InvalidSchemaError(
             f"Invalid '{where}': the schema has {size} bytes, more than the "
             f"{limits.max_schema_bytes} that this server allows.",
             where,
@@ -106,7 +106,7 @@ def _refuse_duplicates(tools: Sequence[Tool]) -> None:
     for tool in tools:
         if tool.name in seen:
             where = tool.where.removesuffix(".parameters")
-            raise BadRequest(
+            raise BadRequestError(
                 f"Invalid 'tools': two tools are named '{tool.name}'. Tool names must be unique.",
                 f"{where}.name",
                 "invalid_value",
@@ -114,48 +114,50 @@ def _refuse_duplicates(tools: Sequence[Tool]) -> None:
         seen.add(tool.name)
 
 
-def chosen(choice: WireToolChoice | None, tools: Sequence[Tool], *, parallel: bool) -> ToolChoice:
+def parse_tool_choice(
+    choice: ToolChoiceParam | None, tools: Sequence[Tool], *, parallel: bool
+) -> ToolChoice:
     """Return what tool_choice means for these tools."""
     if choice is None:
         return ToolChoice("auto" if tools else "none", parallel=parallel)
-    if choice.type not in CHOICES:
-        known = ", ".join(f"'{kind}'" for kind in CHOICES)
-        raise BadRequest(
+    if choice.type not in TOOL_CHOICE_PARSERS:
+        known = ", ".join(f"'{kind}'" for kind in TOOL_CHOICE_PARSERS)
+        raise BadRequestError(
             f"Invalid value: '{choice.type[:100]}'. Supported values are: {known}.",
             "tool_choice",
             "invalid_value",
         )
     if not tools and choice.type not in ("none", "auto"):
-        raise BadRequest(
+        raise BadRequestError(
             "Invalid value for 'tool_choice': 'tool_choice' is only allowed when 'tools' are "
             "specified.",
             "tool_choice",
         )
-    return CHOICES[choice.type](choice, tools, parallel)
+    return TOOL_CHOICE_PARSERS[choice.type](choice, tools, parallel)
 
 
-def _none(_: WireToolChoice, __: Sequence[Tool], parallel: bool) -> ToolChoice:
+def _none(_: ToolChoiceParam, __: Sequence[Tool], parallel: bool) -> ToolChoice:
     return ToolChoice("none", parallel=parallel)
 
 
-def _auto(_: WireToolChoice, tools: Sequence[Tool], parallel: bool) -> ToolChoice:
+def _auto(_: ToolChoiceParam, tools: Sequence[Tool], parallel: bool) -> ToolChoice:
     return ToolChoice("auto" if tools else "none", parallel=parallel)
 
 
-def _required(_: WireToolChoice, __: Sequence[Tool], parallel: bool) -> ToolChoice:
+def _required(_: ToolChoiceParam, __: Sequence[Tool], parallel: bool) -> ToolChoice:
     return ToolChoice("required", parallel=parallel)
 
 
-def _function(choice: WireToolChoice, tools: Sequence[Tool], _: bool) -> ToolChoice:
-    reference = ToolReference(type="function", function=choice.function)
+def _function(choice: ToolChoiceParam, tools: Sequence[Tool], _: bool) -> ToolChoice:
+    reference = ToolRef(type="function", function=choice.function)
     name = _meant(reference, tools, "tool_choice")
     return ToolChoice("required", only=frozenset({name}), parallel=False)
 
 
-def _allowed(choice: WireToolChoice, tools: Sequence[Tool], parallel: bool) -> ToolChoice:
+def _allowed(choice: ToolChoiceParam, tools: Sequence[Tool], parallel: bool) -> ToolChoice:
     allowed = choice.allowed_tools
     if allowed is None or not allowed.tools:
-        raise BadRequest(
+        raise BadRequestError(
             "Invalid value for 'tool_choice': 'allowed_tools' should name at least one tool.",
             "tool_choice.allowed_tools",
             "invalid_value",
@@ -165,25 +167,25 @@ def _allowed(choice: WireToolChoice, tools: Sequence[Tool], parallel: bool) -> T
     return ToolChoice(_allowed_mode(allowed.mode), only=only, parallel=parallel)
 
 
-def _allowed_mode(mode: str) -> AllowedMode:
-    for known in get_args(AllowedMode):
+def _allowed_mode(mode: str) -> AllowedToolsMode:
+    for known in get_args(AllowedToolsMode):
         if mode == known:
             return known  # type: ignore[no-any-return]  # get_args forgets that they are modes
-    raise BadRequest(
+    raise BadRequestError(
         f"Invalid value: '{mode[:100]}'. Supported values are: 'auto', 'required'.",
         "tool_choice.allowed_tools.mode",
         "invalid_value",
     )
 
 
-def _meant(reference: ToolReference, tools: Sequence[Tool], where: str) -> str:
+def _meant(reference: ToolRef, tools: Sequence[Tool], where: str) -> str:
     name = reference.function.name if reference.function and reference.type == "function" else None
     if name is None:
-        raise BadRequest(
+        raise BadRequestError(
             f"Invalid '{where}': it should name a function of 'tools'.", where, "invalid_value"
         )
     if name not in {tool.name for tool in tools}:
-        raise BadRequest(
+        raise BadRequestError(
             f"Invalid value for 'tool_choice': the function '{name[:100]}' isn't among 'tools'.",
             where,
             "invalid_value",
@@ -191,7 +193,7 @@ def _meant(reference: ToolReference, tools: Sequence[Tool], where: str) -> str:
     return name
 
 
-CHOICES: Mapping[str, Callable[[WireToolChoice, Sequence[Tool], bool], ToolChoice]] = {
+TOOL_CHOICE_PARSERS: Mapping[str, Callable[[ToolChoiceParam, Sequence[Tool], bool], ToolChoice]] = {
     "allowed_tools": _allowed,
     "auto": _auto,
     "function": _function,

@@ -7,15 +7,15 @@ from typing import Any
 from falsework.grammars.calls import Tool
 from falsework.grammars.policy import ToolChoice
 from falsework.prompts.messages import Message
-from falsework.server.conversations import conversation
-from falsework.server.engines.base import Sampling
-from falsework.server.offers import check_schema_size, chosen, offered
-from falsework.server.refusals import BadRequest
-from falsework.server.served import NOTHING_SERVED, Served
+from falsework.server.conversations import parse_messages
+from falsework.server.engines.base import SamplingParams
+from falsework.server.offers import check_schema_size, parse_tool_choice, parse_tools
+from falsework.server.refusals import BadRequestError
+from falsework.server.served import NO_SERVER_TOOLS, ServerTools
 from falsework.server.settings import Settings
-from falsework.server.wire import ChatRequest, ResponseFormat
+from falsework.server.wire import ChatCompletionRequest, ResponseFormat
 
-THINK_BUDGETS: Mapping[str, int | None] = {
+REASONING_EFFORT_TOKENS: Mapping[str, int | None] = {
     "none": 0,
     "minimal": 128,
     "low": 512,
@@ -26,16 +26,16 @@ THINK_BUDGETS: Mapping[str, int | None] = {
 }
 """reasoning_effort in tokens of the think block; None is the server's own budget."""
 
-SCHEMA_WHERE = "response_format.json_schema.schema"
+SCHEMA_PARAM = "response_format.json_schema.schema"
 
 _NO_CALLS = ToolChoice("none")
-_AS_THE_SERVER_LIKES = Sampling(max_tokens=0)
+_AS_THE_SERVER_LIKES = SamplingParams(max_tokens=0)
 
 ResponseSchema = Mapping[str, Any] | bool | None
 
 
 @dataclass(frozen=True)
-class Question:
+class GenerationRequest:
     """What a client asks.
 
     `response_schema` is None for text, True for any JSON object, otherwise the schema of the text.
@@ -47,8 +47,8 @@ class Question:
     tools: tuple[Tool, ...] = ()
     choice: ToolChoice = _NO_CALLS
     response_schema: ResponseSchema = None
-    response_schema_where: str = SCHEMA_WHERE
-    sampling: Sampling = _AS_THE_SERVER_LIKES
+    response_schema_where: str = SCHEMA_PARAM
+    sampling: SamplingParams = _AS_THE_SERVER_LIKES
     stop: tuple[str, ...] = ()
     think_budget: int | None = None
     effort: str | None = None
@@ -64,22 +64,24 @@ class Question:
     @property
     def can_call(self) -> bool:
         """Whether the reply may hold a call."""
-        return bool(self.choice.callable_among(self.tools))
+        return bool(self.choice.callable_tools(self.tools))
 
 
-def ask(request: ChatRequest, limits: Settings, served: Served = NOTHING_SERVED) -> Question:
+def to_generation_request(
+    request: ChatCompletionRequest, limits: Settings, served: ServerTools = NO_SERVER_TOOLS
+) -> GenerationRequest:
     """Return the question of a request, or refuse it by the name of the field at fault."""
     _check_lengths(request, limits)
-    tools = offered(request.tools or [], limits, served)
+    tools = parse_tools(request.tools or [], limits, served)
     if served.by_position and (request.n or 1) > 1:
         message = "'n' has to be 1 where the server runs tools: each choice would run them."
-        raise BadRequest(message, "n", "invalid_value")
+        raise BadRequestError(message, "n", "invalid_value")
     parallel = request.parallel_tool_calls is not False
-    return Question(
+    return GenerationRequest(
         model=request.model,
-        messages=conversation(request.messages),
+        messages=parse_messages(request.messages),
         tools=tools,
-        choice=chosen(request.tool_choice, tools, parallel=parallel),
+        choice=parse_tool_choice(request.tool_choice, tools, parallel=parallel),
         response_schema=_response_schema(request.response_format, limits),
         sampling=_sampling(request),
         stop=tuple(request.stop or ()),
@@ -93,29 +95,29 @@ def ask(request: ChatRequest, limits: Settings, served: Served = NOTHING_SERVED)
     )
 
 
-def _check_lengths(request: ChatRequest, limits: Settings) -> None:
+def _check_lengths(request: ChatCompletionRequest, limits: Settings) -> None:
     if len(request.messages) > limits.max_messages:
-        raise BadRequest(
+        raise BadRequestError(
             f"Invalid 'messages': array too long. Expected an array with maximum length "
             f"{limits.max_messages}, but got an array with length {len(request.messages)} instead.",
             "messages",
             "array_above_max_length",
         )
     if (request.n or 1) > limits.max_choices:
-        raise BadRequest(
+        raise BadRequestError(
             f"Invalid 'n': this server gives at most {limits.max_choices} choices.",
             "n",
             "integer_above_max_value",
         )
 
 
-def _sampling(request: ChatRequest) -> Sampling:
+def _sampling(request: ChatCompletionRequest) -> SamplingParams:
     fields = ("n", "temperature", "top_p", "min_p", "seed", "logit_bias")
     penalties = ("frequency_penalty", "presence_penalty", "repetition_penalty")
     given = {
         name: value for name in fields + penalties if (value := getattr(request, name)) is not None
     }
-    return Sampling(
+    return SamplingParams(
         max_tokens=_max_tokens(request),
         top_k=max(request.top_k or 0, 0),
         logprobs=_logprobs(request),
@@ -123,10 +125,10 @@ def _sampling(request: ChatRequest) -> Sampling:
     )
 
 
-def _max_tokens(request: ChatRequest) -> int:
+def _max_tokens(request: ChatCompletionRequest) -> int:
     given = {request.max_tokens, request.max_completion_tokens} - {None}
     if len(given) > 1:
-        raise BadRequest(
+        raise BadRequestError(
             "'max_tokens' and 'max_completion_tokens' are two names of one limit, and here they "
             "differ. 'max_tokens' is deprecated: leave it out.",
             "max_tokens",
@@ -135,11 +137,11 @@ def _max_tokens(request: ChatRequest) -> int:
     return request.max_completion_tokens or request.max_tokens or 0
 
 
-def _logprobs(request: ChatRequest) -> int | None:
+def _logprobs(request: ChatCompletionRequest) -> int | None:
     if request.logprobs:
         return request.top_logprobs or 0
     if request.top_logprobs:
-        raise BadRequest(
+        raise BadRequestError(
             "'top_logprobs' is only allowed when 'logprobs' is true.",
             "top_logprobs",
             "invalid_value",
@@ -150,21 +152,21 @@ def _logprobs(request: ChatRequest) -> int | None:
 def _think_budget(effort: str | None) -> int | None:
     if effort is None:
         return None
-    if effort not in THINK_BUDGETS:
-        known = ", ".join(f"'{name}'" for name in THINK_BUDGETS)
-        raise BadRequest(
+    if effort not in REASONING_EFFORT_TOKENS:
+        known = ", ".join(f"'{name}'" for name in REASONING_EFFORT_TOKENS)
+        raise BadRequestError(
             f"Invalid value: '{effort[:100]}'. Supported values are: {known}.",
             "reasoning_effort",
             "invalid_value",
         )
-    return THINK_BUDGETS[effort]
+    return REASONING_EFFORT_TOKENS[effort]
 
 
-def _include_usage(request: ChatRequest) -> bool:
+def _include_usage(request: ChatCompletionRequest) -> bool:
     if request.stream_options is None:
         return False
     if not request.stream:
-        raise BadRequest(
+        raise BadRequestError(
             "The 'stream_options' parameter is only allowed when 'stream' is enabled.",
             "stream_options",
         )
@@ -174,14 +176,14 @@ def _include_usage(request: ChatRequest) -> bool:
 def _response_schema(form: ResponseFormat | None, limits: Settings) -> ResponseSchema:
     if form is None:
         return None
-    if form.type not in FORMATS:
-        known = ", ".join(f"'{name}'" for name in FORMATS)
-        raise BadRequest(
+    if form.type not in RESPONSE_FORMATS:
+        known = ", ".join(f"'{name}'" for name in RESPONSE_FORMATS)
+        raise BadRequestError(
             f"Invalid value: '{form.type[:100]}'. Supported values are: {known}.",
             "response_format.type",
             "invalid_value",
         )
-    return FORMATS[form.type](form, limits)
+    return RESPONSE_FORMATS[form.type](form, limits)
 
 
 def _text(_: ResponseFormat, __: Settings) -> ResponseSchema:
@@ -194,7 +196,7 @@ def _any_object(_: ResponseFormat, __: Settings) -> ResponseSchema:
 
 def _schema(form: ResponseFormat, limits: Settings) -> ResponseSchema:
     if form.json_schema is None:
-        raise BadRequest(
+        raise BadRequestError(
             "Missing required parameter: 'response_format.json_schema'.",
             "response_format.json_schema",
             "missing_required_parameter",
@@ -202,11 +204,11 @@ def _schema(form: ResponseFormat, limits: Settings) -> ResponseSchema:
     schema = form.json_schema.schema_
     if not schema:
         return True
-    check_schema_size(schema, SCHEMA_WHERE, limits, "invalid_json_schema")
+    check_schema_size(schema, SCHEMA_PARAM, limits, "invalid_json_schema")
     return schema
 
 
-FORMATS: Mapping[str, Callable[[ResponseFormat, Settings], ResponseSchema]] = {
+RESPONSE_FORMATS: Mapping[str, Callable[[ResponseFormat, Settings], ResponseSchema]] = {
     "json_object": _any_object,
     "json_schema": _schema,
     "text": _text,

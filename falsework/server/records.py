@@ -16,17 +16,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from falsework.runtime import telemetry
-from falsework.runtime.outcomes import Outcome
+from falsework.runtime.outcomes import ToolResult
 from falsework.server import leases
-from falsework.server.leases import KEY_SECONDS, tidied
-from falsework.server.rows import known, told
-from falsework.server.settings import BadSetting
+from falsework.server.leases import IDEMPOTENCY_TTL, sweep
+from falsework.server.rows import dump_result, load_result
+from falsework.server.settings import ConfigError
 from falsework.server.tables import (
     DRIVERS,
-    INSERTS,
+    UPSERTS,
     approvals,
     instances,
-    make,
+    migrate,
     outcomes,
     requests,
     responses,
@@ -35,10 +35,10 @@ from falsework.server.tables import (
 
 Json = dict[str, Any]
 
-ONE_AT_A_TIME: Json = {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}
+SINGLE_CONNECTION: Json = {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}
 """A database in memory is one connection: what one rolls back mustn't be another's."""
 
-DELETED: Json = {"deleted": True}
+TOMBSTONE: Json = {"deleted": True}
 """Stands for the reply whose response was deleted: the key stays taken."""
 
 log = structlog.get_logger("falsework")
@@ -56,7 +56,7 @@ class StoredResponse:
 
 
 @dataclass(frozen=True)
-class Keyed:
+class IdempotencyEntry:
     """What became of an earlier request with the same key."""
 
     run_id: str
@@ -65,7 +65,7 @@ class Keyed:
     reply: Json | None
 
 
-class Records:
+class Store:
     """The database; made by `opened`."""
 
     def __init__(self, engine: AsyncEngine, instance: str) -> None:
@@ -74,16 +74,16 @@ class Records:
         self._instance = instance
 
     @classmethod
-    async def opened(cls, url: str, instance: str) -> Self:
+    async def connect(cls, url: str, instance: str) -> Self:
         """Connect, make the tables, and end what an earlier process of this instance left open."""
         address = sql.make_url(url)
         if address.drivername not in DRIVERS:
-            raise BadSetting("database: should begin with sqlite:// or postgresql://")
+            raise ConfigError("database: should begin with sqlite:// or postgresql://")
         in_memory = address.drivername == "sqlite" and not address.database
         engine = create_async_engine(
             address.set(drivername=DRIVERS[address.drivername]),
             hide_parameters=True,  # errors are logged, requests aren't
-            **(ONE_AT_A_TIME if in_memory else {}),
+            **(SINGLE_CONNECTION if in_memory else {}),
         )
         made = cls(engine, instance)
         try:
@@ -92,31 +92,31 @@ class Records:
             async with engine.begin() as connection:
                 if engine.dialect.name == "sqlite":
                     await connection.execute(sql.text("PRAGMA journal_mode=WAL"))
-                await connection.run_sync(make)
+                await connection.run_sync(migrate)
         except (SQLAlchemyError, OSError) as fault:
             await engine.dispose()
             message = (
                 f"database: {address.render_as_string()} can't be used: {type(fault).__name__}"
             )
-            raise BadSetting(message) from fault
-        await made.tidy(restarted=True)
+            raise ConfigError(message) from fault
+        await made.sweep(restarted=True)
         return made
 
     async def close(self) -> None:
         """Close the connections."""
         await self._engine.dispose()
 
-    async def attend(self) -> None:
+    async def heartbeat_loop(self) -> None:
         """Tell others that this server lives, and tidy up after those that don't; for ever."""
         while True:
-            await anyio.sleep(leases.BEAT_SECONDS)
+            await anyio.sleep(leases.HEARTBEAT_SECONDS)
             try:
-                await self.tidy()
+                await self.sweep()
             except Exception:
                 # The outermost handler of a task that nobody waits for.
-                log.exception(telemetry.UNTIDIED_LINE)
+                log.exception(telemetry.LOG_SWEEP_FAILED)
 
-    async def keep(  # noqa: PLR0913 - a row has that many columns
+    async def save_response(  # noqa: PLR0913 - a row has that many columns
         self, owner: str, body: Json, asked: Sequence[Json], history: Sequence[Json],
         events: Sequence[Json] = (), *, running: bool,
     ) -> None:  # fmt: skip
@@ -128,7 +128,7 @@ class Records:
         }  # fmt: skip
         await self._upsert(responses, {"id": body["id"]}, values)
 
-    async def change(
+    async def update_response(
         self, owner: str, body: Json, events: Sequence[Json], *, running: bool
     ) -> None:
         """Keep what a response has become; one that was deleted stays so."""
@@ -137,7 +137,7 @@ class Records:
         async with self._engine.begin() as connection:
             await connection.execute(sql.update(responses).where(where).values(values))
 
-    async def response(self, owner: str, response_id: str) -> StoredResponse | None:
+    async def get_response(self, owner: str, response_id: str) -> StoredResponse | None:
         """Return a response of this owner."""
         if "\0" in response_id:  # which PostgreSQL takes for no text at all
             return None
@@ -151,13 +151,13 @@ class Records:
             json.loads(row.events), row.running,
         )  # fmt: skip
 
-    async def delete(self, owner: str, response_id: str) -> bool:
+    async def delete_response(self, owner: str, response_id: str) -> bool:
         """Delete a response of this owner, and its copies; tell whether there was one."""
-        if not await self.response(owner, response_id):
+        if not await self.get_response(owner, response_id):
             return False
         where = (responses.c.id == response_id) & (responses.c.owner == owner)
         copies = (requests.c.response_id == response_id) & (requests.c.owner == owner)
-        emptied = sql.update(requests).where(copies).values(reply=json.dumps(DELETED))
+        emptied = sql.update(requests).where(copies).values(reply=json.dumps(TOMBSTONE))
         async with self._engine.begin() as connection:
             there = bool((await connection.execute(sql.delete(responses).where(where))).rowcount)
             if there:
@@ -166,9 +166,9 @@ class Records:
                 await connection.execute(emptied)
         return there
 
-    async def begin(
-        self, owner: str, key: str, body_hash: str, run_id: str, seconds: float = KEY_SECONDS
-    ) -> Keyed | None:
+    async def claim_key(
+        self, owner: str, key: str, body_hash: str, run_id: str, seconds: float = IDEMPOTENCY_TTL
+    ) -> IdempotencyEntry | None:
         """Claim a key; where it was claimed before, return what became of that.
 
         `seconds` is how long it stays claimed.
@@ -179,7 +179,7 @@ class Records:
             "instance": self._instance, "created": now, "running": True, "reply": None,
             "expires": now + seconds,
         }  # fmt: skip
-        insert = INSERTS[self._engine.dialect.name](requests).values(values)
+        insert = UPSERTS[self._engine.dialect.name](requests).values(values)
         while True:
             async with self._engine.begin() as connection:
                 if (await connection.execute(insert.on_conflict_do_nothing())).rowcount:
@@ -188,15 +188,15 @@ class Records:
                 row = found.one_or_none()
             if row is not None:  # otherwise it has expired since
                 reply = json.loads(row.reply) if row.reply else None
-                return Keyed(row.run_id, row.body_hash == body_hash, row.running, reply)
+                return IdempotencyEntry(row.run_id, row.body_hash == body_hash, row.running, reply)
 
-    async def take_up(self, owner: str, key: str) -> bool:
+    async def reclaim_key(self, owner: str, key: str) -> bool:
         """Claim a key anew whose earlier request ended without a reply; one of many succeeds."""
         ended = _named(owner, key) & ~requests.c.running & requests.c.reply.is_(None)
         return await self._settle(ended, {"running": True, "instance": self._instance})
 
-    async def end(
-        self, owner: str, key: str, reply: Json | None, seconds: float = KEY_SECONDS,
+    async def complete_key(
+        self, owner: str, key: str, reply: Json | None, seconds: float = IDEMPOTENCY_TTL,
         response_id: str | None = None,
     ) -> None:  # fmt: skip
         """Keep the reply under its key for so long; None where there is none to give again.
@@ -208,12 +208,12 @@ class Records:
         if response_id:
             there = (responses.c.id == response_id) & (responses.c.owner == owner)
             given = (sql.exists().where(there), sql.literal(kept, sql.Text))
-            kept = sql.case(given, else_=json.dumps(DELETED))
+            kept = sql.case(given, else_=json.dumps(TOMBSTONE))
         values = {"running": False, "reply": kept, "response_id": response_id,
                   "expires": time.time() + seconds}  # fmt: skip
         await self._settle(mine, values)
 
-    async def latest(self, owner: str, body_hash: str, prefix: str) -> str | None:
+    async def latest_key(self, owner: str, body_hash: str, prefix: str) -> str | None:
         """Return the key that a request with this body had last, among those with the prefix."""
         same = (requests.c.owner == owner) & (requests.c.body_hash == body_hash)
         query = sql.select(requests.c.key).where(same & requests.c.key.startswith(prefix))
@@ -222,29 +222,36 @@ class Records:
             key: str | None = found.scalar_one_or_none()
         return key
 
-    async def record(
-        self, run_id: str, canonical: str, outcome: Outcome, response_id: str | None = None
+    async def save_call_result(
+        self, run_id: str, canonical: str, outcome: ToolResult, response_id: str | None = None
     ) -> None:
         """Keep the outcome of a call, which is deleted with its response."""
         # Ids may be the client's, of any length; text of any kind is safe as escaped JSON alone.
         name = hashlib.sha256(outcome.call_id.encode()).hexdigest()
-        values = {"created": time.time(), "tool": outcome.tool, "canonical": "",
-                  "outcome": told(outcome, canonical), "response_id": response_id}  # fmt: skip
+        values = {
+            "created": time.time(),
+            "tool": outcome.tool,
+            "canonical": "",
+            "outcome": dump_result(outcome, canonical),
+            "response_id": response_id,
+        }
         await self._upsert(outcomes, {"run_id": run_id, "call_id": name}, values)
 
-    async def outcomes(self, run_id: str) -> dict[tuple[str, str], Outcome]:
+    async def get_call_results(self, run_id: str) -> dict[tuple[str, str], ToolResult]:
         """Return what was done in a run, by tool and canonical arguments."""
         where = sql.select(outcomes).where(outcomes.c.run_id == run_id)
         async with self._engine.connect() as connection:
             rows = (await connection.execute(where.order_by(outcomes.c.created))).all()
-        return dict(known(row) for row in rows)
+        return dict(load_result(row) for row in rows)
 
-    async def keep_turn(self, owner: str, call_id: str, executed: Sequence[Json]) -> None:
+    async def save_executed_calls(self, owner: str, call_id: str, executed: Sequence[Json]) -> None:
         """Keep what the server ran in a turn whose first call for the client has that id."""
         values = {"created": time.time(), "executed": json.dumps(list(executed))}
         await self._upsert(turns, {"owner": owner, "call_id": call_id}, values)
 
-    async def turns(self, owner: str, call_ids: Sequence[str]) -> dict[str, list[Json]]:
+    async def get_executed_calls(
+        self, owner: str, call_ids: Sequence[str]
+    ) -> dict[str, list[Json]]:
         """Return what the server ran in such turns, by those ids."""
         if not call_ids:
             return {}
@@ -253,12 +260,12 @@ class Records:
             rows = (await connection.execute(sql.select(turns).where(where))).all()
         return {row.call_id: json.loads(row.executed) for row in rows}
 
-    async def ask_approval(self, owner: str, request_id: str, seal: str) -> None:
+    async def create_approval(self, owner: str, request_id: str, seal: str) -> None:
         """Keep that a call waits for approval; `seal` tells whether it is still the same call."""
         values = {"seal": seal, "created": time.time()}
         await self._upsert(approvals, {"owner": owner, "id": request_id}, values)
 
-    async def take_approval(
+    async def consume_approval(
         self, owner: str, request_id: str, seal: str, run_id: str
     ) -> str | None:
         """Answer a request for approval, once; return the run that did, None for no such call."""
@@ -270,14 +277,14 @@ class Records:
             taken = await connection.execute(sql.select(asked.run_id).where(where))
             return taken.scalar_one_or_none()
 
-    async def tidy(self, *, restarted: bool = False) -> None:
+    async def sweep(self, *, restarted: bool = False) -> None:
         """Tell that this server lives, end what those left open that don't, forget what is old.
 
         `restarted`: what has this server's name was left by the process before it.
         """
         async with self._engine.begin() as connection:
-            insert = INSERTS[self._engine.dialect.name](instances)
-            await tidied(connection, insert, self._instance, restarted=restarted)
+            insert = UPSERTS[self._engine.dialect.name](instances)
+            await sweep(connection, insert, self._instance, restarted=restarted)
 
     async def _settle(self, where: sql.ColumnElement[bool], values: Json) -> bool:
         async with self._engine.begin() as connection:
@@ -285,7 +292,7 @@ class Records:
             return bool((await connection.execute(query)).rowcount)
 
     async def _upsert(self, table: sql.Table, names: Json, values: Json) -> None:
-        insert = INSERTS[self._engine.dialect.name](table).values({**names, **values})
+        insert = UPSERTS[self._engine.dialect.name](table).values({**names, **values})
         async with self._engine.begin() as connection:
             await connection.execute(
                 insert.on_conflict_do_update(index_elements=list(names), set_=values)

@@ -16,7 +16,7 @@ Refusal
 """
 
 
-class Refusal(Exception):
+class APIError(Exception):
     """A refusal; `status`, `type` and `code` are OpenAI's vocabulary, `param` names the field."""
 
     status = 500
@@ -31,26 +31,26 @@ class Refusal(Exception):
         self.code = code or type(self).code
 
 
-class BadRequest(Refusal):
+class BadRequestError(APIError):
     """A field that is wrong, unknown or can't be honoured."""
 
     status = 400
     type = "invalid_request_error"
 
 
-class BadSchema(BadRequest):
+class InvalidSchemaError(BadRequestError):
     """A schema that can't be enforced."""
 
     code = "invalid_function_parameters"
 
 
-class ContextOverflow(BadRequest):
+class ContextLengthExceeded(BadRequestError):
     """The prompt doesn't fit the model."""
 
     code = "context_length_exceeded"
 
 
-class Unauthorized(Refusal):
+class AuthenticationError(APIError):
     """No key, or a wrong one."""
 
     status = 401
@@ -58,14 +58,14 @@ class Unauthorized(Refusal):
     code = "invalid_api_key"
 
 
-class NotFound(Refusal):
+class NotFoundError(APIError):
     """No such thing here."""
 
     status = 404
     type = "invalid_request_error"
 
 
-class StillRunning(Refusal):
+class ConflictError(APIError):
     """The same request, by its key, is being done."""
 
     status = 409
@@ -73,7 +73,7 @@ class StillRunning(Refusal):
     code = "still_running"
 
 
-class TooLarge(Refusal):
+class PayloadTooLarge(APIError):
     """The body is larger than the operator allows."""
 
     status = 413
@@ -81,7 +81,7 @@ class TooLarge(Refusal):
     code = "request_too_large"
 
 
-class TooMany(Refusal):
+class RateLimitError(APIError):
     """More requests at once than the operator allows."""
 
     status = 429
@@ -90,13 +90,13 @@ class TooMany(Refusal):
     headers = {"retry-after": "1"}
 
 
-class Broken(Refusal):
+class InternalServerError(APIError):
     """Our fault; a retry of the same request would break again."""
 
     headers = {"x-should-retry": "false"}
 
 
-class ClientGone(Refusal):
+class ClientDisconnected(APIError):
     """The client went away; nobody will read this."""
 
     status = 499
@@ -104,7 +104,7 @@ class ClientGone(Refusal):
     code = "client_disconnected"
 
 
-class ToolsGone(Refusal):
+class ToolsUnavailable(APIError):
     """The runtime of the tools has ended; the process has to be restarted."""
 
     status = 503
@@ -112,7 +112,7 @@ class ToolsGone(Refusal):
     code = "tools_unavailable"
 
 
-class ShuttingDown(Refusal):
+class ShuttingDown(APIError):
     """The server is on its way out; another may answer."""
 
     status = 503

@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from falsework.grammars.calls import Arguments, CallBegins, CallEnds, Event, Reasoning, Text
-from falsework.server.choices import FinishReason, Step
+from falsework.server.choices import ChoiceDelta, FinishReason
 from falsework.server.engines.base import TokenLogprob
-from falsework.server.questions import Question
+from falsework.server.questions import GenerationRequest
 
 Json = dict[str, Any]
 
-ALPHABET = string.ascii_letters + string.digits
+ID_ALPHABET = string.ascii_letters + string.digits
 
 
 def new_id(prefix: str) -> str:
     """Return an identifier that no other reply has."""
-    return prefix + "".join(secrets.choice(ALPHABET) for _ in range(24))
+    return prefix + "".join(secrets.choice(ID_ALPHABET) for _ in range(24))
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Usage:
     cached: int = 0
     reasoning: int = 0
 
-    def plus(self, more: "Usage") -> "Usage":
+    def __add__(self, more: "Usage") -> "Usage":
         """Return what both cost together."""
         return Usage(
             self.prompt + more.prompt,
@@ -40,7 +40,7 @@ class Usage:
             self.reasoning + more.reasoning,
         )
 
-    def wire(self) -> Json:
+    def to_openai(self) -> Json:
         """Return it as clients read it."""
         return {
             "prompt_tokens": self.prompt,
@@ -57,21 +57,21 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Envelope:
+class ReplyHeader:
     """What every object of one reply repeats."""
 
-    question: Question
+    question: GenerationRequest
     fingerprint: str
     id: str = field(default_factory=lambda: new_id("chatcmpl-"))
     created: int = field(default_factory=lambda: int(time.time()))
     runtime: Callable[[], Json] | None = None
     """What is told of the run, where the server ran tools."""
 
-    def beside(self) -> Json:
+    def extra_usage(self) -> Json:
         """Return what the usage tells beside the tokens."""
         return {"tool_runtime": self.runtime()} if self.runtime else {}
 
-    def around(self, kind: str, choices: list[Json]) -> Json:
+    def wrap(self, kind: str, choices: list[Json]) -> Json:
         """Return an object of that kind that holds the choices."""
         return {
             "id": self.id,
@@ -84,7 +84,7 @@ class Envelope:
         }
 
 
-def _logprobs(question: Question, tokens: Iterable[TokenLogprob]) -> Json | None:
+def _logprobs(question: GenerationRequest, tokens: Iterable[TokenLogprob]) -> Json | None:
     if question.sampling.logprobs is None:
         return None
     return {"content": [_token(token) for token in tokens], "refusal": None}
@@ -123,7 +123,7 @@ def _ends(_: CallEnds) -> None:
     return None
 
 
-DELTAS: Mapping[type[Event], Callable[[Any], Json | None]] = {
+DELTA_BUILDERS: Mapping[type[Event], Callable[[Any], Json | None]] = {
     Arguments: _arguments,
     CallBegins: _begins,
     CallEnds: _ends,
@@ -146,15 +146,15 @@ class _Spoken:
         return tokens
 
 
-class Chunks:
+class ChunkBuilder:
     """Tells the steps of a reply as the chunks of a stream."""
 
-    def __init__(self, envelope: Envelope) -> None:
+    def __init__(self, envelope: ReplyHeader) -> None:
         self._envelope = envelope
         self._question = envelope.question
         self._spoken = [_Spoken() for _ in range(self._question.sampling.n)]
 
-    def of(self, step: Step) -> list[Json]:
+    def from_delta(self, step: ChoiceDelta) -> list[Json]:
         """Return the chunks of a step."""
         spoken = self._spoken[step.choice]
         spoken.logprobs += step.logprobs
@@ -176,16 +176,16 @@ class Chunks:
         """Return the last chunk, where the client asked for it."""
         if not self._question.include_usage:
             return []
-        told = {**usage.wire(), **self._envelope.beside()}
-        return [{**self._envelope.around("chat.completion.chunk", []), "usage": told}]
+        told = {**usage.to_openai(), **self._envelope.extra_usage()}
+        return [{**self._envelope.wrap("chat.completion.chunk", []), "usage": told}]
 
     def _role(self) -> Json:
         # Some clients take "" before a call for an answer, others need it where text follows.
         content = None if self._question.can_call else ""
         return {"role": "assistant", "content": content, "refusal": None}
 
-    def _deltas(self, step: Step, spoken: _Spoken) -> list[Json]:
-        said = [delta for event in step.events if (delta := DELTAS[type(event)](event))]
+    def _deltas(self, step: ChoiceDelta, spoken: _Spoken) -> list[Json]:
+        said = [delta for event in step.events if (delta := DELTA_BUILDERS[type(event)](event))]
         spoken.answer |= any("content" in delta or "tool_calls" in delta for delta in said)
         silent = step.finish and not spoken.answer
         return [*said, {"content": ""}] if silent else said
@@ -203,34 +203,34 @@ class Chunks:
             "logprobs": _logprobs(self._question, tokens) if tokens else None,
             "finish_reason": finish,
         }
-        chunk = self._envelope.around("chat.completion.chunk", [choice])
+        chunk = self._envelope.wrap("chat.completion.chunk", [choice])
         return {**chunk, "usage": None} if self._question.include_usage else chunk
 
 
-class Completion:
+class CompletionBuilder:
     """Folds the steps of a reply into one object."""
 
-    def __init__(self, envelope: Envelope) -> None:
+    def __init__(self, envelope: ReplyHeader) -> None:
         self._envelope = envelope
-        self._steps: list[list[Step]] = [[] for _ in range(envelope.question.sampling.n)]
+        self._steps: list[list[ChoiceDelta]] = [[] for _ in range(envelope.question.sampling.n)]
         self.executed: list[Json] = []
         """Calls that the server ran."""
 
-    def add(self, step: Step) -> None:
+    def add(self, step: ChoiceDelta) -> None:
         """Take a step."""
         self._steps[step.choice].append(step)
 
-    def whole(self, usage: Usage) -> Json:
+    def build(self, usage: Usage) -> Json:
         """Return the object."""
         choices = [self._choice(index, steps) for index, steps in enumerate(self._steps)]
         if self.executed:
             choices[0]["message"]["executed_tools"] = self.executed
-        told = {**usage.wire(), **self._envelope.beside()}
-        whole = {**self._envelope.around("chat.completion", choices), "usage": told}
+        told = {**usage.to_openai(), **self._envelope.extra_usage()}
+        whole = {**self._envelope.wrap("chat.completion", choices), "usage": told}
         metadata = self._envelope.question.metadata
         return whole if metadata is None else {**whole, "metadata": dict(metadata)}
 
-    def _choice(self, index: int, steps: list[Step]) -> Json:
+    def _choice(self, index: int, steps: list[ChoiceDelta]) -> Json:
         tokens = [token for step in steps for token in step.logprobs]
         return {
             "index": index,

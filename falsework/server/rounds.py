@@ -13,46 +13,48 @@ from falsework.grammars.calls import Arguments, Call, CallBegins, CallEnds, Even
 from falsework.grammars.policy import ToolChoice
 from falsework.prompts.messages import Message
 from falsework.runtime import telemetry
-from falsework.runtime.outcomes import Outcome
-from falsework.runtime.runs import Run
-from falsework.runtime.tools import Asked
-from falsework.server.chat import Chat
-from falsework.server.choices import FinishReason, Step
-from falsework.server.questions import Question
-from falsework.server.refusals import Refusal
+from falsework.runtime.outcomes import ToolResult
+from falsework.runtime.runs import ToolRun
+from falsework.runtime.tools import ToolCall
+from falsework.server.chat import TurnRunner
+from falsework.server.choices import ChoiceDelta, FinishReason
+from falsework.server.questions import GenerationRequest
+from falsework.server.refusals import APIError
 from falsework.server.replies import Usage, new_id
-from falsework.server.watching.watches import Watch
+from falsework.server.watching.watches import RequestMetrics
 
 
 @dataclass(frozen=True)
-class Calling:
+class ToolCallsStarted:
     """Calls that the server is about to run."""
 
-    calls: tuple[Asked, ...]
+    calls: tuple[ToolCall, ...]
 
 
 @dataclass(frozen=True)
-class Called:
+class ToolCallsFinished:
     """The outcomes of one round, in the order of the calls."""
 
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[ToolResult, ...]
 
 
 @dataclass(frozen=True)
-class Waiting:
+class ApprovalRequired:
     """Calls that wait for the client's approval."""
 
-    calls: tuple[Asked, ...]
+    calls: tuple[ToolCall, ...]
 
 
 @dataclass(frozen=True)
-class Cut:
+class DeadlineExceeded:
     """The deadline has passed before the reply was complete."""
 
 
-NOTHING_USED = Usage(0, 0)
+NO_USAGE = Usage(0, 0)
 
-Told = Step | Usage | Calling | Called | Waiting | Cut
+LoopEvent = (
+    ChoiceDelta | Usage | ToolCallsStarted | ToolCallsFinished | ApprovalRequired | DeadlineExceeded
+)
 
 
 @dataclass
@@ -64,32 +66,32 @@ class _Turn:
     names: list[str] = field(default_factory=list)
     arguments: list[str] = field(default_factory=list)
     finish: FinishReason | None = None
-    asked: list[Asked] = field(default_factory=list)
-    ready: list[Asked] = field(default_factory=list)
+    asked: list[ToolCall] = field(default_factory=list)
+    ready: list[ToolCall] = field(default_factory=list)
     """Those of `asked` that the server runs now."""
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[ToolResult] = field(default_factory=list)
 
 
 @dataclass
-class Rounds:
+class ToolLoop:
     """Plays one request; `served` are the names of the tools that the server runs.
 
     `waits` tells of a call whether it needs the client's approval first.
     """
 
-    chat: Chat
-    run: Run
-    watch: Watch
+    chat: TurnRunner
+    run: ToolRun
+    watch: RequestMetrics
     served: frozenset[str]
-    waits: Callable[[Asked], bool] = lambda _: False
+    waits: Callable[[ToolCall], bool] = lambda _: False
     clients_calls: int = 0
-    usage: Usage = NOTHING_USED
+    usage: Usage = NO_USAGE
 
-    async def told(self, question: Question) -> AsyncGenerator[Told]:
+    async def stream(self, question: GenerationRequest) -> AsyncGenerator[LoopEvent]:
         """Tell the steps of all turns as one reply; the last step has the finish_reason."""
         turn = _Turn()
-        following: Question | None = question
-        with self.as_one_workflow():
+        following: GenerationRequest | None = question
+        with self.workflow_span():
             while following is not None:
                 question, turn = following, _Turn()
                 async with aclosing(self._round(question, turn)) as told:
@@ -97,25 +99,25 @@ class Rounds:
                         yield each
                 following = self._following(question, turn)
         if turn.finish is None:
-            yield Cut()
-        yield Step(0, (), (), self._finish(turn))
+            yield DeadlineExceeded()
+        yield ChoiceDelta(0, (), (), self._finish(turn))
         yield self.usage
 
     @contextmanager
-    def as_one_workflow(self) -> Iterator[None]:
+    def workflow_span(self) -> Iterator[None]:
         """Watch the request; once something was written, tell clients not to repeat it."""
         if self.watch.run is self.run:
             yield  # within the workflow of whoever had something to run before the first turn
             return
         self.watch.run = self.run
         name = self.watch.api
-        attributes = {telemetry.OPERATION: "invoke_workflow", telemetry.WORKFLOW_NAME: name}
+        attributes = {telemetry.ATTR_OPERATION: "invoke_workflow", telemetry.WORKFLOW_NAME: name}
         self.watch.workflow = workflow = telemetry.TRACER.start_span(
-            telemetry.WORKFLOW.format(name=name), attributes=attributes
+            telemetry.SPAN_WORKFLOW.format(name=name), attributes=attributes
         )
         try:
             yield
-        except Refusal as refusal:
+        except APIError as refusal:
             if any(outcome.effect in {"applied", "unknown"} for outcome in self.run.executed):
                 refusal.headers = {**refusal.headers, "x-should-retry": "false"}
             raise
@@ -123,25 +125,25 @@ class Rounds:
             workflow.end()
             self.watch.workflow = INVALID_SPAN
 
-    async def _round(self, question: Question, turn: _Turn) -> AsyncGenerator[Told]:
+    async def _round(self, question: GenerationRequest, turn: _Turn) -> AsyncGenerator[LoopEvent]:
         """Tell one turn of the model, and run those of its calls that are ours."""
-        allowed = self.run.may_call()
+        allowed = self.run.begin_turn()
         async with aclosing(self._turn(_limited(question, allowed=allowed), turn)) as steps:
             async for step in steps:
                 yield step
         said = zip(turn.names, turn.arguments, strict=True)
-        turn.asked = [Asked(new_id("call_"), name, arguments) for name, arguments in said]
+        turn.asked = [ToolCall(new_id("call_"), name, arguments) for name, arguments in said]
         ours = [each for each in turn.asked if each.name in self.served]
         waiting = [each for each in ours if self.waits(each)]
         turn.ready = [each for each in ours if each not in waiting]
         if turn.ready:
-            yield Calling(tuple(turn.ready))
-            turn.outcomes = await self.ran(turn.ready)
-            yield Called(tuple(turn.outcomes))
+            yield ToolCallsStarted(tuple(turn.ready))
+            turn.outcomes = await self.run_calls(turn.ready)
+            yield ToolCallsFinished(tuple(turn.outcomes))
         if waiting:
-            yield Waiting(tuple(waiting))
+            yield ApprovalRequired(tuple(waiting))
 
-    def _following(self, question: Question, turn: _Turn) -> Question | None:
+    def _following(self, question: GenerationRequest, turn: _Turn) -> GenerationRequest | None:
         """Return the question of the next turn; None where the reply is complete."""
         if not turn.ready or len(turn.ready) < len(turn.asked):
             return None  # the rest of a mixed turn is the client's: to run, or to approve
@@ -149,27 +151,27 @@ class Rounds:
         turn.finish = turn.finish if left else "length"
         return left
 
-    async def ran(
-        self, calls: Sequence[Asked], approved: frozenset[str] = frozenset()
-    ) -> list[Outcome]:
+    async def run_calls(
+        self, calls: Sequence[ToolCall], approved: frozenset[str] = frozenset()
+    ) -> list[ToolResult]:
         """Run calls; the longest of them is what the request waited for."""
-        began, outcomes = time.monotonic(), list[Outcome]()
+        began, outcomes = time.monotonic(), list[ToolResult]()
         self.watch.phase = "tool"
         try:
             with use_span(self.watch.workflow, record_exception=False,
                           set_status_on_exception=False):  # fmt: skip
-                outcomes = await self.run.call(calls, approved)
+                outcomes = await self.run.execute(calls, approved)
         finally:
             self._spent(time.monotonic() - began, outcomes)
         return outcomes
 
-    def _spent(self, seconds: float, outcomes: Sequence[Outcome]) -> None:
+    def _spent(self, seconds: float, outcomes: Sequence[ToolResult]) -> None:
         longest = max(outcomes, key=lambda outcome: outcome.seconds, default=None)
         parts = {"backoff": longest.backoff, "queue_tool": longest.queued} if longest else {}
         for phase, part in parts.items():
-            self.watch.spent(phase, min(part, seconds))
+            self.watch.add_phase(phase, min(part, seconds))
             seconds -= min(part, seconds)
-        self.watch.spent("tool", seconds)
+        self.watch.add_phase("tool", seconds)
 
     def _finish(self, turn: _Turn) -> FinishReason:
         if turn.finish is None:
@@ -178,21 +180,21 @@ class Rounds:
             return "length" if turn.finish == "length" else "tool_calls"
         return "stop"
 
-    async def _turn(self, question: Question, turn: _Turn) -> AsyncGenerator[Step]:
+    async def _turn(self, question: GenerationRequest, turn: _Turn) -> AsyncGenerator[ChoiceDelta]:
         """Tell one turn: all but the calls that the server runs, and its end."""
-        async with aclosing(self.chat.told(question, self.watch)) as steps:
+        async with aclosing(self.chat.stream(question, self.watch)) as steps:
             while (step := await self._next(steps)) is not None:
                 if isinstance(step, Usage):
-                    self.usage = self.usage.plus(step)
+                    self.usage = self.usage.__add__(step)
                     continue
                 turn.finish = step.finish or turn.finish
                 events = tuple(told for event in step.events for told in self._hear(event, turn))
                 if events or step.logprobs:
                     yield replace(step, events=events, finish=None)
 
-    async def _next(self, steps: AsyncIterator[Step | Usage]) -> Step | Usage | None:
+    async def _next(self, steps: AsyncIterator[ChoiceDelta | Usage]) -> ChoiceDelta | Usage | None:
         """Return the next step, None at the end or once the deadline of its tools has passed."""
-        left = self.run.deadline.left() if self.served else math.inf
+        left = self.run.deadline.remaining() if self.served else math.inf
         with anyio.move_on_after(max(0.0, left)):
             return await anext(steps, None)
         self.run.stopped_by = self.run.stopped_by or "deadline"
@@ -221,7 +223,7 @@ class Rounds:
         return [event]
 
 
-def _left(question: Question, usage: Usage) -> Question | None:
+def _left(question: GenerationRequest, usage: Usage) -> GenerationRequest | None:
     """Return the question with what is left of its token limit; None where nothing is."""
     limit = question.limit
     if not limit:
@@ -231,11 +233,11 @@ def _left(question: Question, usage: Usage) -> Question | None:
     return replace(question, sampling=sampling) if left > 0 else None
 
 
-def _limited(question: Question, *, allowed: bool) -> Question:
+def _limited(question: GenerationRequest, *, allowed: bool) -> GenerationRequest:
     return question if allowed else replace(question, choice=ToolChoice("none"))
 
 
-def _after(question: Question, turn: _Turn) -> Question:
+def _after(question: GenerationRequest, turn: _Turn) -> GenerationRequest:
     """Return the question once its calls have results; what was forced has happened."""
     said = Message(
         "assistant",
@@ -245,7 +247,7 @@ def _after(question: Question, turn: _Turn) -> Question:
         reasoning="".join(turn.thought),
     )
     results = (
-        Message("tool", outcome.text(), call_id=each.id, name=each.name)
+        Message("tool", outcome.for_model(), call_id=each.id, name=each.name)
         for each, outcome in zip(turn.ready, turn.outcomes, strict=True)
     )
     forced = question.choice.mode != "none"

@@ -11,27 +11,27 @@ from anyio.abc import TaskGroup
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
-from falsework.runtime.toolbox import Toolbox
+from falsework.runtime.toolbox import ToolRegistry
 from falsework.server import mixed, wire
-from falsework.server.chat import Chat
-from falsework.server.completions import streamed, whole
-from falsework.server.deadlines import seconds_of
-from falsework.server.door import read
-from falsework.server.keyed import Claim, Keys
-from falsework.server.questions import Question, ask
-from falsework.server.records import DELETED, Records
-from falsework.server.refusals import BadRequest, NotFound
-from falsework.server.replies import Envelope, Json
+from falsework.server.chat import TurnRunner
+from falsework.server.completions import collect_completion, stream_chunks
+from falsework.server.deadlines import client_timeout
+from falsework.server.door import read_body
+from falsework.server.keyed import IdempotencyKeys, IdempotentRequest
+from falsework.server.questions import GenerationRequest, to_generation_request
+from falsework.server.records import TOMBSTONE, Store
+from falsework.server.refusals import BadRequestError, NotFoundError
+from falsework.server.replies import Json, ReplyHeader
 from falsework.server.responses import wire as responses_wire
-from falsework.server.responses.answers import Answers
-from falsework.server.responses.lives import Live, page
-from falsework.server.rounds import Rounds, Told
-from falsework.server.served import Served, served
+from falsework.server.responses.answers import ResponseService
+from falsework.server.responses.lives import InProgressResponse, paginate
+from falsework.server.rounds import LoopEvent, ToolLoop
+from falsework.server.served import ServerTools, resolve_server_tools
 from falsework.server.settings import Settings
-from falsework.server.streams import open_stream, unless_gone
-from falsework.server.watching.watches import Watch, watched
+from falsework.server.streams import cancel_on_disconnect, open_stream
+from falsework.server.watching.watches import RequestMetrics, record_outcome
 
-REPLAYED = {"idempotent-replayed": "true"}
+REPLAYED_HEADER = {"idempotent-replayed": "true"}
 
 
 class Routes:
@@ -40,9 +40,9 @@ class Routes:
     def __init__(  # noqa: PLR0913 - here the parts meet
         self,
         settings: Settings,
-        chat: Chat,
-        toolbox: Toolbox,
-        records: Records,
+        chat: TurnRunner,
+        toolbox: ToolRegistry,
+        records: Store,
         tasks: TaskGroup,
         fingerprint: str,
     ) -> None:
@@ -53,89 +53,91 @@ class Routes:
         self._records = records
         self._tasks = tasks
         self._fingerprint = fingerprint
-        self._keys = Keys(records)
-        self._answers = Answers(chat, settings, toolbox, records)
+        self._keys = IdempotencyKeys(records)
+        self._answers = ResponseService(chat, settings, toolbox, records)
 
-    async def complete(self, request: Request) -> Response:
+    async def create_chat_completion(self, request: Request) -> Response:
         """Answer a chat request."""
-        body = await read(request, self._settings.max_body_bytes)
+        body = await read_body(request, self._settings.max_body_bytes)
         asked = wire.parse(body)
         self.check_model(asked.model)
-        ours = await served(asked.tools or [], self._toolbox)
+        ours = await resolve_server_tools(asked.tools or [], self._toolbox)
         if ours.approval:
             message = "Only /v1/responses can ask for approval: set 'require_approval' to 'never'."
-            raise BadRequest(message, "tools", "invalid_value")
-        question = ask(await self._recalled(request, asked), self._settings, ours)
+            raise BadRequestError(message, "tools", "invalid_value")
+        question = to_generation_request(await self._recalled(request, asked), self._settings, ours)
         if not ours.by_position and "idempotency-key" not in request.headers:
             return await self._completed(request, question, ours, None)
         async with AsyncExitStack() as stack:
-            claimed = self._keys.claim(request, body, owner_of(request))
+            claimed = self._keys.acquire(request, body, principal(request))
             claim = await stack.enter_async_context(claimed)
             if claim.reply is not None:
                 return await self._replayed(request, claim.reply)
             return await self._completed(request, question, ours, claim, stack)
 
-    async def respond(self, request: Request) -> Response:
+    async def create_response(self, request: Request) -> Response:
         """Answer a request for a response."""
-        body = await read(request, self._settings.max_body_bytes)
+        body = await read_body(request, self._settings.max_body_bytes)
         asked = responses_wire.parse(body)
         self.check_model(asked.model)
-        owner = owner_of(request)
+        owner = principal(request)
         async with AsyncExitStack() as stack:
-            claim = await stack.enter_async_context(self._keys.claim(request, body, owner))
+            claim = await stack.enter_async_context(self._keys.acquire(request, body, owner))
             if claim.reply is not None:
                 return await self._replayed(request, claim.reply)
-            seconds = seconds_of(request.headers, alone=bool(asked.background))
-            live = await self._answers.begin(asked, owner, claim, seconds)
+            seconds = client_timeout(request.headers, alone=bool(asked.background))
+            live = await self._answers.create(asked, owner, claim, seconds)
             if asked.background:
                 return await self._in_background(request, live, claim)
             if asked.stream:
-                told = _kept(self._answers.told(live), claim, stack.pop_all())
+                told = _kept(self._answers.stream(live), claim, stack.pop_all())
                 return await open_stream(request, told, live.fail)
-            reply = await unless_gone(request, self._answers.whole(live))
+            reply = await cancel_on_disconnect(request, self._answers.run(live))
             claim.reply = {"json": reply}
             return JSONResponse(reply)
 
-    async def _in_background(self, request: Request, live: Live, claim: Claim) -> Response:
+    async def _in_background(
+        self, request: Request, live: InProgressResponse, claim: IdempotentRequest
+    ) -> Response:
         seat: ExitStack = request.state.seat.pop_all()  # until the response is made
-        self._tasks.start_soon(self._answers.in_background, live, seat)
+        self._tasks.start_soon(self._answers.run_in_background, live, seat)
         if live.response.request.stream:
             claim.reply = {"response": live.response.id}
-            return await self.events(request, live.response.id, -1)
-        claim.reply = {"json": live.response.body()}
+            return await self.stream_events(request, live.response.id, -1)
+        claim.reply = {"json": live.response.to_openai()}
         return JSONResponse(claim.reply["json"])
 
-    async def events(self, request: Request, response_id: str, after: int) -> Response:
+    async def stream_events(self, request: Request, response_id: str, after: int) -> Response:
         """Stream the events of a response from behind number `after` on."""
-        events = self._answers.events(owner_of(request), response_id, after)
+        events = self._answers.stream_events(principal(request), response_id, after)
         return await open_stream(request, events)
 
     async def retrieve(self, request: Request, response_id: str) -> Response:
         """Return a response, or its events again."""
-        owner, query = owner_of(request), request.query_params
+        owner, query = principal(request), request.query_params
         if query.get("stream") != "true":
             return JSONResponse(await self._answers.retrieve(owner, response_id))
         after = query.get("starting_after", "")
         number = int(after) if after.isdecimal() else -1
-        return await self.events(request, response_id, number)
+        return await self.stream_events(request, response_id, number)
 
     async def delete(self, request: Request, response_id: str) -> Json:
         """Delete a response."""
-        return await self._answers.delete(owner_of(request), response_id)
+        return await self._answers.delete(principal(request), response_id)
 
     async def cancel(self, request: Request, response_id: str) -> Json:
         """Stop a response that is made in the background."""
-        return await self._answers.cancel(owner_of(request), response_id)
+        return await self._answers.cancel(principal(request), response_id)
 
     async def input_items(self, request: Request, response_id: str) -> Json:
         """Return the items that a response was asked with."""
-        items = await self._answers.items(owner_of(request), response_id)
-        return page(items, request.query_params)
+        items = await self._answers.input_items(principal(request), response_id)
+        return paginate(items, request.query_params)
 
     def check_model(self, name: str) -> None:
         """Refuse a model that isn't served."""
         if name != self._settings.model_id:
-            raise NotFound(
+            raise NotFoundError(
                 f"The model '{name[:200]}' does not exist. This server has "
                 f"'{self._settings.model_id}'.",
                 "model",
@@ -145,39 +147,46 @@ class Routes:
     async def _completed(
         self,
         request: Request,
-        question: Question,
-        ours: Served,
-        claim: Claim | None,
+        question: GenerationRequest,
+        ours: ServerTools,
+        claim: IdempotentRequest | None,
         stack: AsyncExitStack | None = None,
     ) -> Response:
-        envelope = Envelope(question, self._fingerprint)
-        watch = Watch(question.model, "chat", question.stream)
+        envelope = ReplyHeader(question, self._fingerprint)
+        watch = RequestMetrics(question.model, "chat", question.stream)
         half_calls = question.stream and self._settings.stream_calls == "as_decoded"
-        told: AsyncGenerator[Told] = self._chat.told(question, watch, half_calls=half_calls)
+        told: AsyncGenerator[LoopEvent] = self._chat.stream(question, watch, half_calls=half_calls)
         if ours.by_position and claim:
-            run = self._toolbox.run(
-                claim.run_id, seconds_of(request.headers), ours.guests, principal=owner_of(request)
+            run = self._toolbox.new_run(
+                claim.run_id,
+                client_timeout(request.headers),
+                ours.guests,
+                principal=principal(request),
             )
-            claim.take(run)
-            envelope = replace(envelope, runtime=run.told)
-            told = Rounds(self._chat, run, watch, ours.names).told(question)
-        told = watched(told, watch)
+            claim.attach_run(run)
+            envelope = replace(envelope, runtime=run.summary)
+            told = ToolLoop(self._chat, run, watch, ours.names).stream(question)
+        told = record_outcome(told, watch)
         if question.stream:
-            chunks = streamed(told, envelope)
+            chunks = stream_chunks(told, envelope)
             if claim and stack:
                 chunks = _kept(self._mixed(request, chunks), claim, stack.pop_all())
             return await open_stream(request, chunks)
-        reply = await unless_gone(request, whole(told, envelope))
+        reply = await cancel_on_disconnect(request, collect_completion(told, envelope))
         if claim:
-            await mixed.keep(self._records, owner_of(request), [reply])
+            await mixed.save_executed_calls(self._records, principal(request), [reply])
             claim.reply = {"json": reply}
         return JSONResponse(reply)
 
-    async def _recalled(self, request: Request, asked: wire.ChatRequest) -> wire.ChatRequest:
+    async def _recalled(
+        self, request: Request, asked: wire.ChatCompletionRequest
+    ) -> wire.ChatCompletionRequest:
         """Return a request that has in its history what the server ran."""
         if not (self._toolbox.tools or self._toolbox.file.request_servers.allow_hosts):
             return asked
-        messages = await mixed.recalled(self._records, owner_of(request), asked.messages)
+        messages = await mixed.restore_executed_calls(
+            self._records, principal(request), asked.messages
+        )
         return asked.model_copy(update={"messages": messages})
 
     async def _mixed(self, request: Request, chunks: AsyncGenerator[Json]) -> AsyncGenerator[Json]:
@@ -187,23 +196,23 @@ class Routes:
             async for chunk in chunks:
                 said.append(chunk)
                 if any(choice["finish_reason"] for choice in chunk["choices"]):
-                    await mixed.keep(self._records, owner_of(request), said)
+                    await mixed.save_executed_calls(self._records, principal(request), said)
                 yield chunk
 
     async def _replayed(self, request: Request, reply: Mapping[str, Any]) -> Response:
-        if reply == DELETED:
-            raise NotFound("The response to this request was deleted.")
+        if reply == TOMBSTONE:
+            raise NotFoundError("The response to this request was deleted.")
         if "json" in reply:
-            return JSONResponse(reply["json"], headers=REPLAYED)
+            return JSONResponse(reply["json"], headers=REPLAYED_HEADER)
         if "response" in reply:
-            response = await self.events(request, reply["response"], -1)
+            response = await self.stream_events(request, reply["response"], -1)
         else:
             response = await open_stream(request, _again(reply["events"]))
-        response.headers.update(REPLAYED)
+        response.headers.update(REPLAYED_HEADER)
         return response
 
 
-def owner_of(request: Request) -> str:
+def principal(request: Request) -> str:
     """Return who asks, without telling the key."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     borne = f"{scheme.capitalize()} {key.strip()}"
@@ -211,7 +220,7 @@ def owner_of(request: Request) -> str:
 
 
 async def _kept(
-    chunks: AsyncGenerator[Json], claim: Claim, stack: AsyncExitStack
+    chunks: AsyncGenerator[Json], claim: IdempotentRequest, stack: AsyncExitStack
 ) -> AsyncGenerator[Json]:
     """Pass a stream on; once it is complete, it is what the claim's request got."""
     said: list[Json] = []

@@ -3,13 +3,13 @@
 import json
 from typing import Any
 
-from falsework.runtime.faults import Fault
-from falsework.runtime.outcomes import Outcome
+from falsework.runtime.faults import ToolCallError
+from falsework.runtime.outcomes import ToolResult
 
 Json = dict[str, Any]
 
 
-def told(outcome: Outcome, canonical: str) -> str:
+def dump_result(outcome: ToolResult, canonical: str) -> str:
     """Return an outcome as it is kept, with the arguments that equal calls share."""
     fault = outcome.fault
     return json.dumps(
@@ -23,7 +23,7 @@ def told(outcome: Outcome, canonical: str) -> str:
     )  # fmt: skip
 
 
-def interrupted(body: Json) -> Json:
+def mark_interrupted(body: Json) -> Json:
     """Return what becomes of a response whose server ended before it did."""
     message = "The server ended before the response did; what was done is in the output."
     error = {"code": "server_error", "message": message}
@@ -32,9 +32,9 @@ def interrupted(body: Json) -> Json:
     return {**body, "status": "failed", "error": error, "output": output}
 
 
-def known(row: Any) -> tuple[tuple[str, str], Outcome]:
+def load_result(row: Any) -> tuple[tuple[str, str], ToolResult]:
     """Return the call of a row: its tool and canonical arguments, and its outcome."""
     told = {"call_id": row.call_id, "canonical": row.canonical, **json.loads(row.outcome)}
     identity = (row.tool, told.pop("canonical"))
-    fault = Fault(*told.pop("fault")) if told["fault"] else told.pop("fault")
-    return identity, Outcome(tool=row.tool, fault=fault, **told)
+    fault = ToolCallError(*told.pop("fault")) if told["fault"] else told.pop("fault")
+    return identity, ToolResult(tool=row.tool, fault=fault, **told)

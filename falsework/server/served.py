@@ -5,20 +5,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from falsework.grammars.calls import Tool
-from falsework.runtime.faults import Fault
-from falsework.runtime.guests import Invitation
-from falsework.runtime.toolbox import Toolbox
+from falsework.runtime.faults import ToolCallError
+from falsework.runtime.guests import McpServerRef
+from falsework.runtime.toolbox import ToolRegistry
 from falsework.runtime.tools import ServerTool
-from falsework.server.refusals import BadRequest, Refusal
-from falsework.server.wire import WireTool
+from falsework.server.refusals import APIError, BadRequestError
+from falsework.server.wire import ToolParam
 
-KINDS = frozenset({"mcp", "server_tool"})
-LABEL = re.compile(r"[a-zA-Z0-9_-]{1,32}")
-OWN_LABEL = "falsework"
+SERVER_TOOL_TYPES = frozenset({"mcp", "server_tool"})
+SERVER_LABEL_PATTERN = re.compile(r"[a-zA-Z0-9_-]{1,32}")
+BUILTIN_SERVER_LABEL = "falsework"
 """The server_label of tools that the server has from nobody's MCP server."""
 
 
-class Unlisted(Refusal):
+class ToolListingFailed(APIError):
     """An MCP server that doesn't say what it has."""
 
     status = 424
@@ -27,7 +27,7 @@ class Unlisted(Refusal):
 
 
 @dataclass(frozen=True)
-class Served:
+class ServerTools:
     """The server's tools of a request, by the position of what asked for them.
 
     `approval` are those of which a call needs the client's approval, `labels` the MCP server of
@@ -45,10 +45,10 @@ class Served:
         return frozenset(tool.name for tools in self.by_position.values() for tool in tools)
 
 
-NOTHING_SERVED = Served()
+NO_SERVER_TOOLS = ServerTools()
 
 
-async def served(tools: Sequence[WireTool], toolbox: Toolbox) -> Served:
+async def resolve_server_tools(tools: Sequence[ToolParam], toolbox: ToolRegistry) -> ServerTools:
     """Return which of a request's tools the server runs; refuse what it doesn't have."""
     found: dict[int, tuple[Tool, ...]] = {}
     approval: set[str] = set()
@@ -56,7 +56,7 @@ async def served(tools: Sequence[WireTool], toolbox: Toolbox) -> Served:
     guests: dict[str, ServerTool] = {}
     for position, asked in enumerate(tools):
         where = f"tools[{position}]"
-        if asked.type not in KINDS:
+        if asked.type not in SERVER_TOOL_TYPES:
             continue
         meant = await _meant(asked, toolbox, where)
         found[position] = tuple([await _described(tool, where) for tool in meant])
@@ -65,86 +65,95 @@ async def served(tools: Sequence[WireTool], toolbox: Toolbox) -> Served:
             labels |= {tool.name: asked.server_label or "" for tool in meant}
         if asked.server_url is not None:
             guests |= {tool.name: tool for tool in meant}
-    return Served(found, frozenset(approval), labels, guests)
+    return ServerTools(found, frozenset(approval), labels, guests)
 
 
-async def _meant(asked: WireTool, toolbox: Toolbox, where: str) -> list[ServerTool]:
+async def _meant(asked: ToolParam, toolbox: ToolRegistry, where: str) -> list[ServerTool]:
     tools = await _candidates(asked, toolbox, where)
     only = asked.allowed_tools
     if only is None:
         return tools
     if strangers := set(only.tool_names or ()) - {_listed(asked, tool) for tool in tools}:
         message = f"The MCP server has no tool '{min(strangers)[:64]}' here."
-        raise BadRequest(message, f"{where}.allowed_tools", "invalid_value")
-    return [tool for tool in tools if only.matches(_listed(asked, tool), read_only=not tool.writes)]
+        raise BadRequestError(message, f"{where}.allowed_tools", "invalid_value")
+    return [
+        tool
+        for tool in tools
+        if only.matches(_listed(asked, tool), read_only=not tool.has_side_effects)
+    ]
 
 
-async def _candidates(asked: WireTool, toolbox: Toolbox, where: str) -> list[ServerTool]:
+async def _candidates(asked: ToolParam, toolbox: ToolRegistry, where: str) -> list[ServerTool]:
     if asked.type == "server_tool":
         return [_named(asked, toolbox, where)]
     if asked.server_label is None:
         missing = f"{where}.server_label"
         message = f"Missing required parameter: '{missing}'."
-        raise BadRequest(message, missing, "missing_required_parameter")
+        raise BadRequestError(message, missing, "missing_required_parameter")
     if asked.server_url is None:
         return _of_server(asked.server_label, toolbox, where)
     return await _of_guest(asked, toolbox, where)
 
 
-def _named(asked: WireTool, toolbox: Toolbox, where: str) -> ServerTool:
+def _named(asked: ToolParam, toolbox: ToolRegistry, where: str) -> ServerTool:
     tool = toolbox.tools.get(asked.name or "")
     if tool is None or not tool.entry.expose:
         known = ", ".join(tool.name for tool in toolbox.exposed()) or "none"
         message = f"This server has no tool '{(asked.name or '')[:64]}'. It has: {known}."
-        raise BadRequest(message, f"{where}.name", "invalid_value")
+        raise BadRequestError(message, f"{where}.name", "invalid_value")
     return tool
 
 
-def _of_server(label: str, toolbox: Toolbox, where: str) -> list[ServerTool]:
+def _of_server(label: str, toolbox: ToolRegistry, where: str) -> list[ServerTool]:
     if label not in toolbox.servers:
         known = ", ".join(toolbox.servers) or "none"
         message = f"This server knows no MCP server '{label[:64]}'. It knows: {known}."
-        raise BadRequest(message, f"{where}.server_label", "invalid_value")
-    return toolbox.of_server(label)
+        raise BadRequestError(message, f"{where}.server_label", "invalid_value")
+    return toolbox.tools_of_server(label)
 
 
-async def _of_guest(asked: WireTool, toolbox: Toolbox, where: str) -> list[ServerTool]:
+async def _of_guest(asked: ToolParam, toolbox: ToolRegistry, where: str) -> list[ServerTool]:
     label, url = asked.server_label or "", asked.server_url or ""
-    if not LABEL.fullmatch(label) or label in {OWN_LABEL, *toolbox.servers}:
+    if not SERVER_LABEL_PATTERN.fullmatch(label) or label in {
+        BUILTIN_SERVER_LABEL,
+        *toolbox.servers,
+    }:
         message = "A server_label should be a name of letters, digits, - and _, and not taken."
-        raise BadRequest(message, f"{where}.server_label", "invalid_value")
+        raise BadRequestError(message, f"{where}.server_label", "invalid_value")
     headers = dict(asked.headers or {})
     if asked.authorization:
         headers["authorization"] = f"Bearer {asked.authorization}"
     try:
-        tools = await toolbox.guests.tools(Invitation(label, url, tuple(sorted(headers.items()))))
-    except Fault as fault:
+        tools = await toolbox.guests.list_tools(
+            McpServerRef(label, url, tuple(sorted(headers.items())))
+        )
+    except ToolCallError as fault:
         if fault.kind == "not_allowed":
-            raise BadRequest(fault.message, f"{where}.server_url", "invalid_value") from fault
+            raise BadRequestError(fault.message, f"{where}.server_url", "invalid_value") from fault
         message = f"Error retrieving tool list from MCP server: '{label}'. {fault.message}"
-        raise Unlisted(message, "tools") from fault
+        raise ToolListingFailed(message, "tools") from fault
     return list(tools.values())
 
 
-def _listed(asked: WireTool, tool: ServerTool) -> str:
+def _listed(asked: ToolParam, tool: ServerTool) -> str:
     """Return the name that the listing gives a tool, which is the one that requests use."""
     return tool.name.removeprefix(f"{asked.server_label}__")
 
 
-def _needs_approval(asked: WireTool, tool: ServerTool) -> bool:
+def _needs_approval(asked: ToolParam, tool: ServerTool) -> bool:
     by_default = asked.server_url is not None
     if asked.require_approval is None:
         return by_default
-    return asked.require_approval.needed(
-        _listed(asked, tool), read_only=not tool.writes, otherwise=by_default
+    return asked.require_approval.requires_approval(
+        _listed(asked, tool), read_only=not tool.has_side_effects, otherwise=by_default
     )
 
 
 async def _described(tool: ServerTool, where: str) -> Tool:
     try:
-        await tool.describe()
-    except Fault as fault:
+        await tool.load_description()
+    except ToolCallError as fault:
         message = f"Error retrieving tool list from MCP server: '{tool.name}'. {fault.message}"
-        raise Unlisted(message, "tools") from fault
+        raise ToolListingFailed(message, "tools") from fault
     assert tool.parameters is not None, "a described tool has parameters"
     return Tool(tool.name, tool.description, tool.parameters, f"{where}.parameters")

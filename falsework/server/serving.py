@@ -13,20 +13,20 @@ import uvicorn
 from fastapi import FastAPI
 from sse_starlette.sse import AppStatus
 
-from falsework.runtime.toolbox import opened
-from falsework.runtime.toolsfile import read
-from falsework.server.app import database, instance, make_app
-from falsework.server.greeting import greeting
-from falsework.server.records import Records
-from falsework.server.settings import BadSetting, Settings
-from falsework.server.watching.logs import configure
+from falsework.runtime.toolbox import open_registry
+from falsework.runtime.toolsfile import load_tools_file
+from falsework.server.app import create_app, database_url, instance_id
+from falsework.server.greeting import startup_banner
+from falsework.server.records import Store
+from falsework.server.settings import ConfigError, Settings
+from falsework.server.watching.logs import configure_logging
 
-Announce = Callable[[str], None]
+ProgressCallback = Callable[[str], None]
 
 VLLM_LEVELS = {"debug": "DEBUG", "info": "WARNING", "warning": "WARNING", "error": "ERROR"}
 """What vLLM logs, by our own level: what it calls information would bury the greeting."""
 
-LAST_SECONDS = 5
+SHUTDOWN_GRACE_SECONDS = 5
 """How long requests that were sent home may take to tell their clients."""
 
 
@@ -39,10 +39,10 @@ class Server(uvicorn.Server):
                 app,
                 log_level=settings.log_level,
                 server_header=False,
-                timeout_graceful_shutdown=int(settings.drain_seconds) + LAST_SECONDS,
+                timeout_graceful_shutdown=int(settings.drain_seconds) + SHUTDOWN_GRACE_SECONDS,
             )
         )
-        self._desk = app.state.desk
+        self._admission = app.state.admission
         self._drain_seconds = settings.drain_seconds
         self._ready = ready
         # Otherwise every stream would be cut at the signal; the desk ends them instead.
@@ -55,9 +55,9 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let nobody new in, and send home who isn't done in time."""
-        self._desk.close()
+        self._admission.stop_accepting()
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(self._drain_seconds, self._desk.send_home)
+        timer = loop.call_later(self._drain_seconds, self._admission.cancel_all)
         await super().shutdown(sockets)
         timer.cancel()
 
@@ -78,7 +78,7 @@ def bind(settings: Settings) -> socket.socket:
         held.bind((settings.host, settings.port))
     except OSError as fault:
         held.close()
-        raise BadSetting(
+        raise ConfigError(
             f"{settings.host}:{settings.port} can't be listened on: {fault}"
         ) from fault
     return held
@@ -96,24 +96,30 @@ def _interruptible() -> Iterator[None]:
         loop.remove_signal_handler(signal.SIGTERM)
 
 
-async def serve(settings: Settings, model_path: Path | str, announce: Announce) -> None:
+async def run_server(
+    settings: Settings, model_path: Path | str, announce: ProgressCallback
+) -> None:
     """Run a server until a signal ends it."""
-    tools = (read(Path(settings.tools)), Path(settings.tools).parent) if settings.tools else ()
-    configure(settings.log_level)
+    tools = (
+        (load_tools_file(Path(settings.tools)), Path(settings.tools).parent)
+        if settings.tools
+        else ()
+    )
+    configure_logging(settings.log_level)
     with closing(bind(settings)) as port:
-        await (await Records.opened(database(settings), instance(settings))).close()
+        await (await Store.connect(database_url(settings), instance_id(settings))).close()
         # vLLM reads it when it is imported, and its processes inherit it.
         os.environ.setdefault("VLLM_LOGGING_LEVEL", VLLM_LEVELS[settings.log_level])
-        from falsework.server.engines.vllm import start  # noqa: PLC0415 - it takes seconds to import
+        from falsework.server.engines.vllm import start_engine  # noqa: PLC0415 - it takes seconds to import
 
         with _interruptible():
-            engine, scaffold = await start(settings, model_path)
+            engine, scaffold = await start_engine(settings, model_path)
         try:
-            async with opened(*tools) as toolbox:
-                app = make_app(settings, engine, scaffold, nullcontext(toolbox))
+            async with open_registry(*tools) as toolbox:
+                app = create_app(settings, engine, scaffold, nullcontext(toolbox))
 
                 def ready(number: int) -> None:
-                    announce(greeting(settings, scaffold.dialect_name, number))
+                    announce(startup_banner(settings, scaffold.dialect_name, number))
 
                 await Server(app, settings, ready).serve([port])
         finally:

@@ -21,15 +21,15 @@ from pydantic import (
     model_validator,
 )
 
-from falsework.server.builtin import CACHE_VARIABLE
+from falsework.server.builtin import CACHE_ENV_VAR
 
-PREFIX = "FALSEWORK_"
+ENV_PREFIX = "FALSEWORK_"
 CONFIG_VARIABLE = "FALSEWORK_CONFIG"
-NO_SETTINGS = frozenset({CONFIG_VARIABLE, CACHE_VARIABLE})
+RESERVED_ENV_VARS = frozenset({CONFIG_VARIABLE, CACHE_ENV_VAR})
 """Variables of ours that aren't settings."""
 
 
-class BadSetting(ValueError):
+class ConfigError(ValueError):
     """A setting that is unknown or out of range; the sentence names it."""
 
 
@@ -45,7 +45,7 @@ def _panel(name: str) -> dict[str, Any]:
 
 MODEL, ENDPOINT, LIMITS, ENGINE = map(_panel, ("Model", "Endpoint", "Limits", "Engine"))
 
-Key = Annotated[str, StringConstraints(min_length=1, pattern=r"^[!-~]+$")]
+APIKey = Annotated[str, StringConstraints(min_length=1, pattern=r"^[!-~]+$")]
 
 
 class Settings(BaseModel):
@@ -91,7 +91,7 @@ class Settings(BaseModel):
         description="Port to listen on; 0 takes any that is free.",
         json_schema_extra=ENDPOINT,
     )
-    api_key: Annotated[tuple[Key, ...], BeforeValidator(_split)] = Field(
+    api_key: Annotated[tuple[APIKey, ...], BeforeValidator(_split)] = Field(
         (),
         repr=False,
         description="A bearer key that clients must send. Repeatable; a comma-separated list in "
@@ -214,7 +214,7 @@ def _is_loopback(host: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenValue:
     """A setting's value and how its name was written where it was given."""
 
     spelling: str
@@ -229,22 +229,26 @@ def load(
     given = {
         **(_from_file(config) if config else {}),
         **_from_environment(environment),
-        **{name: Given(flag(name), value) for name, value in flags.items() if value is not None},
+        **{
+            name: GivenValue(flag_name(name), value)
+            for name, value in flags.items()
+            if value is not None
+        },
     }
     try:
         return Settings(**{name: each.value for name, each in given.items()})
     except ValidationError as fault:
-        raise BadSetting(_sentences(fault, given)) from fault
+        raise ConfigError(_sentences(fault, given)) from fault
 
 
-def flag(name: str) -> str:
+def flag_name(name: str) -> str:
     """Return a setting's flag on the command line."""
     return "--" + name.replace("_", "-")
 
 
-def variable(name: str) -> str:
+def env_var(name: str) -> str:
     """Return a setting's environment variable."""
-    return PREFIX + name.upper()
+    return ENV_PREFIX + name.upper()
 
 
 def _configured(environment: Mapping[str, str]) -> Path | None:
@@ -252,24 +256,24 @@ def _configured(environment: Mapping[str, str]) -> Path | None:
     return Path(named) if named else None
 
 
-def _from_file(config: Path) -> dict[str, Given]:
+def _from_file(config: Path) -> dict[str, GivenValue]:
     try:
         written = tomllib.loads(config.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
-        raise BadSetting(f"{config}: {fault}") from fault
+        raise ConfigError(f"{config}: {fault}") from fault
     for name in written:
         if name not in Settings.model_fields:
-            raise BadSetting(_unknown(f"{name} in {config}", name, Settings.model_fields))
-    return {name: Given(f"{name} in {config}", value) for name, value in written.items()}
+            raise ConfigError(_unknown(f"{name} in {config}", name, Settings.model_fields))
+    return {name: GivenValue(f"{name} in {config}", value) for name, value in written.items()}
 
 
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Given]:
-    names = {variable(name): name for name in Settings.model_fields}
+def _from_environment(environment: Mapping[str, str]) -> dict[str, GivenValue]:
+    names = {env_var(name): name for name in Settings.model_fields}
     for written in environment:
-        if written.startswith(PREFIX) and written not in NO_SETTINGS.union(names):
-            raise BadSetting(_unknown(written, written, names))
+        if written.startswith(ENV_PREFIX) and written not in RESERVED_ENV_VARS.union(names):
+            raise ConfigError(_unknown(written, written, names))
     return {
-        names[written]: Given(written, value)
+        names[written]: GivenValue(written, value)
         for written, value in environment.items()
         if written in names and value
     }
@@ -280,13 +284,13 @@ def _unknown(spelling: str, name: str, known: Iterable[str]) -> str:
     return f"{spelling}: no such setting. The nearest is {''.join(near)}."
 
 
-def _sentences(fault: ValidationError, given: Mapping[str, Given]) -> str:
+def _sentences(fault: ValidationError, given: Mapping[str, GivenValue]) -> str:
     return "\n".join(
         f"{_spelling(error['loc'], given)}{error['msg'].removeprefix('Value error, ')}"
         for error in fault.errors(include_url=False, include_input=False)
     )
 
 
-def _spelling(path: tuple[int | str, ...], given: Mapping[str, Given]) -> str:
+def _spelling(path: tuple[int | str, ...], given: Mapping[str, GivenValue]) -> str:
     name = str(path[0]) if path else ""
     return f"{given[name].spelling}: " if name in given else ""

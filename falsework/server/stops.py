@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from falsework.grammars.calls import Event, Text
 
 
-class Stops:
+class StopStringFilter:
     """Lets events through up to the first stop string, which is left out."""
 
     def __init__(self, strings: Sequence[str]) -> None:
         self._strings = strings
         self._kept = ""
         self.matched = False
-        self.left_out = ""
+        self.matched_tail = ""
         """From the first stop string on, what was said in the same breath."""
 
     def feed(self, events: Sequence[Event]) -> list[Event]:
@@ -36,7 +36,7 @@ class Stops:
         text = self._kept + text
         if found := [at for string in self._strings if (at := text.find(string)) >= 0]:
             self.matched, self._kept = True, ""
-            self.left_out = text[min(found) :]
+            self.matched_tail = text[min(found) :]
             return _said(text[: min(found)])
         cut = len(text) - max((_overlap(text, string) for string in self._strings), default=0)
         self._kept = text[cut:]

@@ -12,29 +12,29 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from falsework.runtime import telemetry
-from falsework.server.refusals import Broken, ClientGone, Refusal
+from falsework.server.refusals import APIError, ClientDisconnected, InternalServerError
 from falsework.server.replies import Json
 
 LINE_END = "\n"
 KEEP_ALIVE_SECONDS = 10
 SEND_TIMEOUT_SECONDS = 60
-PATIENCE_SECONDS = 5
+FIRST_CHUNK_TIMEOUT = 5
 """How long an answer waits for its first chunk: an early failure is told by the status."""
 
 Result = TypeVar("Result")
-Failed = Callable[[Refusal], Json]
+ErrorEvent = Callable[[APIError], Json]
 
 log = structlog.get_logger("falsework")
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
     """Return what `work` returns, or give it up as soon as the client is gone."""
     working = asyncio.create_task(work)
     leaving = asyncio.create_task(_leaves(request))
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise ClientGone("The client went away before the reply was ready.")
+            raise ClientDisconnected("The client went away before the reply was ready.")
         return working.result()
     finally:
         await _give_up(working, leaving)
@@ -52,11 +52,11 @@ async def _give_up(*tasks: asyncio.Task[Any]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class Stream(EventSourceResponse):
+class EventStream(EventSourceResponse):
     """Server-sent events, one for each chunk; however it ends, the chunks are closed."""
 
     def __init__(
-        self, chunks: AsyncGenerator[Json], first: "asyncio.Task[Json | None]", failed: Failed
+        self, chunks: AsyncGenerator[Json], first: "asyncio.Task[Json | None]", failed: ErrorEvent
     ) -> None:
         self._chunks = chunks
         self._first = first
@@ -77,19 +77,19 @@ class Stream(EventSourceResponse):
 
 
 async def open_stream(
-    request: Request, chunks: AsyncGenerator[Json], failed: Failed | None = None
-) -> Stream:
+    request: Request, chunks: AsyncGenerator[Json], failed: ErrorEvent | None = None
+) -> EventStream:
     """Return a stream of the chunks once the first is there, or after some patience.
 
     `failed` returns the event that tells a failure.
     """
     first = asyncio.create_task(_first(chunks))
     try:
-        await unless_gone(request, _patience(first))
+        await cancel_on_disconnect(request, _patience(first))
     except BaseException:
         await _close(chunks, first)
         raise
-    return Stream(chunks, first, failed or error_body)
+    return EventStream(chunks, first, failed or error_body)
 
 
 async def _first(chunks: AsyncGenerator[Json]) -> Json | None:
@@ -97,7 +97,7 @@ async def _first(chunks: AsyncGenerator[Json]) -> Json | None:
 
 
 async def _patience(first: "asyncio.Task[Json | None]") -> None:
-    await asyncio.wait((first,), timeout=PATIENCE_SECONDS)
+    await asyncio.wait((first,), timeout=FIRST_CHUNK_TIMEOUT)
     if first.done():
         first.result()
 
@@ -109,7 +109,7 @@ async def _close(chunks: AsyncGenerator[Json], first: "asyncio.Task[Json | None]
 
 
 async def _events(
-    chunks: AsyncGenerator[Json], first: "asyncio.Task[Json | None]", failed: Failed
+    chunks: AsyncGenerator[Json], first: "asyncio.Task[Json | None]", failed: ErrorEvent
 ) -> AsyncGenerator[ServerSentEvent]:
     try:
         chunk = await asyncio.shield(first)
@@ -117,12 +117,12 @@ async def _events(
             yield _event(chunk)
         async for chunk in chunks:
             yield _event(chunk)
-    except Refusal as refusal:
+    except APIError as refusal:
         yield _event(failed(refusal))
     except Exception:
         # The outermost handler of a stream: its status is sent, so only an event can tell.
         log.exception(telemetry.CUT_LINE)
-        yield _event(failed(Broken("The server failed while it streamed the reply.")))
+        yield _event(failed(InternalServerError("The server failed while it streamed the reply.")))
     yield _said("[DONE]")
 
 
@@ -135,7 +135,7 @@ def _said(text: str, name: str | None = None) -> ServerSentEvent:
     return ServerSentEvent(data=text, event=name, sep=LINE_END)
 
 
-def error_body(refusal: Refusal) -> Json:
+def error_body(refusal: APIError) -> Json:
     """Return a refusal as clients read it."""
     return {
         "error": {

@@ -8,7 +8,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateColumn
 
 DRIVERS: Mapping[str, str] = {"postgresql": "postgresql+asyncpg", "sqlite": "sqlite+aiosqlite"}
-INSERTS: Mapping[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
+UPSERTS: Mapping[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 
 _all = sql.MetaData()
 
@@ -84,7 +84,7 @@ for table in (responses, requests):
     )
 
 
-def make(connection: sql.Connection) -> None:
+def migrate(connection: sql.Connection) -> None:
     """Make what isn't there yet."""
     _all.create_all(connection)
     for table in _all.sorted_tables:

@@ -15,29 +15,29 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from falsework.runtime.entries import ToolsFile
-from falsework.runtime.faults import Fault
-from falsework.runtime.outcomes import Outcome
+from falsework.runtime.faults import ToolCallError
+from falsework.runtime.outcomes import ToolResult
 from falsework.runtime.policies import ToolPolicy
-from falsework.runtime.toolbox import Toolbox, opened
-from falsework.runtime.tools import Asked, ServerTool
-from falsework.runtime.toolsfile import BadToolsFile, read
-from falsework.server.watching.logs import configure
+from falsework.runtime.toolbox import ToolRegistry, open_registry
+from falsework.runtime.tools import ServerTool, ToolCall
+from falsework.runtime.toolsfile import ToolsFileError, load_tools_file
+from falsework.server.watching.logs import configure_logging
 from falsework.server.watching.traces import tracer_provider
 
-commands = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 File = Annotated[Path, typer.Argument(help="The tools file.")]
 Tools = Annotated[Path, typer.Option("--tools", help="The tools file.")]
 
 
-@commands.command()
+@app.command()
 def check(file: File) -> None:
     """Say what is wrong with FILE, or print the policy of each of its tools."""
     with _Complaints():
-        anyio.run(_print_policies, read(file), file.parent)
+        anyio.run(_print_policies, load_tools_file(file), file.parent)
 
 
-@commands.command()
+@app.command()
 def call(
     name: Annotated[str, typer.Argument(help="The tool.")],
     arguments: Annotated[str, typer.Argument(help="Its arguments, as JSON.")] = "{}",
@@ -47,8 +47,8 @@ def call(
 ) -> None:
     """Run one tool by hand, through all its layers, and print what happened."""
     with _Complaints():
-        outcome = anyio.run(_call, read(tools), tools.parent, name, arguments, approve)
-    typer.echo(outcome.text())
+        outcome = anyio.run(_call, load_tools_file(tools), tools.parent, name, arguments, approve)
+    typer.echo(outcome.for_model())
     raise typer.Exit(0 if outcome.ok else 1)
 
 
@@ -57,24 +57,24 @@ class _Complaints:
 
     def __enter__(self) -> None:
         sys.path.insert(0, str(Path.cwd()))  # where the functions of python tools are looked for
-        configure("warning")  # what is printed belongs to the result
+        configure_logging("warning")  # what is printed belongs to the result
 
     def __exit__(self, _: object, fault: BaseException | None, __: object) -> None:
         structlog.reset_defaults()
-        if isinstance(fault, BadToolsFile):
+        if isinstance(fault, ToolsFileError):
             typer.secho(f"Error: {fault}", err=True, fg=typer.colors.RED)
             raise typer.Exit(2) from fault
 
 
 async def _print_policies(file: ToolsFile, folder: Path) -> None:
-    async with opened(file, folder) as toolbox:
+    async with open_registry(file, folder) as toolbox:
         for tool in toolbox.tools.values():
             typer.secho(f"{tool.name} ({tool.kind}, {tool.upstream.name})", bold=True)
             typer.echo(_indented(yaml.safe_dump(_policy(tool, toolbox), sort_keys=False)))
     typer.echo(f"{len(toolbox.tools)} tools, and nothing is wrong with them.")
 
 
-def _policy(tool: ServerTool, toolbox: Toolbox) -> dict[str, Any]:
+def _policy(tool: ServerTool, toolbox: ToolRegistry) -> dict[str, Any]:
     """Return what holds for a tool: where the file is silent, what follows from the rest of it."""
     fields = set(ToolPolicy.model_fields) - {"egress"}
     policy = tool.entry.model_dump(mode="json", include=fields, exclude_none=True)
@@ -86,7 +86,7 @@ def _policy(tool: ServerTool, toolbox: Toolbox) -> dict[str, Any]:
             "require_tls": allowed.require_tls,
         }
     if tool.entry.python:
-        policy["run_in"] = tool.entry.python.place(tool.entry.effect)
+        policy["run_in"] = tool.entry.python.run_location(tool.entry.effect)
     return policy
 
 
@@ -96,27 +96,27 @@ def _indented(text: str) -> str:
 
 async def _call(
     file: ToolsFile, folder: Path, name: str, arguments: str, approved: bool
-) -> Outcome:
+) -> ToolResult:
     spans = InMemorySpanExporter()
     tracer_provider().add_span_processor(SimpleSpanProcessor(spans))
-    async with opened(file, folder) as toolbox:
-        outcome = await _outcome(toolbox, Asked("call_by_hand", name, arguments), approved)
+    async with open_registry(file, folder) as toolbox:
+        outcome = await _outcome(toolbox, ToolCall("call_by_hand", name, arguments), approved)
     for line in _told(spans.get_finished_spans()):
         typer.secho(line, err=True, dim=True)
     return outcome
 
 
-async def _outcome(toolbox: Toolbox, asked: Asked, approved: bool) -> Outcome:
+async def _outcome(toolbox: ToolRegistry, asked: ToolCall, approved: bool) -> ToolResult:
     if asked.name not in toolbox.tools:
         known = ", ".join(toolbox.tools) or "none"
-        raise BadToolsFile(f"there is no tool '{asked.name}'. There is: {known}")
+        raise ToolsFileError(f"there is no tool '{asked.name}'. There is: {known}")
     try:
-        await toolbox.tools[asked.name].describe()
-    except Fault as fault:
-        return Outcome(asked.id, asked.name, asked.arguments, fault=fault)
-    run = toolbox.run("by-hand", toolbox.file.request.deadline)
+        await toolbox.tools[asked.name].load_description()
+    except ToolCallError as fault:
+        return ToolResult(asked.id, asked.name, asked.arguments, fault=fault)
+    run = toolbox.new_run("by-hand", toolbox.file.request.deadline)
     approvals = frozenset({asked.id} if approved else ())
-    (outcome,) = await run.call([asked], approvals)
+    (outcome,) = await run.execute([asked], approvals)
     return outcome
 
 

@@ -8,27 +8,32 @@ import anyio
 import anyio.to_thread
 import cachetools
 
-from falsework.grammars.automata import DEAD, START, Automaton, Unsayable, compile_expression
-from falsework.grammars.expressions import TooLarge
-from falsework.grammars.forced import forced_run
+from falsework.grammars.automata import DEAD, DFA, START, EmptyLanguage, compile_dfa
+from falsework.grammars.expressions import GrammarTooLarge
+from falsework.grammars.forced import forced_tokens
 from falsework.grammars.policy import ToolChoice
-from falsework.grammars.readers import Reader
-from falsework.grammars.turns import Form, FormRefused, compose, resting_state
+from falsework.grammars.readers import OutputParser
+from falsework.grammars.turns import (
+    ReplyFormat,
+    UnsupportedFormat,
+    between_characters_state,
+    reply_grammar,
+)
 from falsework.grammars.vocabularies import Vocabulary
-from falsework.prompts.conversations import Prompt, Prompter, Unpromptable
+from falsework.prompts.conversations import ChatTemplateError, Prompt, PromptRenderer
 from falsework.runtime import telemetry
-from falsework.server.engines.base import Constraint, Sampling
-from falsework.server.engines.decoders import ThinkBudget
-from falsework.server.questions import Question
-from falsework.server.refusals import BadRequest, BadSchema, ContextOverflow
+from falsework.server.engines.base import Constraint, SamplingParams
+from falsework.server.engines.decoders import ThinkingBudget
+from falsework.server.questions import GenerationRequest
+from falsework.server.refusals import BadRequestError, ContextLengthExceeded, InvalidSchemaError
 
-KEPT_BYTES = 256 * 2**20
-COMPILERS = 2
+GRAMMAR_CACHE_BYTES = 256 * 2**20
+MAX_PARALLEL_COMPILES = 2
 """How many schemas are compiled at once; the rest wait, and hold up nobody who needs none."""
 
 
 @dataclass(frozen=True)
-class Opening:
+class ForcedPrefix:
     """What every reply of a form begins with: it is put to the prompt instead of being decoded."""
 
     tokens: tuple[int, ...] = ()
@@ -36,22 +41,22 @@ class Opening:
     state: int = START
 
 
-NO_OPENING = Opening()
+NO_PREFIX = ForcedPrefix()
 
 
 @dataclass(frozen=True)
-class Turn:
+class PreparedTurn:
     """One turn of the model, ready for the engine; `prompt` ends with the opening's tokens."""
 
     prompt: tuple[int, ...]
-    sampling: Sampling
+    sampling: SamplingParams
     constraint: Constraint | None
-    form: Form
-    opening: Opening = NO_OPENING
+    form: ReplyFormat
+    opening: ForcedPrefix = NO_PREFIX
 
-    def reader(self) -> Reader:
+    def reader(self) -> OutputParser:
         """Return a reader for one choice, which knows the opening already."""
-        return Reader(self.form, self.opening.text)
+        return OutputParser(self.form, self.opening.text)
 
 
 @dataclass(frozen=True)
@@ -60,38 +65,43 @@ class _Compiled:
 
     constraint: Constraint
     resting: int
-    opening: Opening
+    opening: ForcedPrefix
 
 
-class Scaffold:
+class TurnBuilder:
     """What makes a model call tools: its prompts, its constraints, its readers."""
 
     def __init__(
-        self, prompter: Prompter, vocabulary: Vocabulary, max_model_len: int, *, think_budget: int
+        self,
+        prompter: PromptRenderer,
+        vocabulary: Vocabulary,
+        max_model_len: int,
+        *,
+        think_budget: int,
     ) -> None:
         self.dialect_name = prompter.dialect.name
         self.max_model_len = max_model_len
         self._prompter = prompter
         self._vocabulary = vocabulary
         self._think_budget = think_budget
-        self._compilers = anyio.CapacityLimiter(COMPILERS)
+        self._compilers = anyio.CapacityLimiter(MAX_PARALLEL_COMPILES)
         self._kept: cachetools.LRUCache[bytes, _Compiled] = cachetools.LRUCache(
-            KEPT_BYTES, getsizeof=lambda kept: len(kept.constraint.automaton)
+            GRAMMAR_CACHE_BYTES, getsizeof=lambda kept: len(kept.constraint.automaton)
         )
         self._compiling: dict[bytes, anyio.Event] = {}
 
-    async def prepare(self, question: Question) -> Turn:
+    async def build(self, question: GenerationRequest) -> PreparedTurn:
         """Return the turn; raise BadRequest, BadSchema or ContextOverflow."""
         prompt = await anyio.to_thread.run_sync(self._lay_out, question)
         form = self._form(question, prompt)
         sampling = self._fitted(question.sampling, len(prompt.tokens))
         if not (form.tools or form.answer is not None or form.thinking):
-            return Turn(prompt.tokens, sampling, None, form)
+            return PreparedTurn(prompt.tokens, sampling, None, form)
         kept = await self._compiled(form)
         opening = kept.opening
         if question.sampling.logprobs is not None or len(opening.tokens) >= sampling.max_tokens:
-            opening = NO_OPENING
-        return Turn(
+            opening = NO_PREFIX
+        return PreparedTurn(
             prompt.tokens + opening.tokens,
             replace(sampling, max_tokens=sampling.max_tokens - len(opening.tokens)),
             replace(
@@ -104,20 +114,20 @@ class Scaffold:
             opening,
         )
 
-    def _lay_out(self, question: Question) -> Prompt:
+    def _lay_out(self, question: GenerationRequest) -> Prompt:
         tools = question.tools if question.choice.mode != "none" else ()
         try:
-            return self._prompter.lay_out(
+            return self._prompter.render(
                 question.messages, tools,
                 parallel=question.choice.parallel, think=question.think_budget != 0,
             )  # fmt: skip
-        except Unpromptable as fault:
-            raise BadRequest(str(fault), "messages") from fault
+        except ChatTemplateError as fault:
+            raise BadRequestError(str(fault), "messages") from fault
 
-    def _form(self, question: Question, prompt: Prompt) -> Form:
+    def _form(self, question: GenerationRequest, prompt: Prompt) -> ReplyFormat:
         dialect = self._prompter.dialect
         schema = question.response_schema
-        return Form(
+        return ReplyFormat(
             dialect.markup,
             question.tools,
             question.choice if question.tools else ToolChoice("none"),
@@ -127,7 +137,7 @@ class Scaffold:
             prompt.thinking,
         )
 
-    def _think(self, question: Question, resting: int) -> ThinkBudget | None:
+    def _think(self, question: GenerationRequest, resting: int) -> ThinkingBudget | None:
         """Return the budget of the think block: at most half of what the client allows in all."""
         block = self._prompter.dialect.think
         if block is None or resting == DEAD:
@@ -136,9 +146,9 @@ class Scaffold:
         tokens = self._think_budget if asked is None else asked
         if question.sampling.max_tokens:
             tokens = min(tokens, question.sampling.max_tokens // 2)
-        return ThinkBudget(tokens, resting, tuple(self._encode(block.closing)))
+        return ThinkingBudget(tokens, resting, tuple(self._encode(block.closing)))
 
-    def _fitted(self, sampling: Sampling, prompt: int) -> Sampling:
+    def _fitted(self, sampling: SamplingParams, prompt: int) -> SamplingParams:
         left = self.max_model_len - prompt
         asked = sampling.max_tokens
         if left < max(1, asked):
@@ -149,12 +159,12 @@ class Scaffold:
                 f"This model's maximum context length is {self.max_model_len} tokens. "
                 f"However, you requested {wanted}. Please shorten the messages or the completion."
             )
-            raise ContextOverflow(msg, "messages")
+            raise ContextLengthExceeded(msg, "messages")
         return replace(sampling, max_tokens=asked or left)
 
-    async def _compiled(self, form: Form) -> _Compiled:
+    async def _compiled(self, form: ReplyFormat) -> _Compiled:
         """Return a form's constraint, kept or compiled now; once for requests that come at once."""
-        key = form.key()
+        key = form.cache_key()
         while key in self._compiling:
             await self._compiling[key].wait()
         kept = self._kept.get(key)
@@ -171,32 +181,32 @@ class Scaffold:
             telemetry.GRAMMAR_SECONDS.observe(time.monotonic() - began)
         return kept
 
-    def _compile(self, form: Form) -> _Compiled:
+    def _compile(self, form: ReplyFormat) -> _Compiled:
         try:
-            automaton = compile_expression(compose(form), self._vocabulary.alphabet)
-        except FormRefused as fault:
+            automaton = compile_dfa(reply_grammar(form), self._vocabulary.alphabet)
+        except UnsupportedFormat as fault:
             raise _refusal(fault) from fault
-        except TooLarge as fault:
+        except GrammarTooLarge as fault:
             where = form.answer_where if not form.tools else "tools"
             msg = f"These schemas can't be enforced together: {fault}."
-            raise BadSchema(msg, where) from fault
-        except Unsayable as fault:
+            raise InvalidSchemaError(msg, where) from fault
+        except EmptyLanguage as fault:
             msg = "These schemas can't be enforced: nothing that this model can say satisfies them."
-            raise BadSchema(msg, "tools" if form.tools else form.answer_where) from fault
-        packed = automaton.packed()
+            raise InvalidSchemaError(msg, "tools" if form.tools else form.answer_where) from fault
+        packed = automaton.to_bytes()
         digest = hashlib.blake2b(packed, digest_size=16).digest()
-        resting = resting_state(form, automaton)
+        resting = between_characters_state(form, automaton)
         return _Compiled(Constraint(digest, packed), resting, self._opening(automaton))
 
-    def _opening(self, automaton: Automaton) -> Opening:
-        tokens = forced_run(automaton, START, self._vocabulary, self._encode).forced
+    def _opening(self, automaton: DFA) -> ForcedPrefix:
+        tokens = forced_tokens(automaton, START, self._vocabulary, self._encode).forced
         if tokens and tokens[-1] in self._vocabulary.ends:
             tokens = tokens[:-1]  # all of the reply is known; its end is left to the engine
         said = [self._vocabulary.tokens[token] or b"" for token in tokens]
         while said and not _whole(b"".join(said)):
             said.pop()  # a token may end inside a character, which a prompt shouldn't
         text = b"".join(said)
-        return Opening(tokens[: len(said)], text.decode(), automaton.step(START, text))
+        return ForcedPrefix(tokens[: len(said)], text.decode(), automaton.step(START, text))
 
     def _encode(self, text: str) -> list[int]:
         return self._prompter.tokenizer.encode(text, add_special_tokens=False)
@@ -210,11 +220,11 @@ def _whole(text: bytes) -> bool:
     return True
 
 
-def _refusal(fault: FormRefused) -> BadSchema:
+def _refusal(fault: UnsupportedFormat) -> InvalidSchemaError:
     field = fault.where.partition("#")[0]
     if fault.tool is None:
         msg = f"Invalid schema for response_format: {fault} (at {fault.where})."
-        return BadSchema(msg, field, code="invalid_json_schema")
-    return BadSchema(
+        return InvalidSchemaError(msg, field, code="invalid_json_schema")
+    return InvalidSchemaError(
         f"Invalid schema for function '{fault.tool}': {fault} (at {fault.where}).", field
     )

@@ -12,10 +12,10 @@ from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError, from_json
 
 from falsework.server import filters
-from falsework.server.refusals import BadRequest
-from falsework.server.wiremessages import Wire, WireMessage
+from falsework.server.refusals import BadRequestError
+from falsework.server.wiremessages import MessageParam, WireModel
 
-IGNORED = frozenset(
+IGNORED_FIELDS = frozenset(
     {
         "prediction",
         "prompt_cache_key",
@@ -30,7 +30,7 @@ IGNORED = frozenset(
 )
 """Fields of the protocol that have nothing to change here."""
 
-REFUSED: Mapping[str, tuple[Any, str]] = {
+UNSUPPORTED_FIELDS: Mapping[str, tuple[Any, str]] = {
     "add_generation_prompt": (True, "a reply always begins a new turn"),
     "allowed_token_ids": ([], "use response_format"),
     "audio": (None, "only text is spoken here"),
@@ -61,7 +61,7 @@ REFUSED: Mapping[str, tuple[Any, str]] = {
 """Fields that would change the result and aren't honoured: the value that asks for nothing, and
 what to do instead."""
 
-CODES = {"missing": "missing_required_parameter", "custom": "invalid_value"}
+ERROR_CODES = {"missing": "missing_required_parameter", "custom": "invalid_value"}
 """Error codes by the kind of fault; a kind that ends in `_type` is `invalid_type`."""
 
 
@@ -69,7 +69,7 @@ def _several(stop: object) -> object:
     return [stop] if isinstance(stop, str) else stop
 
 
-def chosen_by_word(choice: object) -> object:
+def expand_shorthand_choice(choice: object) -> object:
     """Spell a tool_choice of one word as an object."""
     return {"type": choice} if isinstance(choice, str) else choice
 
@@ -82,7 +82,7 @@ def _biases(biases: object) -> object:
     return {int(token): bias for token, bias in biases.items()}
 
 
-class FunctionDefinition(Wire):
+class FunctionDefinition(WireModel):
     """A function as a client defines it; `strict` changes nothing: every schema is enforced."""
 
     name: str
@@ -91,7 +91,7 @@ class FunctionDefinition(Wire):
     strict: bool | None = None
 
 
-class WireTool(Wire):
+class ToolParam(WireModel):
     """A tool as a client offers it, or one that the server runs (`mcp`, `server_tool`)."""
 
     type: str
@@ -101,39 +101,39 @@ class WireTool(Wire):
     server_url: str | None = Field(default=None, pattern=r"^https?://[^/?#@\s]+(/|$)")
     authorization: str | None = Field(default=None, repr=False)
     headers: dict[str, str] | None = Field(default=None, repr=False)
-    allowed_tools: filters.AllowedTools | None = None
-    require_approval: filters.RequiredApproval | None = None
+    allowed_tools: filters.AllowedToolsField | None = None
+    require_approval: filters.RequireApprovalField | None = None
 
 
-class FunctionName(Wire):
+class FunctionRef(WireModel):
     """A function that is meant."""
 
     name: str
 
 
-class ToolReference(Wire):
+class ToolRef(WireModel):
     """A tool that is meant."""
 
     type: str
-    function: FunctionName | None = None
+    function: FunctionRef | None = None
 
 
-class AllowedTools(Wire):
+class AllowedTools(WireModel):
     """The tools of which a reply may call some."""
 
     mode: str
-    tools: list[ToolReference]
+    tools: list[ToolRef]
 
 
-class WireToolChoice(Wire):
+class ToolChoiceParam(WireModel):
     """tool_choice, its one-word forms spelled as objects."""
 
     type: str
-    function: FunctionName | None = None
+    function: FunctionRef | None = None
     allowed_tools: AllowedTools | None = None
 
 
-class SchemaFormat(Wire):
+class JSONSchemaFormat(WireModel):
     """The schema that a reply's text must satisfy."""
 
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
@@ -142,26 +142,26 @@ class SchemaFormat(Wire):
     strict: bool | None = None
 
 
-class ResponseFormat(Wire):
+class ResponseFormat(WireModel):
     """What form a reply's text must have."""
 
     type: str
-    json_schema: SchemaFormat | None = None
+    json_schema: JSONSchemaFormat | None = None
 
 
-class StreamOptions(Wire):
+class StreamOptions(WireModel):
     """What a stream tells beside the reply."""
 
     include_usage: bool | None = None
 
 
-class ChatRequest(Wire):
+class ChatCompletionRequest(WireModel):
     """The body of POST /v1/chat/completions."""
 
     model: str
-    messages: list[WireMessage] = Field(min_length=1)
-    tools: list[WireTool] | None = None
-    tool_choice: Annotated[WireToolChoice | None, BeforeValidator(chosen_by_word)] = None
+    messages: list[MessageParam] = Field(min_length=1)
+    tools: list[ToolParam] | None = None
+    tool_choice: Annotated[ToolChoiceParam | None, BeforeValidator(expand_shorthand_choice)] = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     max_tokens: int | None = Field(default=None, ge=1)
@@ -197,20 +197,20 @@ class ChatRequest(Wire):
     ) = Field(default=None, max_length=16)
 
 
-def parse(body: bytes) -> ChatRequest:
+def parse(body: bytes) -> ChatCompletionRequest:
     """Return the request that a body spells."""
-    return parse_as(ChatRequest, body, REFUSED)
+    return validate(ChatCompletionRequest, body, UNSUPPORTED_FIELDS)
 
 
-Spelled = TypeVar("Spelled", bound=Wire)
+T = TypeVar("T", bound=WireModel)
 
 
-def parse_as(
-    kind: type[Spelled],
+def validate(
+    kind: type[T],
     body: bytes | dict[str, Any],
     refused: Mapping[str, tuple[Any, str]],
     at: tuple[int | str, ...] = (),
-) -> Spelled:
+) -> T:
     """Return the object of that kind which a body spells; refuse it by the name of the field.
 
     `at` is where it stands in the request.
@@ -219,7 +219,7 @@ def parse_as(
     for name, (neutral, instead) in refused.items():
         if raw.get(name) not in (None, neutral):
             message = f"'{name}' isn't supported by this server: {instead}."
-            raise BadRequest(message, name, "unsupported_parameter")
+            raise BadRequestError(message, name, "unsupported_parameter")
     try:
         return kind.model_validate(raw)
     except ValidationError as fault:
@@ -230,23 +230,23 @@ def _object(body: bytes) -> dict[str, Any]:
     try:
         raw = from_json(body, allow_inf_nan=False)
     except ValueError as fault:
-        raise BadRequest(f"The body of the request isn't valid JSON: {fault}.") from fault
+        raise BadRequestError(f"The body of the request isn't valid JSON: {fault}.") from fault
     if not isinstance(raw, dict):
-        raise BadRequest("The body of the request should be a JSON object.")
+        raise BadRequestError("The body of the request should be a JSON object.")
     return raw
 
 
-def _refusal(fault: ErrorDetails, at: tuple[int | str, ...]) -> BadRequest:
+def _refusal(fault: ErrorDetails, at: tuple[int | str, ...]) -> BadRequestError:
     path = (*at, *fault["loc"])
-    where = spell(path[:-2] if path[-1] == "[key]" else path)
+    where = param_path(path[:-2] if path[-1] == "[key]" else path)
     kind = fault["type"]
-    code = "invalid_type" if kind.endswith("_type") else CODES.get(kind, "invalid_value")
+    code = "invalid_type" if kind.endswith("_type") else ERROR_CODES.get(kind, "invalid_value")
     if kind == "missing":
-        return BadRequest(f"Missing required parameter: '{where}'.", where, code)
-    return BadRequest(f"Invalid '{where}': {fault['msg'][:500]}.", where, code)
+        return BadRequestError(f"Missing required parameter: '{where}'.", where, code)
+    return BadRequestError(f"Invalid '{where}': {fault['msg'][:500]}.", where, code)
 
 
-def spell(path: tuple[int | str, ...]) -> str:
+def param_path(path: tuple[int | str, ...]) -> str:
     """Return a path as OpenAI names parameters: `tools[0].type`, but `messages.[0].role`."""
     head = path[:1]
     bracket = ".[{}]" if head == ("messages",) else "[{}]"

@@ -9,13 +9,13 @@ def _parts(content: object) -> object:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-class Wire(BaseModel):
+class WireModel(BaseModel):
     """An object of the protocol: strict about types, silent about fields it doesn't know."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
 
-class Part(Wire):
+class ContentPart(WireModel):
     """A part of a message's content."""
 
     type: str
@@ -23,22 +23,22 @@ class Part(Wire):
     refusal: str | None = None
 
 
-class CalledFunction(Wire):
+class ToolCallFunction(WireModel):
     """What an earlier call of the assistant said."""
 
     name: str
     arguments: str
 
 
-class PastCall(Wire):
+class ToolCallParam(WireModel):
     """An earlier call of the assistant."""
 
     id: str
     type: str = "function"
-    function: CalledFunction | None = None
+    function: ToolCallFunction | None = None
 
 
-class ExecutedCall(Wire):
+class ExecutedToolCall(WireModel):
     """A call that the server ran, as an earlier reply told it; a failed one has an error."""
 
     id: str
@@ -49,16 +49,16 @@ class ExecutedCall(Wire):
     degraded: bool = False
 
 
-class WireMessage(Wire):
+class MessageParam(WireModel):
     """A message of any role."""
 
     role: str
-    content: Annotated[list[Part] | None, BeforeValidator(_parts)] = None
+    content: Annotated[list[ContentPart] | None, BeforeValidator(_parts)] = None
     name: str | None = None
-    tool_calls: list[PastCall] | None = None
+    tool_calls: list[ToolCallParam] | None = None
     tool_call_id: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     function_call: dict[str, Any] | None = None
-    executed_tools: list[ExecutedCall] | None = None
+    executed_tools: list[ExecutedToolCall] | None = None

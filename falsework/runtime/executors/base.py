@@ -9,7 +9,7 @@ Json = dict[str, Any]
 
 
 @dataclass
-class Ticket:
+class AttemptContext:
     """One attempt: how long it may take, and what makes it the same call again.
 
     The executor sets `sent` as soon as the upstream may have received something.
@@ -23,7 +23,7 @@ class Ticket:
 
 
 @dataclass(frozen=True)
-class Described:
+class ToolDescription:
     """What an executor knows of its tool without the tools file: an operation, an MCP tool."""
 
     description: str = ""
@@ -37,10 +37,10 @@ class Executor(Protocol):
     upstream: str
     """What fails together: the origin of a URL, an MCP server, a callable."""
 
-    async def attempt(self, arguments: Json, ticket: Ticket) -> Any:
+    async def execute(self, arguments: Json, ticket: AttemptContext) -> Any:
         """Return the result, any JSON value; raise a Fault. Cancelled, it leaves nothing behind."""
         ...
 
-    async def describe(self) -> Described:
+    async def describe(self) -> ToolDescription:
         """Return what the upstream says of the tool; raise a Fault where it has to be asked."""
         ...

@@ -9,18 +9,18 @@ from collections.abc import AsyncIterator
 
 import httpx2
 
-from falsework.runtime.faults import Fault
+from falsework.runtime.faults import ToolCallError
 
-PACKED = frozenset({"gzip", "deflate"})
-EVENTS = "text/event-stream"
-UNASKED = "The upstream's answer is encoded in a way that wasn't asked for."
+CONTENT_ENCODINGS = frozenset({"gzip", "deflate"})
+SSE_CONTENT_TYPE = "text/event-stream"
+BAD_ENCODING_MESSAGE = "The upstream's answer is encoded in a way that wasn't asked for."
 
 
-class Unreadable(Fault, httpx2.StreamError):
+class ResponseBodyError(ToolCallError, httpx2.StreamError):
     """A body that can't be read: a fault of ours, and one that HTTP libraries expect."""
 
 
-class CappedTransport(httpx2.AsyncBaseTransport):
+class SizeLimitTransport(httpx2.AsyncBaseTransport):
     """Hands on answers of another transport whose bodies end at the cap, in a fault."""
 
     def __init__(
@@ -36,7 +36,7 @@ class CappedTransport(httpx2.AsyncBaseTransport):
         response = await self._inner.handle_async_request(request)
         encoding = response.headers.pop("content-encoding", "identity")
         said = response.headers.get("content-type", "").lower()
-        events = self._but_events and said.startswith(EVENTS)
+        events = self._but_events and said.startswith(SSE_CONTENT_TYPE)
         if encoding != "identity" or not events:
             assert isinstance(response.stream, httpx2.AsyncByteStream), "the transport is async"
             response.stream = _Body(response.stream, "" if events else encoding, self._cap)
@@ -54,20 +54,20 @@ class _Body(httpx2.AsyncByteStream):
         self._cap = cap
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._encoding not in PACKED | {"identity"}:
-            raise Unreadable("bad_response", UNASKED, sent=True)
-        unpacked = zlib.decompressobj(wbits=47) if self._encoding in PACKED else None
+        if self._encoding not in CONTENT_ENCODINGS | {"identity"}:
+            raise ResponseBodyError("bad_response", BAD_ENCODING_MESSAGE, sent=True)
+        unpacked = zlib.decompressobj(wbits=47) if self._encoding in CONTENT_ENCODINGS else None
         left = self._cap
         async for raw in self._raw:
             try:
                 piece = unpacked.decompress(raw, left + 1) if unpacked else raw
             except zlib.error as fault:
                 message = "The upstream's answer can't be decompressed."
-                raise Unreadable("bad_response", message, sent=True) from fault
+                raise ResponseBodyError("bad_response", message, sent=True) from fault
             left -= len(piece)
             if left < 0:
                 message = f"The upstream's answer has more than {self._cap} bytes."
-                raise Unreadable("too_large", message, sent=True)
+                raise ResponseBodyError("too_large", message, sent=True)
             yield piece
 
     async def aclose(self) -> None:

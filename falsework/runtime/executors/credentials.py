@@ -10,23 +10,23 @@ from typing import Any
 import anyio
 import httpx2
 
-from falsework.runtime.checks import parsed
+from falsework.runtime.checks import parse_json
 from falsework.runtime.entries import Auth, BasicAuth, BearerAuth, ClientCredentials, HeaderAuth
-from falsework.runtime.entries import Secret as Place
-from falsework.runtime.faults import Fault
-from falsework.runtime.toolsfile import BadToolsFile
+from falsework.runtime.entries import SecretRef as Place
+from falsework.runtime.faults import ToolCallError
+from falsework.runtime.toolsfile import ToolsFileError
 
-REFUSED = "The tool's credentials were not accepted."
+AUTH_REJECTED_MESSAGE = "The tool's credentials were not accepted."
 EXPIRY_MARGIN = 30
 """A token this near its end, in seconds, is renewed before it is used."""
 
 
-def secret(place: Place) -> str:
+def read_secret(place: Place) -> str:
     """Return the secret at a place; raise BadToolsFile where there is none."""
     if place.env is not None:
         value = os.environ.get(place.env, "")
         if not value:
-            raise BadToolsFile(
+            raise ToolsFileError(
                 f"the environment has no {place.env}, where a tool's secret should be"
             )
         return value
@@ -34,7 +34,7 @@ def secret(place: Place) -> str:
     try:
         return Path(place.file).read_text("utf-8").strip()
     except OSError as fault:
-        raise BadToolsFile(f"a tool's secret can't be read from {place.file}") from fault
+        raise ToolsFileError(f"a tool's secret can't be read from {place.file}") from fault
 
 
 class _Header(httpx2.Auth):
@@ -43,7 +43,7 @@ class _Header(httpx2.Auth):
         try:
             self._value = _sendable(value)
         except ValueError as fault:
-            raise BadToolsFile(f"the secret for the header {name} {fault}") from fault
+            raise ToolsFileError(f"the secret for the header {name} {fault}") from fault
 
     async def async_auth_flow(
         self, request: httpx2.Request
@@ -57,7 +57,7 @@ class _ClientToken(httpx2.Auth):
 
     def __init__(self, grant: ClientCredentials) -> None:
         self._grant = grant
-        self._pair = (secret(grant.client_id), secret(grant.client_secret))
+        self._pair = (read_secret(grant.client_id), read_secret(grant.client_secret))
         self._token = ""
         self._until = 0.0
         self._lock = anyio.Lock()
@@ -87,10 +87,12 @@ class _ClientToken(httpx2.Auth):
 
     def _take(self, body: bytes) -> None:
         try:
-            said = parsed(body)
+            said = parse_json(body)
             token, lasts = _sendable(said["access_token"]), float(said.get("expires_in", 300))
         except (AttributeError, KeyError, TypeError, ValueError):
-            raise Fault("upstream_rejected", REFUSED) from None  # its cause may tell the token
+            raise ToolCallError(
+                "upstream_rejected", AUTH_REJECTED_MESSAGE
+            ) from None  # its cause may tell the token
         self._token = token
         self._until = time.monotonic() + (lasts if math.isfinite(lasts) else 0) - EXPIRY_MARGIN
 
@@ -100,9 +102,9 @@ async def _read(response: httpx2.Response) -> bytes:
     status = response.status_code
     if status == httpx2.codes.TOO_MANY_REQUESTS or status >= httpx2.codes.INTERNAL_SERVER_ERROR:
         message = "The tool's credentials can't be had at the moment."
-        raise Fault("unavailable", message, "connect", code=status)
+        raise ToolCallError("unavailable", message, "connect", code=status)
     if status != httpx2.codes.OK:
-        raise Fault("upstream_rejected", REFUSED, code=status)
+        raise ToolCallError("upstream_rejected", AUTH_REJECTED_MESSAGE, code=status)
     return await response.aread()
 
 
@@ -114,18 +116,18 @@ def _sendable(value: str) -> str:
 
 
 def _bearer(auth: BearerAuth) -> httpx2.Auth:
-    return _Header("authorization", f"Bearer {secret(auth.token)}")
+    return _Header("authorization", f"Bearer {read_secret(auth.token)}")
 
 
 def _header(auth: HeaderAuth) -> httpx2.Auth:
-    return _Header(auth.name, secret(auth.value))
+    return _Header(auth.name, read_secret(auth.value))
 
 
 def _basic(auth: BasicAuth) -> httpx2.Auth:
-    return httpx2.BasicAuth(secret(auth.user), secret(auth.password))
+    return httpx2.BasicAuth(read_secret(auth.user), read_secret(auth.password))
 
 
-KINDS: Mapping[type[Any], Callable[[Any], httpx2.Auth]] = {
+AUTH_BUILDERS: Mapping[type[Any], Callable[[Any], httpx2.Auth]] = {
     BasicAuth: _basic,
     BearerAuth: _bearer,
     ClientCredentials: _ClientToken,
@@ -133,6 +135,6 @@ KINDS: Mapping[type[Any], Callable[[Any], httpx2.Auth]] = {
 }
 
 
-def credentials(auth: Auth | None) -> httpx2.Auth | None:
+def build_auth(auth: Auth | None) -> httpx2.Auth | None:
     """Return what signs an upstream's requests; raise BadToolsFile where a secret is missing."""
-    return KINDS[type(auth)](auth) if auth else None
+    return AUTH_BUILDERS[type(auth)](auth) if auth else None

@@ -11,8 +11,8 @@ import anyio
 import httpx2
 
 from falsework.runtime import telemetry
-from falsework.runtime.faults import Fault
-from falsework.runtime.policies import Egress
+from falsework.runtime.faults import ToolCallError
+from falsework.runtime.policies import EgressPolicy
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
@@ -21,7 +21,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True)
-class Rules:
+class EgressRules:
     """What one upstream's connections may reach."""
 
     hosts: frozenset[str]
@@ -29,13 +29,13 @@ class Rules:
     require_tls: bool
 
 
-def rules(egress: Egress, urls: Iterable[str]) -> Rules:
+def egress_rules(egress: EgressPolicy, urls: Iterable[str]) -> EgressRules:
     """Return the rules for an upstream with these URLs, all of them the operator's own."""
     own = [httpx2.URL(url).host for url in urls]
     private = any(_names_private(host) for host in own)
     deny = egress.deny_private if egress.deny_private is not None else not private
     tls = egress.require_tls if egress.require_tls is not None else deny
-    return Rules(frozenset({*own, *egress.allow_hosts}), deny, tls)
+    return EgressRules(frozenset({*own, *egress.allow_hosts}), deny, tls)
 
 
 def _names_private(host: str) -> bool:
@@ -58,13 +58,15 @@ def is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast
 
 
-class CheckedTransport(httpx2.AsyncBaseTransport):
+class EgressTransport(httpx2.AsyncBaseTransport):
     """Resolves a name once, checks every address, and connects to the first that answers.
 
     A name that resolves to something else a moment later (DNS rebinding) changes nothing.
     """
 
-    def __init__(self, allowed: Rules, inner: httpx2.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self, allowed: EgressRules, inner: httpx2.AsyncBaseTransport | None = None
+    ) -> None:
         self._rules = allowed
         self._inner = inner or httpx2.AsyncHTTPTransport(
             limits=httpx2.Limits(max_connections=None, keepalive_expiry=5)
@@ -91,7 +93,7 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
         try:
             found: list[Any] = list(await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except (OSError, OverflowError, UnicodeError) as fault:  # of names and ports that are none
-            raise Fault(
+            raise ToolCallError(
                 "unavailable", "The upstream's name can't be resolved.", "connect"
             ) from fault
         addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
@@ -114,6 +116,6 @@ def _pinned(request: httpx2.Request, address: str) -> httpx2.Request:
     )
 
 
-def _blocked(message: str, reason: str) -> Fault:
+def _blocked(message: str, reason: str) -> ToolCallError:
     telemetry.EGRESS_BLOCKED.labels(reason).inc()
-    return Fault("blocked_egress", message)
+    return ToolCallError("blocked_egress", message)

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from falsework.runtime.faults import RAISED
+from falsework.runtime.faults import UNHANDLED_EXCEPTION
 
 Json = dict[str, Any]
 
@@ -22,7 +22,7 @@ class ToolError(Exception):
 
 
 @functools.cache
-def loaded(name: str) -> Callable[..., Any]:
+def load_callable(name: str) -> Callable[..., Any]:
     """Return the function of `module:function`; raise ImportError, AttributeError or TypeError."""
     module, _, path = name.partition(":")
     found: Any = importlib.import_module(module)
@@ -34,17 +34,17 @@ def loaded(name: str) -> Callable[..., Any]:
     return function
 
 
-def ended(name: str, arguments: Json) -> bytes:
+def call_to_json(name: str, arguments: Json) -> bytes:
     """Call a function and return how that ended, as a line of JSON; nothing is raised."""
     try:
-        result = loaded(name)(**arguments)
+        result = load_callable(name)(**arguments)
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
     except ToolError as fault:
         return _line({"kind": "tool_error", "message": str(fault)})
     except BaseException as fault:  # noqa: BLE001 - somebody else's code, which may even exit
         message = f"The tool failed with {type(fault).__name__}."
-        return _line({"kind": "tool_error", "message": message, "reason": RAISED})
+        return _line({"kind": "tool_error", "message": message, "reason": UNHANDLED_EXCEPTION})
     try:
         return _line({"value": result})
     except (TypeError, ValueError, RecursionError):
@@ -57,11 +57,11 @@ def _line(end: Json) -> bytes:
     return text.encode("utf-8", "surrogatepass") + b"\n"
 
 
-def serve() -> None:
+def worker_main() -> None:
     """Answer each line of the standard input, a function and its arguments, with how it ended."""
     asked, told = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1):  # what the function reads and prints is none of ours
         os.dup2(nothing, standard)
     for line in asked:
-        told.write(ended(**json.loads(line)))
+        told.write(call_to_json(**json.loads(line)))

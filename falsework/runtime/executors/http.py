@@ -11,33 +11,35 @@ from urllib.parse import quote
 
 import httpx2
 
-from falsework.runtime.checks import parsed
-from falsework.runtime.conditions import filled
-from falsework.runtime.entries import Http
-from falsework.runtime.executors.base import Described, Json, Ticket
-from falsework.runtime.faults import Fault, Kind
+from falsework.runtime.checks import parse_json
+from falsework.runtime.conditions import render_template
+from falsework.runtime.entries import HttpTool
+from falsework.runtime.executors.base import AttemptContext, Json, ToolDescription
+from falsework.runtime.faults import ErrorType, ToolCallError
 
-IN_QUERY = frozenset({"GET", "HEAD", "DELETE"})
-DEADLINE = "x-request-deadline-ms"
-EXCERPT = 500
+BODILESS_METHODS = frozenset({"GET", "HEAD", "DELETE"})
+DEADLINE_HEADER = "x-request-deadline-ms"
+EXCERPT_CHARS = 500
 """Characters of an upstream's refusal that the model is told."""
 
 
 class HttpExecutor:
     """Sends one request per attempt."""
 
-    def __init__(self, request: Http, client: httpx2.AsyncClient, key_header: str | None) -> None:
+    def __init__(
+        self, request: HttpTool, client: httpx2.AsyncClient, key_header: str | None
+    ) -> None:
         self._request = request
         self._client = client
         self._key_header = key_header
         url = httpx2.URL(request.url.replace("{", "").replace("}", ""))
         self.upstream = f"{url.scheme}://{url.netloc.decode()}"
 
-    async def describe(self) -> Described:
+    async def describe(self) -> ToolDescription:
         """Return nothing: the tools file says everything."""
-        return Described()
+        return ToolDescription()
 
-    async def attempt(self, arguments: Json, ticket: Ticket) -> Any:
+    async def execute(self, arguments: Json, ticket: AttemptContext) -> Any:
         """Return the response's JSON, or its text."""
         request = self._built(arguments, ticket)
         try:
@@ -50,9 +52,9 @@ class HttpExecutor:
             raise _broken(fault, ticket) from fault
         return _result(response, body)
 
-    def _built(self, arguments: Json, ticket: Ticket) -> httpx2.Request:
+    def _built(self, arguments: Json, ticket: AttemptContext) -> httpx2.Request:
         asked = self._request
-        left = {DEADLINE: str(max(0, int(ticket.deadline.left() * 1000)))}
+        left = {DEADLINE_HEADER: str(max(0, int(ticket.deadline.remaining() * 1000)))}
         key = {self._key_header: ticket.key} if self._key_header and ticket.key else {}
 
         async def noticed(event: str, _: Mapping[str, Any]) -> None:
@@ -70,38 +72,38 @@ class HttpExecutor:
                 extensions={"trace": noticed},
             )
         except KeyError as fault:
-            raise Fault("invalid_arguments", f"The argument {fault} is missing.") from fault
+            raise ToolCallError("invalid_arguments", f"The argument {fault} is missing.") from fault
         except (ValueError, httpx2.InvalidURL) as fault:
             message = "The arguments make no request that can be sent."
-            raise Fault("invalid_arguments", message) from fault
+            raise ToolCallError("invalid_arguments", message) from fault
 
 
-def _query(asked: Http, arguments: Json) -> httpx2.QueryParams:
+def _query(asked: HttpTool, arguments: Json) -> httpx2.QueryParams:
     """Return the query, in which what the operator names isn't another argument's."""
-    rest = _rest(asked, arguments) if asked.method in IN_QUERY else {}
+    rest = _rest(asked, arguments) if asked.method in BODILESS_METHODS else {}
     free = {key: value for key, value in rest.items() if key not in asked.query}
     return httpx2.QueryParams({**free, **_filled(asked.query, arguments)})
 
 
-def _headers(asked: Http, arguments: Json) -> dict[str, str]:
+def _headers(asked: HttpTool, arguments: Json) -> dict[str, str]:
     headers = {}
     for name, value in _filled(asked.headers, arguments).items():
         headers[name] = text = _text(value)
         if not (text.isascii() and text.isprintable()):
             message = f"The header {name} can hold printable ASCII only."
-            raise Fault("invalid_arguments", message)
+            raise ToolCallError("invalid_arguments", message)
     return headers
 
 
-def _body(asked: Http, arguments: Json) -> Any:
-    if asked.method in IN_QUERY:
+def _body(asked: HttpTool, arguments: Json) -> Any:
+    if asked.method in BODILESS_METHODS:
         return None
     if asked.body is None:
         return _rest(asked, arguments)
-    return filled(asked.body, arguments) if _given(asked.body, arguments) else None
+    return render_template(asked.body, arguments) if _given(asked.body, arguments) else None
 
 
-def _rest(asked: Http, arguments: Json) -> Json:
+def _rest(asked: HttpTool, arguments: Json) -> Json:
     """Return the arguments that no place names."""
     texts = [asked.url, json.dumps([asked.query, asked.headers, asked.body])]
     places = {piece.partition("}")[0] for text in texts for piece in text.split("{")[1:]}
@@ -111,7 +113,7 @@ def _rest(asked: Http, arguments: Json) -> Json:
 def _filled(templates: Mapping[str, Any], arguments: Json) -> Json:
     """Return templates filled, without those of optional arguments that weren't given."""
     return {
-        key: filled(value, arguments) for key, value in templates.items()
+        key: render_template(value, arguments) for key, value in templates.items()
         if _given(value, arguments)
     }  # fmt: skip
 
@@ -134,20 +136,24 @@ def _path(url: str, arguments: Json) -> str:
         if name is not None:
             text = _text(arguments[name])
             if text in {".", ".."}:
-                raise Fault("invalid_arguments", f"'{name}' can't be part of a path.")
+                raise ToolCallError("invalid_arguments", f"'{name}' can't be part of a path.")
             pieces.append(quote(text, safe=""))
     return "".join(pieces)
 
 
-def _broken(fault: httpx2.TransportError, ticket: Ticket) -> Fault:
+def _broken(fault: httpx2.TransportError, ticket: AttemptContext) -> ToolCallError:
     if isinstance(fault, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
-        return Fault("unavailable", "The upstream can't be reached.", "connect")
+        return ToolCallError("unavailable", "The upstream can't be reached.", "connect")
     if isinstance(fault, httpx2.TimeoutException):
-        return Fault("timeout", "The upstream didn't answer in time.", "timeout", ticket.sent)
-    return Fault("unavailable", "The connection to the upstream broke.", "reset", ticket.sent)
+        return ToolCallError(
+            "timeout", "The upstream didn't answer in time.", "timeout", ticket.sent
+        )
+    return ToolCallError(
+        "unavailable", "The connection to the upstream broke.", "reset", ticket.sent
+    )
 
 
-STATUSES: Mapping[int, tuple[Kind, str]] = {
+STATUS_ERRORS: Mapping[int, tuple[ErrorType, str]] = {
     429: ("rate_limited", "The upstream is asked too often."),
     502: ("unavailable", "The upstream isn't available."),
     503: ("unavailable", "The upstream isn't available."),
@@ -157,20 +163,30 @@ STATUSES: Mapping[int, tuple[Kind, str]] = {
 
 def _result(response: httpx2.Response, body: bytes) -> Any:
     status = response.status_code
-    if status in STATUSES:
-        kind, message = STATUSES[status]
+    if status in STATUS_ERRORS:
+        kind, message = STATUS_ERRORS[status]
         after = retry_after(response.headers)
-        raise Fault(kind, message, str(status), sent=True, retry_after=after, code=status)
+        raise ToolCallError(kind, message, str(status), sent=True, retry_after=after, code=status)
     if status >= httpx2.codes.INTERNAL_SERVER_ERROR:
         message = f"The upstream failed with status {status}."
-        raise Fault("upstream_error", message, str(status), sent=True, code=status)
+        raise ToolCallError("upstream_error", message, str(status), sent=True, code=status)
     if status >= httpx2.codes.BAD_REQUEST:
-        said = body.decode("utf-8", "replace")[:EXCERPT]
-        raise Fault("upstream_rejected", f"The upstream refused with status {status}: {said}",
-                    str(status), sent=True, code=status)  # fmt: skip
+        said = body.decode("utf-8", "replace")[:EXCERPT_CHARS]
+        raise ToolCallError(
+            "upstream_rejected",
+            f"The upstream refused with status {status}: {said}",
+            str(status),
+            sent=True,
+            code=status,
+        )
     if status >= httpx2.codes.MULTIPLE_CHOICES:
-        raise Fault("blocked_egress", "The upstream redirects, which isn't followed.", str(status),
-                    sent=True, code=status)  # fmt: skip
+        raise ToolCallError(
+            "blocked_egress",
+            "The upstream redirects, which isn't followed.",
+            str(status),
+            sent=True,
+            code=status,
+        )
     return _value(response, body)
 
 
@@ -178,9 +194,11 @@ def _value(response: httpx2.Response, body: bytes) -> Any:
     if "json" not in response.headers.get("content-type", ""):
         return body.decode("utf-8", "replace")
     try:
-        return parsed(body) if body else None
+        return parse_json(body) if body else None
     except ValueError as fault:
-        raise Fault("bad_response", "The upstream's answer isn't valid JSON.", sent=True) from fault
+        raise ToolCallError(
+            "bad_response", "The upstream's answer isn't valid JSON.", sent=True
+        ) from fault
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -24,20 +24,20 @@ from pydantic import ValidationError
 
 from falsework.runtime import telemetry
 from falsework.runtime.deadlines import Deadline
-from falsework.runtime.executors.base import Described, Json, Ticket
-from falsework.runtime.executors.mcpanswers import over, refused, value
-from falsework.runtime.executors.mcpconnections import Connect, watched
-from falsework.runtime.faults import Fault
+from falsework.runtime.executors.base import AttemptContext, Json, ToolDescription
+from falsework.runtime.executors.mcpanswers import is_connection_lost, result_value, to_fault
+from falsework.runtime.executors.mcpconnections import TransportFactory, notify_on_close
+from falsework.runtime.faults import ToolCallError
 
 RESTART_BASE = 0.1
 RESTART_CAP = 30.0
-WANTED_WITHIN = 1.0
+MAX_PAUSE_WITH_WAITERS = 1.0
 STARTS_PER_MINUTE = 6
 START_SECONDS = 30.0
 CLOSE_SECONDS = 5.0
-MOST_PAGES = 100
+MAX_PAGES = 100
 LIST_SECONDS = 5.0
-LISTED_FOR = 30.0
+LIST_TTL = 30.0
 """Seconds after which a call asks for the listing again, to see whether schemas changed."""
 
 DEADLINE_KEY = "falsework/deadlineMs"
@@ -51,13 +51,13 @@ class _Connection:
     lost: anyio.Event
 
 
-class McpServer:
+class McpClient:
     """One connection, supervised."""
 
     def __init__(  # noqa: PLR0913 - in what servers differ
         self,
         name: str,
-        connect: Connect,
+        connect: TransportFactory,
         *,
         pin_schemas: bool = True,
         spawned: bool = False,
@@ -84,11 +84,11 @@ class McpServer:
         self._listed_at = 0.0
 
     @property
-    def up(self) -> bool:
+    def connected(self) -> bool:
         """Whether there is a connection."""
         return self._connection is not None
 
-    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+    async def supervise(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Own the connection until cancelled."""
         task_status.started()
         failures = 0
@@ -99,7 +99,9 @@ class McpServer:
             try:
                 await self._live()
             except Exception as fault:  # noqa: BLE001 - whatever a server does, it is opened anew
-                log.warning(telemetry.LOST_LINE, server=self.name, error=type(fault).__name__)
+                log.warning(
+                    telemetry.LOG_CONNECTION_LOST, server=self.name, error=type(fault).__name__
+                )
             failures = 0 if self._proven else failures + 1
             self.restarts += 1
             telemetry.MCP_RESTARTS.labels(self.label).inc()
@@ -109,7 +111,7 @@ class McpServer:
         """Open the connection, and keep it until it is lost."""
         with anyio.move_on_after(self._patience) as life:
             lost = anyio.Event()
-            async with Client(watched(self._connect(), lost)) as client:
+            async with Client(notify_on_close(self._connect(), lost)) as client:
                 connection = _Connection(client.session, lost)
                 await self._list(connection.session)
                 life.deadline = math.inf
@@ -121,53 +123,53 @@ class McpServer:
                     self._lose(connection)
                     life.deadline = anyio.current_time() + CLOSE_SECONDS
         if life.cancelled_caught:
-            log.warning(telemetry.LOST_LINE, server=self.name, error="TimeoutError")
+            log.warning(telemetry.LOG_CONNECTION_LOST, server=self.name, error="TimeoutError")
 
     async def _pause(self, seconds: float) -> None:
         """Wait before the next connection, no more than a second where a call waits for it."""
         self._wanted = anyio.Event()
-        await anyio.sleep(min(seconds, WANTED_WITHIN))
+        await anyio.sleep(min(seconds, MAX_PAUSE_WITH_WAITERS))
         if not self._ready.statistics().tasks_waiting:
-            with anyio.move_on_after(seconds - WANTED_WITHIN):
+            with anyio.move_on_after(seconds - MAX_PAUSE_WITH_WAITERS):
                 await self._wanted.wait()
 
-    async def listed(self, deadline: Deadline) -> Mapping[str, Tool]:
+    async def list_tools(self, deadline: Deadline) -> Mapping[str, Tool]:
         """Return the server's tools; raise a Fault where it can't be reached in time."""
         await self._connected(deadline)
         return self.tools
 
-    async def call(self, tool: str, arguments: Json, ticket: Ticket) -> CallToolResult:
+    async def call_tool(self, tool: str, arguments: Json, ticket: AttemptContext) -> CallToolResult:
         """Call a tool; raise a Fault."""
         connection = await self._connected(ticket.deadline)
         try:
-            if anyio.current_time() - self._listed_at > LISTED_FOR:
+            if anyio.current_time() - self._listed_at > LIST_TTL:
                 await self._list(connection.session)
             self._check(tool)
             with self._timed(telemetry.CALL_TOOL):
                 result = await _called(connection.session, tool, arguments, ticket)
         except MCPError as fault:
-            if over(fault):
+            if is_connection_lost(fault):
                 self._lose(connection)
-            raise refused(fault, sent=ticket.sent) from fault
+            raise to_fault(fault, sent=ticket.sent) from fault
         except (ValidationError, RuntimeError) as fault:  # of its schema, where it has one
             message = "The MCP server's answer isn't what the protocol or its schema says."
-            raise Fault("bad_response", message, sent=ticket.sent) from fault
+            raise ToolCallError("bad_response", message, sent=ticket.sent) from fault
         except (httpx2.HTTPError, OSError, anyio.ClosedResourceError) as fault:
             self._lose(connection)
             message = "The connection to the MCP server broke."
-            raise Fault("unavailable", message, "crash", sent=ticket.sent) from fault
+            raise ToolCallError("unavailable", message, "crash", sent=ticket.sent) from fault
         self._proven = True
         if isinstance(result, CallToolResult):
             return result
         message = "The tool asks for more than its arguments, which can't be given here."
-        raise Fault("precondition_failed", message, sent=True)
+        raise ToolCallError("precondition_failed", message, sent=True)
 
     async def _connected(self, deadline: Deadline) -> _Connection:
         self._wanted.set()
-        with anyio.move_on_after(max(0.0, deadline.left())):
+        with anyio.move_on_after(max(0.0, deadline.remaining())):
             await self._ready.wait()
         if self._connection is None:
-            raise Fault("unavailable", "The MCP server can't be reached.", "connect")
+            raise ToolCallError("unavailable", "The MCP server can't be reached.", "connect")
         return self._connection
 
     def _lose(self, connection: _Connection) -> None:
@@ -193,7 +195,7 @@ class McpServer:
     async def _list(self, session: ClientSession) -> None:
         found: dict[str, Tool] = {}
         cursor = None
-        for _ in range(MOST_PAGES):
+        for _ in range(MAX_PAGES):
             with self._timed(telemetry.LIST_TOOLS):
                 page = await session.list_tools(params=PaginatedRequestParams(cursor=cursor))
             found.update((tool.name, tool) for tool in page.tools)
@@ -201,7 +203,7 @@ class McpServer:
             if cursor is None:
                 break
         else:
-            raise Fault("bad_response", "The MCP server's list of tools has no end.")
+            raise ToolCallError("bad_response", "The MCP server's list of tools has no end.")
         self.tools = found
         self._listed_at = anyio.current_time()
         for name, tool in found.items():
@@ -210,15 +212,15 @@ class McpServer:
     def _check(self, name: str) -> None:
         tool = self.tools.get(name)
         if tool is None:
-            raise Fault("precondition_failed", "The MCP server no longer has this tool.")
+            raise ToolCallError("precondition_failed", "The MCP server no longer has this tool.")
         if self._pin and self._pins[name] != _digest(tool):
-            raise Fault("precondition_failed", "The MCP server changed this tool's schema.")
+            raise ToolCallError("precondition_failed", "The MCP server changed this tool's schema.")
 
 
 async def _called(
-    session: ClientSession, tool: str, arguments: Json, ticket: Ticket
+    session: ClientSession, tool: str, arguments: Json, ticket: AttemptContext
 ) -> CallToolResult | InputRequiredResult:
-    left = max(0.01, ticket.deadline.left())
+    left = max(0.01, ticket.deadline.remaining())
     meta: Any = {DEADLINE_KEY: int(left * 1000), **ticket.headers}
     ticket.sent = True
     return await session.call_tool(tool, arguments, left, meta=meta, allow_input_required=True)
@@ -227,23 +229,23 @@ async def _called(
 class McpExecutor:
     """Calls one tool of a server."""
 
-    def __init__(self, server: McpServer, tool: str, cap: int) -> None:
+    def __init__(self, server: McpClient, tool: str, cap: int) -> None:
         self.upstream = f"mcp:{server.name}"
         self._server = server
         self._tool = tool
         self._cap = cap
 
-    async def describe(self) -> Described:
+    async def describe(self) -> ToolDescription:
         """Return what the server says of the tool; raise a Fault where it isn't there."""
-        tools = await self._server.listed(Deadline.after(LIST_SECONDS))
+        tools = await self._server.list_tools(Deadline.after(LIST_SECONDS))
         tool = tools.get(self._tool)
         if tool is None:
-            raise Fault("unknown_tool", f"The MCP server has no tool '{self._tool}'.")
-        return Described(tool.description or "", tool.input_schema, tool.output_schema)
+            raise ToolCallError("unknown_tool", f"The MCP server has no tool '{self._tool}'.")
+        return ToolDescription(tool.description or "", tool.input_schema, tool.output_schema)
 
-    async def attempt(self, arguments: Json, ticket: Ticket) -> Any:
+    async def execute(self, arguments: Json, ticket: AttemptContext) -> Any:
         """Return the structured content, or the text."""
-        return value(await self._server.call(self._tool, arguments, ticket), self._cap)
+        return result_value(await self._server.call_tool(self._tool, arguments, ticket), self._cap)
 
 
 def _digest(tool: Tool) -> str:

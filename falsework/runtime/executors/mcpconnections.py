@@ -11,13 +11,13 @@ from mcp import StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
-Connect = Callable[[], AbstractAsyncContextManager[Any]]
+TransportFactory = Callable[[], AbstractAsyncContextManager[Any]]
 
-MOST_BYTES = 2**20
+MAX_MESSAGE_BYTES = 2**20
 """How large any answer may be, a list of tools for example; a result has its own cap."""
 
 
-def over_http(url: str, client: Callable[[], httpx2.AsyncClient]) -> Connect:
+def http_transport(url: str, client: Callable[[], httpx2.AsyncClient]) -> TransportFactory:
     """Return how to connect to a server over streamable HTTP."""
 
     @asynccontextmanager
@@ -28,7 +28,9 @@ def over_http(url: str, client: Callable[[], httpx2.AsyncClient]) -> Connect:
     return connect
 
 
-def over_stdio(command: tuple[str, ...], environment: Mapping[str, str], folder: str) -> Connect:
+def stdio_transport(
+    command: tuple[str, ...], environment: Mapping[str, str], folder: str
+) -> TransportFactory:
     """Return how to start a server and talk to it over its input and output.
 
     `python` is the interpreter that this server runs on.
@@ -44,7 +46,7 @@ def over_stdio(command: tuple[str, ...], environment: Mapping[str, str], folder:
 
 
 @asynccontextmanager
-async def watched(
+async def notify_on_close(
     transport: AbstractAsyncContextManager[Any], lost: anyio.Event
 ) -> AsyncGenerator[Any]:
     """Connect, and set `lost` when nothing more can come."""

@@ -10,24 +10,24 @@ from typing import Any
 import httpx2
 import yaml
 
-from falsework.runtime.entries import Http, OpenApi
-from falsework.runtime.executors.base import Described, Ticket
+from falsework.runtime.entries import HttpTool, OpenApiTool
+from falsework.runtime.executors.base import AttemptContext, ToolDescription
 from falsework.runtime.executors.http import HttpExecutor
-from falsework.runtime.toolsfile import BadToolsFile
+from falsework.runtime.toolsfile import ToolsFileError
 
 Json = dict[str, Any]
 
 METHODS = ("get", "put", "post", "delete", "head", "patch")
 RESERVED = frozenset({"accept", "authorization", "content-type"})
-DEEPEST = 20
+MAX_REF_DEPTH = 20
 
 
 @dataclass(frozen=True)
 class Operation:
     """An operation's request, and the placeholder in it of each argument."""
 
-    request: Http
-    described: Described
+    request: HttpTool
+    described: ToolDescription
     places: Mapping[str, str]
 
 
@@ -40,25 +40,25 @@ class OpenApiExecutor(HttpExecutor):
         super().__init__(found.request, client, key_header)
         self._found = found
 
-    async def describe(self) -> Described:
+    async def describe(self) -> ToolDescription:
         """Return what the document says of the operation."""
         return self._found.described
 
-    async def attempt(self, arguments: Json, ticket: Ticket) -> Any:
+    async def execute(self, arguments: Json, ticket: AttemptContext) -> Any:
         """Return the response's JSON, or its text."""
         places = self._found.places
         placed = {places.get(name, name): value for name, value in arguments.items()}
-        return await super().attempt(placed, ticket)
+        return await super().execute(placed, ticket)
 
 
-def operation(asked: OpenApi, folder: Path) -> Operation:
+def load_operation(asked: OpenApiTool, folder: Path) -> Operation:
     """Return an operation; raise BadToolsFile."""
     document = _document(folder / asked.document.removeprefix("file://"))
     path, method, found, shared = _found(document, asked)
     parts = _parts(_inlined([*shared, *found.get("parameters", [])], document), asked)
     body = _body(_inlined(found.get("requestBody", {}), document))
     if clash := {part["name"] for part in parts} & body.fields.keys():
-        raise BadToolsFile(f"{asked.operation}: '{clash.pop()}' stands in two places")
+        raise ToolsFileError(f"{asked.operation}: '{clash.pop()}' stands in two places")
     prefix = "place_"
     while any(name.startswith(prefix) for name in body.fields):
         prefix += "_"
@@ -72,7 +72,7 @@ def operation(asked: OpenApi, folder: Path) -> Operation:
     text = found.get("description") or found.get("summary") or ""
     written = _placed(_base(asked, document) + path, parts, places)
     written |= {"method": method.upper(), "body": "{body}" if body.whole else None}
-    return Operation(_request(asked, written, places), Described(text, parameters), places)
+    return Operation(_request(asked, written, places), ToolDescription(text, parameters), places)
 
 
 def _placed(url: str, parts: list[Json], places: Mapping[str, str]) -> Json:
@@ -87,35 +87,35 @@ def _placed(url: str, parts: list[Json], places: Mapping[str, str]) -> Json:
     return {"url": url, "query": named["query"], "headers": named["header"]}
 
 
-def _request(asked: OpenApi, written: Json, places: Mapping[str, str]) -> Http:
+def _request(asked: OpenApiTool, written: Json, places: Mapping[str, str]) -> HttpTool:
     try:
-        request = Http.model_validate(written)
+        request = HttpTool.model_validate(written)
         names = {name for _, name, _, _ in Formatter().parse(request.url) if name}
     except ValueError as fault:
         message = f"{asked.document}: has no absolute server URL; give base_url"
-        raise BadToolsFile(message) from fault
+        raise ToolsFileError(message) from fault
     if unknown := names - {*places.values()}:
-        raise BadToolsFile(f"{asked.operation}: the path's '{unknown.pop()}' is no parameter")
+        raise ToolsFileError(f"{asked.operation}: the path's '{unknown.pop()}' is no parameter")
     return request
 
 
-def _base(asked: OpenApi, document: Json) -> str:
+def _base(asked: OpenApiTool, document: Json) -> str:
     """Return the server's URL, its variables at their defaults."""
     first: Json = next(iter(document.get("servers", [])), {})
     url: str = asked.base_url or first.get("url", "")
     for name, variable in first.get("variables", {}).items():
         url = url.replace("{" + name + "}", str(variable.get("default", "")))
     if "{" in url:
-        raise BadToolsFile(f"{asked.document}: the server URL has variables; give base_url")
+        raise ToolsFileError(f"{asked.document}: the server URL has variables; give base_url")
     return url.rstrip("/")
 
 
-def _parts(parameters: list[Json], asked: OpenApi) -> list[Json]:
+def _parts(parameters: list[Json], asked: OpenApiTool) -> list[Json]:
     """Return the parameters that are arguments; an operation's own replace those of its path."""
     parts = {(part["in"], part["name"]): part for part in parameters if not _reserved(part)}
     names = [name for _, name in parts]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise BadToolsFile(f"{asked.operation}: '{twice.pop()}' stands in two places")
+        raise ToolsFileError(f"{asked.operation}: '{twice.pop()}' stands in two places")
     return list(parts.values())
 
 
@@ -133,13 +133,13 @@ def _document(path: Path) -> Json:
         text = path.read_text("utf-8")
         read = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (OSError, ValueError, yaml.YAMLError) as fault:
-        raise BadToolsFile(f"{path}: {fault}") from fault
+        raise ToolsFileError(f"{path}: {fault}") from fault
     if not isinstance(read, dict) or "paths" not in read:
-        raise BadToolsFile(f"{path}: isn't an OpenAPI document")
+        raise ToolsFileError(f"{path}: isn't an OpenAPI document")
     return read
 
 
-def _found(document: Json, asked: OpenApi) -> tuple[str, str, Json, list[Json]]:
+def _found(document: Json, asked: OpenApiTool) -> tuple[str, str, Json, list[Json]]:
     known = []
     for path, item in document["paths"].items():
         for method in METHODS:
@@ -148,7 +148,9 @@ def _found(document: Json, asked: OpenApi) -> tuple[str, str, Json, list[Json]]:
                 if known[-1] == asked.operation:
                     return path, method, item[method], item.get("parameters", [])
     there = ", ".join(filter(None, known))
-    raise BadToolsFile(f"{asked.document}: has no operation '{asked.operation}'. There is: {there}")
+    raise ToolsFileError(
+        f"{asked.document}: has no operation '{asked.operation}'. There is: {there}"
+    )
 
 
 def _field(place: Json) -> Json:
@@ -178,8 +180,8 @@ def _body(request: Mapping[str, Any]) -> _Body:
 
 def _inlined(part: Any, document: Json, depth: int = 0) -> Any:
     """Return a part of the document with its references resolved; raise BadToolsFile."""
-    if depth > DEEPEST:
-        raise BadToolsFile("the operation's schema refers to itself, which can't be enforced")
+    if depth > MAX_REF_DEPTH:
+        raise ToolsFileError("the operation's schema refers to itself, which can't be enforced")
     if isinstance(part, list):
         return [_inlined(each, document, depth + 1) for each in part]
     if not isinstance(part, dict):
@@ -191,5 +193,5 @@ def _inlined(part: Any, document: Json, depth: int = 0) -> Any:
     for step in reference.split("/")[1:]:
         there = there.get(step.replace("~1", "/").replace("~0", "~"))
         if not isinstance(there, dict):
-            raise BadToolsFile(f"the document refers to '{reference}', which isn't in it")
+            raise ToolsFileError(f"the document refers to '{reference}', which isn't in it")
     return _inlined(there, document, depth + 1)

@@ -6,46 +6,46 @@ import inspect
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from falsework.runtime.checks import parsed
-from falsework.runtime.entries import Python
-from falsework.runtime.executors.base import Described, Json, Ticket
-from falsework.runtime.executors.functions import ended, loaded
-from falsework.runtime.executors.workers import Workers
-from falsework.runtime.faults import Fault
-from falsework.runtime.toolsfile import BadToolsFile
+from falsework.runtime.checks import parse_json
+from falsework.runtime.entries import PythonTool
+from falsework.runtime.executors.base import AttemptContext, Json, ToolDescription
+from falsework.runtime.executors.functions import call_to_json, load_callable
+from falsework.runtime.executors.workers import ProcessPool
+from falsework.runtime.faults import ToolCallError
+from falsework.runtime.toolsfile import ToolsFileError
 
 
 class PythonExecutor:
     """Calls a function with the arguments by name."""
 
-    def __init__(self, asked: Python, run_in: str, places: int, cap: int) -> None:
+    def __init__(self, asked: PythonTool, run_in: str, places: int, cap: int) -> None:
         """`places` bounds processes or threads, abandoned ones included; `cap` answers' bytes."""
         self.upstream = f"python:{asked.callable}"
         self._name = asked.callable
         self._cap = cap
         self._places = places
-        self._workers = Workers(places, cap) if run_in == "process" else None
+        self._workers = ProcessPool(places, cap) if run_in == "process" else None
         self._threads = ThreadPoolExecutor(places, thread_name_prefix=self.upstream)
         self._abandoned: list[Future[bytes]] = []
         try:
-            self._function = loaded(asked.callable)
+            self._function = load_callable(asked.callable)
         except (ImportError, AttributeError, TypeError) as fault:
-            raise BadToolsFile(f"python: there is no {asked.callable}: {fault}") from fault
+            raise ToolsFileError(f"python: there is no {asked.callable}: {fault}") from fault
 
     @property
-    def leaked(self) -> int:
+    def leaked_threads(self) -> int:
         """How many threads still run whose call was given up."""
         self._abandoned = [one for one in self._abandoned if not one.done()]
         return len(self._abandoned)
 
-    async def describe(self) -> Described:
+    async def describe(self) -> ToolDescription:
         """Return the function's docstring."""
-        return Described(inspect.getdoc(self._function) or "")
+        return ToolDescription(inspect.getdoc(self._function) or "")
 
-    async def attempt(self, arguments: Json, ticket: Ticket) -> Any:
+    async def execute(self, arguments: Json, ticket: AttemptContext) -> Any:
         """Return what the function returns."""
         if self._workers:
-            return _value(await self._workers.ended(self._name, arguments, ticket), self._cap)
+            return _value(await self._workers.call(self._name, arguments, ticket), self._cap)
         return _value(await self._thread(arguments, ticket), self._cap)
 
     async def aclose(self) -> None:
@@ -54,13 +54,15 @@ class PythonExecutor:
         if self._workers:
             await self._workers.aclose()
 
-    async def _thread(self, arguments: Json, ticket: Ticket) -> bytes:
-        if self.leaked >= self._places:
-            raise Fault("overloaded", "Calls that were given up still hold the tool's threads.")
+    async def _thread(self, arguments: Json, ticket: AttemptContext) -> bytes:
+        if self.leaked_threads >= self._places:
+            raise ToolCallError(
+                "overloaded", "Calls that were given up still hold the tool's threads."
+            )
 
         def run() -> bytes:
             ticket.sent = True
-            return ended(self._name, arguments)
+            return call_to_json(self._name, arguments)
 
         running = self._threads.submit(contextvars.copy_context().run, run)
         try:
@@ -71,11 +73,13 @@ class PythonExecutor:
 
 def _value(end: bytes, cap: int) -> Any:
     if len(end) > cap:
-        raise Fault("too_large", f"The tool's answer has more than {cap} bytes.", sent=True)
+        raise ToolCallError("too_large", f"The tool's answer has more than {cap} bytes.", sent=True)
     try:
-        said = parsed(end)
+        said = parse_json(end)
     except ValueError as fault:
-        raise Fault("bad_response", "The tool's answer isn't valid JSON.", sent=True) from fault
+        raise ToolCallError(
+            "bad_response", "The tool's answer isn't valid JSON.", sent=True
+        ) from fault
     if "value" not in said:
-        raise Fault(said["kind"], said["message"], said.get("reason", ""), sent=True)
+        raise ToolCallError(said["kind"], said["message"], said.get("reason", ""), sent=True)
     return said["value"]

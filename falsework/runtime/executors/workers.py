@@ -15,18 +15,18 @@ import anyio
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from falsework.runtime.executors.base import Json, Ticket
-from falsework.runtime.faults import Fault
+from falsework.runtime.executors.base import AttemptContext, Json
+from falsework.runtime.faults import ToolCallError
 
-SCRIPT = (
+WORKER_SCRIPT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from falsework.runtime.executors.functions import serve; serve()"
+    "from falsework.runtime.executors.functions import worker_main; worker_main()"
 )
 IDLE_SECONDS = 300.0
 REAP_SECONDS = 1.0
 
 
-class Workers:
+class ProcessPool:
     """The processes of one tool."""
 
     def __init__(self, most: int, cap: int) -> None:
@@ -35,7 +35,7 @@ class Workers:
         self._cap = cap
         self._idle: deque[tuple[float, Process]] = deque()
 
-    async def ended(self, name: str, arguments: Json, ticket: Ticket) -> bytes:
+    async def call(self, name: str, arguments: Json, ticket: AttemptContext) -> bytes:
         """Call a function and return how that ended, as JSON; raise a Fault."""
         line = json.dumps({"name": name, "arguments": arguments}).encode() + b"\n"
         async with self._places:
@@ -46,7 +46,7 @@ class Workers:
             except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError) as fault:
                 await _kill(process)
                 message = "The tool's process died."
-                raise Fault("unavailable", message, "crash", sent=True) from fault
+                raise ToolCallError("unavailable", message, "crash", sent=True) from fault
             except BaseException:  # cancelled, too: nobody else would end it
                 await _kill(process)
                 raise
@@ -71,7 +71,7 @@ class Workers:
     async def _start(self) -> None:
         with anyio.CancelScope(shield=True):  # whoever starts it has to be able to end it
             process = await anyio.open_process(
-                [sys.executable, "-c", SCRIPT, json.dumps(sys.path)],
+                [sys.executable, "-c", WORKER_SCRIPT, json.dumps(sys.path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -88,7 +88,7 @@ async def _answer(process: Process, line: bytes, cap: int) -> bytes:
         return await BufferedByteReceiveStream(process.stdout).receive_until(b"\n", cap)
     except anyio.DelimiterNotFound as fault:
         message = f"The tool's answer has more than {cap} bytes."
-        raise Fault("too_large", message, sent=True) from fault
+        raise ToolCallError("too_large", message, sent=True) from fault
 
 
 async def _kill(process: Process) -> None:

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from falsework.grammars.automata import START
-from falsework.server.engines.decoders import ThinkBudget
-from falsework.server.refusals import Refusal
+from falsework.server.engines.decoders import ThinkingBudget
+from falsework.server.refusals import APIError
 
-CONSTRAINT = "falsework_constraint"
+CONSTRAINT_ARG = "falsework_constraint"
 """Where a Constraint's fields travel in vLLM's SamplingParams.extra_args, in their order."""
-BIASES = "falsework_biases"
+BIASES_ARG = "falsework_biases"
 """The same for {"min_p": …, "logit_bias": {token as text: bias}}, see `sampling`."""
 
 
-class EngineGone(Refusal):
+class EngineDeadError(APIError):
     """The engine no longer answers; the process has to be restarted."""
 
     status = 503
@@ -23,7 +23,7 @@ class EngineGone(Refusal):
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingParams:
     """How tokens are drawn; the fields are vLLM's, the defaults OpenAI's."""
 
     max_tokens: int
@@ -52,7 +52,7 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True)
-class Timings:
+class RequestTimings:
     """How long a request waited in the engine, and how long its prompt took, in seconds."""
 
     queue: float
@@ -60,7 +60,7 @@ class Timings:
 
 
 @dataclass(frozen=True)
-class Piece:
+class OutputDelta:
     """What one engine step adds to choice number `choice`."""
 
     choice: int
@@ -70,7 +70,7 @@ class Piece:
     finish: Literal["stop", "length", "error"] | None = None
     cached_tokens: int = 0
     """How many prompt tokens came from the prefix cache (0 until known)."""
-    timings: Timings | None = None
+    timings: RequestTimings | None = None
     """On the last piece, where the engine knows."""
 
 
@@ -86,22 +86,22 @@ class Constraint:
     automaton: bytes
     start: int = START
     opening: str = ""
-    think: ThinkBudget | None = None
+    think: ThinkingBudget | None = None
 
 
 class Engine(Protocol):
     """An engine that decodes one model."""
 
-    async def check(self) -> None:
+    async def check_health(self) -> None:
         """Return when the engine answers; raise EngineGone when it doesn't."""
 
     def generate(
         self,
         prompt: Sequence[int],
-        sampling: Sampling,
+        sampling: SamplingParams,
         constraint: Constraint | None,
         request_id: str,
-    ) -> AsyncIterator[Piece]:
+    ) -> AsyncIterator[OutputDelta]:
         """Decode until each of the n choices has a piece with `finish`; closing it aborts."""
 
     async def close(self) -> None:

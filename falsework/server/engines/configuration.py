@@ -9,7 +9,7 @@ from torch.cpu import _is_amx_tile_supported, _is_avx512_bf16_supported
 from vllm import AsyncEngineArgs
 from vllm.platforms import CpuArchEnum, current_platform
 
-from falsework.server.settings import BadSetting, Settings
+from falsework.server.settings import ConfigError, Settings
 
 _WORKER = "falsework.server.engines.worker"
 
@@ -20,17 +20,17 @@ Where a prompt goes on as one before it did, fewer than that are computed again.
 a short call takes a third longer, and a step in long texts 4 % less (measured on SmolLM2-135M).
 """
 
-LARGE = 4
+MANY_CORES = 4
 """So many cores that one can be left to the server without being missed."""
 
 
-def arguments(settings: Settings, model: str, markers: Sequence[str]) -> AsyncEngineArgs:
+def engine_args(settings: Settings, model: str, markers: Sequence[str]) -> AsyncEngineArgs:
     """Return vLLM's settings; raise BadSetting for a device that the installed vLLM isn't for."""
     on_cpu = current_platform.is_cpu()
     if settings.device != "auto" and (settings.device == "cpu") != on_cpu:
         here = "cpu" if on_cpu else "cuda"
         msg = f"device: {settings.device} isn't what the installed vLLM runs on, which is {here}"
-        raise BadSetting(msg)
+        raise ConfigError(msg)
     # Compiling the model takes minutes at the first start; on a CPU it gains a fifth of a step.
     eager = on_cpu if settings.enforce_eager is None else settings.enforce_eager
     return AsyncEngineArgs(
@@ -42,7 +42,7 @@ def arguments(settings: Settings, model: str, markers: Sequence[str]) -> AsyncEn
         tensor_parallel_size=settings.tensor_parallel_size,
         gpu_memory_utilization=settings.gpu_memory_utilization,
         kv_cache_memory_bytes=int(settings.kv_cache_gib * 2**30) if on_cpu else None,
-        scheduler_cls="falsework.server.engines.scheduler.Scheduler",
+        scheduler_cls="falsework.server.engines.scheduler.ConstrainedScheduler",
         # Drafts are put in by the scheduler, which async scheduling doesn't wait for.
         async_scheduling=False,
         speculative_config=_drafted(settings.draft_tokens),
@@ -76,10 +76,10 @@ def _threads() -> int:
     """Return how many threads compute: all cores of a small machine, all but one of a large one."""
     cores = psutil.cpu_count(logical=False) or 1
     usable = min(cores, len(os.sched_getaffinity(0)))
-    return usable if usable < LARGE else usable - 1
+    return usable if usable < MANY_CORES else usable - 1
 
 
 def _drafted(tokens: int) -> dict[str, Any] | None:
-    drafter = "falsework.server.engines.drafts.NoDrafts"
+    drafter = "falsework.server.engines.drafts.NullDrafter"
     asked = {"method": "custom_class", "model": drafter, "num_speculative_tokens": tokens}
     return asked if tokens else None

@@ -21,7 +21,7 @@ _WINDOW = 4096
 """How far back we look, so that a long prompt costs the engine some milliseconds at most."""
 
 
-class Pace:
+class AdaptiveDraftLength:
     """How much is proposed in one place of a reply: more where it was right, else less often."""
 
     def __init__(self) -> None:
@@ -29,14 +29,14 @@ class Pace:
         self._misses = 0
         self._wait = 0
 
-    def room(self) -> int:
+    def budget(self) -> int:
         """Return how many tokens may be proposed this time."""
         if self._wait:
             self._wait -= 1
             return 0
         return self._length
 
-    def learn(self, right: int, proposed: int) -> None:
+    def update(self, right: int, proposed: int) -> None:
         """Propose more after a draft that was right, none for a while after a wrong one."""
         if right >= proposed:
             self._length, self._misses = 2 * self._length, 0
@@ -51,27 +51,27 @@ class Pace:
 class _Offer(NamedTuple):
     """A part of a draft: `length` tokens behind `behind` others."""
 
-    pace: Pace
+    pace: AdaptiveDraftLength
     behind: int
     length: int
 
 
-class Copies:
+class PromptLookupDrafter:
     """Proposes drafts for one reply, part by part; learns in each place what came of the last."""
 
     def __init__(self) -> None:
-        self._paces: dict[Hashable, Pace] = {}
+        self._paces: dict[Hashable, AdaptiveDraftLength] = {}
         self._offers: list[_Offer] = []
         self._tokens: Sequence[int] = ()
         self._behind: dict[tuple[int, ...], int] = {}
         self._said = 0
 
-    def hear(self, tokens: Sequence[int]) -> None:
+    def observe(self, tokens: Sequence[int]) -> None:
         """Take in what was said, prompt and reply so far, before a draft is begun."""
         right = len(tokens) - self._said - 1
         for pace, behind, length in self._offers:
             if right >= behind:
-                pace.learn(right - behind, length)
+                pace.update(right - behind, length)
         self._offers = []
         for end in range(max(self._said, 1, len(tokens) - _WINDOW), len(tokens)):
             for length in _CONTEXTS:
@@ -98,20 +98,22 @@ class Copies:
         longest = (self._behind.get(tuple(context[-length:]), 0) for length in lengths)
         at = next((at for at in longest if at), 0)
         pace = self._pace(place)
-        room = min(pace.room(), most)
+        room = min(pace.budget(), most)
         return self._offered(pace, draft, sayable(list(self._tokens[at : at + room])) if at else [])
 
-    def propose_known(
+    def propose_open_end(
         self, draft: Sequence[int], place: Hashable, known: Sequence[int]
     ) -> list[int]:
         """Return the tokens in which known text is likely to be said behind `draft`."""
         pace = self._pace((place, "known"))
-        return self._offered(pace, draft, list(known) if pace.room() else [])
+        return self._offered(pace, draft, list(known) if pace.budget() else [])
 
-    def _pace(self, place: Hashable) -> Pace:
-        return self._paces.setdefault(place, Pace())
+    def _pace(self, place: Hashable) -> AdaptiveDraftLength:
+        return self._paces.setdefault(place, AdaptiveDraftLength())
 
-    def _offered(self, pace: Pace, draft: Sequence[int], likely: list[int]) -> list[int]:
+    def _offered(
+        self, pace: AdaptiveDraftLength, draft: Sequence[int], likely: list[int]
+    ) -> list[int]:
         if likely:
             self._offers.append(_Offer(pace, len(draft), len(likely)))
         return likely

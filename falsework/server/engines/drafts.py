@@ -6,7 +6,7 @@ The worker knows no constraint, so it proposes nothing; the scheduler puts in wh
 from typing import Any
 
 
-class NoDrafts:
+class NullDrafter:
     """vLLM's interface of a drafter (method `custom_class`)."""
 
     def __init__(self, vllm_config: object) -> None:
@@ -27,13 +27,13 @@ class WorkerExtension:
 
     model_runner: Any
 
-    def honour_biases(self) -> None:
+    def install_logits_processors(self) -> None:
         """Bring back min_p and logit_bias, which vLLM leaves out beside drafts."""
         from falsework.server.engines.sampling import (  # noqa: PLC0415 - loads torch
-            mend_steps_without_drafts,
-            processors,
+            logits_processors,
+            patch_empty_verification,
         )
 
-        mend_steps_without_drafts()
+        patch_empty_verification()
         runner = self.model_runner
-        runner.input_batch.logitsprocs = processors(runner.vllm_config, runner.device)
+        runner.input_batch.logitsprocs = logits_processors(runner.vllm_config, runner.device)

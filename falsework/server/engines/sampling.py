@@ -21,7 +21,7 @@ from vllm.v1.sample.logits_processor import (
 )
 from vllm.v1.sample.logits_processor.builtin import MinTokensLogitsProcessor
 
-from falsework.server.engines.base import BIASES
+from falsework.server.engines.base import BIASES_ARG
 
 
 def _restored(update: BatchUpdate | None) -> BatchUpdate | None:
@@ -33,7 +33,7 @@ def _restored(update: BatchUpdate | None) -> BatchUpdate | None:
 
 
 def _with_biases(params: SamplingParams) -> SamplingParams:
-    biases: dict[str, Any] = (params.extra_args or {}).get(BIASES) or {}
+    biases: dict[str, Any] = (params.extra_args or {}).get(BIASES_ARG) or {}
     if not biases:
         return params
     restored = params.clone()
@@ -58,7 +58,7 @@ class LogitBias(LogitBiasLogitsProcessor):  # type: ignore[misc]
         super().update_state(_restored(batch_update))
 
 
-def mend_steps_without_drafts() -> None:
+def patch_empty_verification() -> None:
     """Let a step pass in which nobody has a draft and somebody asks for top_k.
 
     vLLM 0.32 verifies drafts in every step and takes the largest top_k of no tokens
@@ -73,7 +73,7 @@ def mend_steps_without_drafts() -> None:
     rejection_sampler.apply_sampling_constraints = unless_empty
 
 
-def processors(config: VllmConfig, device: torch.device) -> LogitsProcessors:
+def logits_processors(config: VllmConfig, device: torch.device) -> LogitsProcessors:
     """Return what vLLM uses without drafts."""
     kinds = (MinTokensLogitsProcessor, LogitBias, MinP)
     return LogitsProcessors(kind(config, device, is_pin_memory=False) for kind in kinds)

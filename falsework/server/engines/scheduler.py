@@ -22,34 +22,34 @@ from vllm.v1.structured_output.backend_types import (
 )
 from vllm.v1.structured_output.request import StructuredOutputRequest
 
-from falsework.grammars.automata import unpacked
+from falsework.grammars.automata import from_bytes
 from falsework.grammars.forced import Encode
 from falsework.grammars.vocabularies import Vocabulary
-from falsework.prompts.tokenizers import end_tokens, vocabulary_of
-from falsework.server.engines.base import BIASES, CONSTRAINT
-from falsework.server.engines.copies import Copies
-from falsework.server.engines.decoders import Constrainer, Decoder, ThinkBudget
+from falsework.prompts.tokenizers import build_vocabulary, eos_token_ids
+from falsework.server.engines.base import BIASES_ARG, CONSTRAINT_ARG
+from falsework.server.engines.copies import PromptLookupDrafter
+from falsework.server.engines.decoders import CompiledGrammar, GrammarMatcher, ThinkingBudget
 
 _T = TypeVar("_T")
 
 log = init_logger(__name__)
 
-KEPT_AUTOMATA = 64
-KEPT_BYTES = 256 * 2**20
+MAX_CACHED_GRAMMARS = 64
+MAX_CACHED_BYTES = 256 * 2**20
 """Of tables, beside what running requests hold; each automaton's masks have their own bound."""
 
 
 class Grammar(StructuredOutputGrammar):  # type: ignore[misc]
     """A decoder, behind vLLM's interface; where it fails, its request ends with an error."""
 
-    def __init__(self, decoder: Decoder, copies: Copies | None) -> None:
+    def __init__(self, decoder: GrammarMatcher, copies: PromptLookupDrafter | None) -> None:
         self._decoder = decoder
         self._copies = copies
         self._broken = False
 
     def accept_tokens(self, request_id: str, tokens: list[int]) -> bool:  # noqa: ARG002
         """Advance over tokens; False, which ends the request, when one of them can't be said."""
-        return self._guarded(lambda: all(map(self._decoder.accept, tokens)), instead=False)
+        return self._guarded(lambda: all(map(self._decoder.accept_token, tokens)), instead=False)
 
     def validate_tokens(self, tokens: list[int]) -> list[int]:
         """Return the longest prefix that can be said, without advancing."""
@@ -62,12 +62,12 @@ class Grammar(StructuredOutputGrammar):  # type: ignore[misc]
     def fill_bitmask(self, bitmask: torch.Tensor, batch_index: int) -> None:
         """Write which tokens may follow into one row."""
         row = bitmask[batch_index].numpy()
-        mask = self._guarded(self._decoder.mask, instead=None)
+        mask = self._guarded(self._decoder.token_bitmask, instead=None)
         row[:] = -1 if mask is None else mask
 
     def is_terminated(self) -> bool:
         """Tell whether the reply has ended."""
-        return self._decoder.ended
+        return self._decoder.is_terminated
 
     def reset(self) -> None:
         """Go back to the beginning."""
@@ -81,37 +81,42 @@ class Grammar(StructuredOutputGrammar):  # type: ignore[misc]
         return self._guarded(lambda: self._drafts(tokens, most), instead=[])
 
     def _drafts(self, tokens: Sequence[int], most: int) -> list[int]:
-        draft = list(self._decoder.drafts[:most])
+        draft = list(self._decoder.forced_tokens[:most])
         if self._copies is None:
             return draft
-        self._copies.hear(tokens)
+        self._copies.observe(tokens)
         advanced = self._advance(draft)
-        while len(draft) < most and not self._decoder.ended:
+        while len(draft) < most and not self._decoder.is_terminated:
             likely = self._likely(self._copies, draft, most - len(draft))
             if not likely:
                 break
             draft += likely
             advanced += self._advance(likely)
-            certain = self._decoder.drafts[: most - len(draft)]  # if what is likely is right
+            certain = self._decoder.forced_tokens[: most - len(draft)]  # if what is likely is right
             draft += certain
             advanced += self._advance(certain)
         self._decoder.rollback(advanced)
         return draft
 
-    def _likely(self, copies: Copies, draft: Sequence[int], most: int) -> list[int]:
+    def _likely(self, copies: PromptLookupDrafter, draft: Sequence[int], most: int) -> list[int]:
         """Return up to `most` tokens that may well follow `draft`, behind which the decoder is."""
-        place, known = self._decoder.place, self._sayable(list(self._decoder.open_end[:most]))
-        if known and (likely := copies.propose_known(draft, place, known)):
+        place, known = (
+            self._decoder.position,
+            self._sayable(list(self._decoder.tentative_token[:most])),
+        )
+        if known and (likely := copies.propose_open_end(draft, place, known)):
             return likely
-        return copies.propose(draft, most, place, self._sayable, chosen=self._decoder.chosen)
+        return copies.propose(
+            draft, most, place, self._sayable, chosen=self._decoder.last_was_sampled
+        )
 
     def _advance(self, tokens: Sequence[int]) -> int:
         """Advance over tokens that can be said; return how many they are."""
-        return sum(map(self._decoder.accept, tokens))
+        return sum(map(self._decoder.accept_token, tokens))
 
     def _sayable(self, tokens: list[int]) -> list[int]:
         count = 0
-        while count < len(tokens) and self._decoder.accept(tokens[count]):
+        while count < len(tokens) and self._decoder.accept_token(tokens[count]):
             count += 1
         self._decoder.rollback(count)
         return tokens[:count]
@@ -138,13 +143,13 @@ class Backend(StructuredOutputBackend):  # type: ignore[misc]
 
     def allocate_token_bitmask(self, max_num_seqs: int) -> torch.Tensor:
         """Return a bitmask of that many rows."""
-        return torch.full((max_num_seqs, words(self.vocab_size)), -1, dtype=torch.int32)
+        return torch.full((max_num_seqs, bitmask_width(self.vocab_size)), -1, dtype=torch.int32)
 
     def destroy(self) -> None:
         """Nothing to clean up."""
 
 
-class Scheduler(VllmScheduler):  # type: ignore[misc]
+class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
     """vLLM's scheduler, which also reads each request's constraint and drafts what it forces."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -153,7 +158,7 @@ class Scheduler(VllmScheduler):  # type: ignore[misc]
         tokenizer = cached_tokenizer_from_config(config.model_config)
         size = config.model_config.get_vocab_size()
         self.structured_output_manager.backend = Backend(config, tokenizer, size)
-        ends = end_tokens(config.model_config.try_get_generation_config())
+        ends = eos_token_ids(config.model_config.try_get_generation_config())
         markers = config.additional_config["markers"]
         self._copying: bool = config.additional_config["copy_drafts"] and self.num_spec_tokens > 0
         # This table keeps vLLM from padding a request that has one token left to compute (its
@@ -162,21 +167,21 @@ class Scheduler(VllmScheduler):  # type: ignore[misc]
         self.dynamic_sd_lookup = (
             [self.num_spec_tokens] * (most + 1) if self.num_spec_tokens else None
         )
-        self._vocabulary: Vocabulary = vocabulary_of(tokenizer, markers, ends, size)
+        self._vocabulary: Vocabulary = build_vocabulary(tokenizer, markers, ends, size)
         self._encode: Encode = lambda text: tokenizer.encode(text, add_special_tokens=False)
-        self._width = words(size)
-        self._kept: OrderedDict[bytes, Constrainer] = OrderedDict()
+        self._width = bitmask_width(size)
+        self._kept: OrderedDict[bytes, CompiledGrammar] = OrderedDict()
         self._kept_bytes = 0
-        self._free: dict[str, Copies] = {}
+        self._free: dict[str, PromptLookupDrafter] = {}
 
     def add_request(self, request: Request) -> None:
         """Take a request in, with the constraint that it carries."""
         extra = request.sampling_params.extra_args if request.sampling_params else None
-        if extra and CONSTRAINT in extra and request.request_id not in self.requests:
+        if extra and CONSTRAINT_ARG in extra and request.request_id not in self.requests:
             constrained = StructuredOutputRequest(params=None)
             # Taken out: it may have megabytes, and is sent on to every worker otherwise.
-            constraint = extra.pop(CONSTRAINT)
-            constrained.grammar = self._grammar(*constraint, copying=BIASES not in extra)
+            constraint = extra.pop(CONSTRAINT_ARG)
+            constrained.grammar = self._grammar(*constraint, copying=BIASES_ARG not in extra)
             request.structured_output_request = constrained
             request.status = RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
         super().add_request(request)
@@ -204,15 +209,17 @@ class Scheduler(VllmScheduler):  # type: ignore[misc]
 
     def _copied(self, request: Request, most: int) -> list[int]:
         """Return likely text of a reply without constraint."""
-        biased = BIASES in ((request.sampling_params and request.sampling_params.extra_args) or ())
+        biased = BIASES_ARG in (
+            (request.sampling_params and request.sampling_params.extra_args) or ()
+        )
         if biased or not self._copying:
             return []
         copies = self._free.get(request.request_id)
         if copies is None:
             for ended in self._free.keys() - self.requests.keys():
                 del self._free[ended]
-            copies = self._free[request.request_id] = Copies()
-        copies.hear(request.all_token_ids)
+            copies = self._free[request.request_id] = PromptLookupDrafter()
+        copies.observe(request.all_token_ids)
         return copies.propose([], most)
 
     def _grammar(
@@ -225,28 +232,28 @@ class Scheduler(VllmScheduler):  # type: ignore[misc]
         copying: bool,
     ) -> Grammar | Future[StructuredOutputGrammar]:
         try:
-            think = ThinkBudget(budget[0], budget[1], tuple(budget[2])) if budget else None
-            copies = Copies() if self._copying and copying else None
-            return Grammar(Decoder(self._constrainer(key, automaton), think, start), copies)
+            think = ThinkingBudget(budget[0], budget[1], tuple(budget[2])) if budget else None
+            copies = PromptLookupDrafter() if self._copying and copying else None
+            return Grammar(GrammarMatcher(self._constrainer(key, automaton), think, start), copies)
         except Exception as fault:  # noqa: BLE001 - becomes this request's own error
             broken: Future[StructuredOutputGrammar] = Future()
             broken.set_exception(fault)
             return broken
 
-    def _constrainer(self, key: bytes, packed: bytes) -> Constrainer:
+    def _constrainer(self, key: bytes, packed: bytes) -> CompiledGrammar:
         """Return what all replies under one automaton share."""
         kept = self._kept.get(key)
         if kept is None:
-            kept = Constrainer(unpacked(packed), self._vocabulary, self._width, self._encode)
+            kept = CompiledGrammar(from_bytes(packed), self._vocabulary, self._width, self._encode)
             self._kept[key] = kept
             self._kept_bytes += kept.automaton.table.nbytes
         self._kept.move_to_end(key)
-        while len(self._kept) > KEPT_AUTOMATA or self._kept_bytes > KEPT_BYTES:
+        while len(self._kept) > MAX_CACHED_GRAMMARS or self._kept_bytes > MAX_CACHED_BYTES:
             _, oldest = self._kept.popitem(last=False)
             self._kept_bytes -= oldest.automaton.table.nbytes
         return kept
 
 
-def words(tokens: int) -> int:
+def bitmask_width(tokens: int) -> int:
     """Return how many words of 32 bits a mask over so many tokens has."""
     return (tokens + 31) // 32

@@ -5,11 +5,17 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from falsework.server.engines.base import Constraint, EngineGone, Piece, Sampling, TokenLogprob
+from falsework.server.engines.base import (
+    Constraint,
+    EngineDeadError,
+    OutputDelta,
+    SamplingParams,
+    TokenLogprob,
+)
 
 
 @dataclass(frozen=True)
-class Line:
+class ScriptedReply:
     """What is said in one choice: its pieces, a token each, and how it ends.
 
     `hang` says the pieces and then nothing more until it is closed; `gone` loses the engine;
@@ -26,33 +32,35 @@ class ScriptedEngine:
     A line is a whole reply: what the prompt has said of it already isn't said again.
     """
 
-    def __init__(self, *lines: Line, cached_tokens: int = 0, turns: Sequence[Line] = ()) -> None:
+    def __init__(
+        self, *lines: ScriptedReply, cached_tokens: int = 0, turns: Sequence[ScriptedReply] = ()
+    ) -> None:
         """`turns` are said one a request, the last one again and again; otherwise `lines`."""
         self.lines = lines
         self._turns = list(turns)
         self._cached_tokens = cached_tokens
-        self.asked: list[tuple[tuple[int, ...], Sampling, Constraint | None]] = []
+        self.asked: list[tuple[tuple[int, ...], SamplingParams, Constraint | None]] = []
         self.open = 0
         self.alive = True
         self.answers = True
 
-    async def check(self) -> None:
+    async def check_health(self) -> None:
         """Return while it lives and answers."""
         if not self.answers:
             await asyncio.Event().wait()
         if not self.alive:
-            raise EngineGone("The engine was closed.")
+            raise EngineDeadError("The engine was closed.")
 
     async def generate(
         self,
         prompt: Sequence[int],
-        sampling: Sampling,
+        sampling: SamplingParams,
         constraint: Constraint | None,
         request_id: str,
-    ) -> AsyncGenerator[Piece]:
+    ) -> AsyncGenerator[OutputDelta]:
         """Say the lines, a piece of each in turn."""
         del request_id
-        await self.check()
+        await self.check_health()
         self.asked.append((tuple(prompt), sampling, constraint))
         if self._turns:
             self.lines = (self._turns[min(len(self.asked), len(self._turns)) - 1],)
@@ -68,7 +76,7 @@ class ScriptedEngine:
         """End its life."""
         self.alive = False
 
-    async def _say(self, sampling: Sampling, opening: str) -> AsyncGenerator[Piece]:
+    async def _say(self, sampling: SamplingParams, opening: str) -> AsyncGenerator[OutputDelta]:
         whole = [self.lines[i % len(self.lines)] for i in range(sampling.n)]
         lines = [_behind(line, opening) for line in whole]
         longest = max(len(line.pieces) for line in lines)
@@ -78,16 +86,16 @@ class ScriptedEngine:
                     await asyncio.sleep(0)
                     yield self._piece(choice, line.pieces[at], sampling)
         for choice, line in enumerate(lines):
-            if line.finish in ENDS:
-                yield await ENDS[line.finish](choice)
+            if line.finish in FINISHES:
+                yield await FINISHES[line.finish](choice)
 
-    def _piece(self, choice: int, text: str, sampling: Sampling) -> Piece:
+    def _piece(self, choice: int, text: str, sampling: SamplingParams) -> OutputDelta:
         token = TokenLogprob(text, -0.5, text.encode())
         logprobs = () if sampling.logprobs is None else (token,)
-        return Piece(choice, text, 1, logprobs, cached_tokens=self._cached_tokens)
+        return OutputDelta(choice, text, 1, logprobs, cached_tokens=self._cached_tokens)
 
 
-def _behind(line: Line, opening: str) -> Line:
+def _behind(line: ScriptedReply, opening: str) -> ScriptedReply:
     """Return the line without an opening; its cuts stay where they are."""
     pieces = []
     for piece in line.pieces:
@@ -100,28 +108,28 @@ def _behind(line: Line, opening: str) -> Line:
     return replace(line, pieces=pieces)
 
 
-async def _stop(choice: int) -> Piece:
-    return Piece(choice, "", 1, finish="stop")
+async def _stop(choice: int) -> OutputDelta:
+    return OutputDelta(choice, "", 1, finish="stop")
 
 
-async def _length(choice: int) -> Piece:
-    return Piece(choice, "", 0, finish="length")
+async def _length(choice: int) -> OutputDelta:
+    return OutputDelta(choice, "", 0, finish="length")
 
 
-async def _error(choice: int) -> Piece:
-    return Piece(choice, "", 0, finish="error")
+async def _error(choice: int) -> OutputDelta:
+    return OutputDelta(choice, "", 0, finish="error")
 
 
-async def _hang(choice: int) -> Piece:
+async def _hang(choice: int) -> OutputDelta:
     await asyncio.Event().wait()
     return await _error(choice)
 
 
-async def _gone(_: int) -> Piece:
-    raise EngineGone("The engine died while it decoded the reply.")
+async def _gone(_: int) -> OutputDelta:
+    raise EngineDeadError("The engine died while it decoded the reply.")
 
 
-ENDS: Mapping[str, Callable[[int], Awaitable[Piece]]] = {
+FINISHES: Mapping[str, Callable[[int], Awaitable[OutputDelta]]] = {
     "stop": _stop,
     "length": _length,
     "error": _error,

@@ -5,50 +5,51 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from vllm import SamplingParams
+from vllm import SamplingParams as VllmSamplingParams
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+from vllm.v1.engine.exceptions import EngineDeadError as VllmEngineDeadError
+from vllm.v1.engine.exceptions import EngineGenerateError
 
-from falsework.grammars.automata import START, compile_expression, unpacked
+from falsework.grammars.automata import START, compile_dfa, from_bytes
 from falsework.grammars.expressions import literal
-from falsework.grammars.masks import Masks
+from falsework.grammars.masks import TokenMasks
 from falsework.grammars.vocabularies import Vocabulary
-from falsework.prompts.detection import prompter_for
-from falsework.prompts.tokenizers import end_tokens, vocabulary_of
+from falsework.prompts.detection import detect_renderer
+from falsework.prompts.tokenizers import build_vocabulary, eos_token_ids
 from falsework.server.engines.base import (
-    BIASES,
-    CONSTRAINT,
+    BIASES_ARG,
+    CONSTRAINT_ARG,
     Constraint,
-    EngineGone,
-    Piece,
-    Sampling,
-    Timings,
+    EngineDeadError,
+    OutputDelta,
+    RequestTimings,
+    SamplingParams,
     TokenLogprob,
 )
-from falsework.server.engines.configuration import arguments
-from falsework.server.refusals import BadRequest
+from falsework.server.engines.configuration import engine_args
+from falsework.server.refusals import BadRequestError
 from falsework.server.settings import Settings
-from falsework.server.turns import Scaffold
+from falsework.server.turns import TurnBuilder
 
 
-async def start(settings: Settings, model: str | Path) -> tuple["VllmEngine", Scaffold]:
+async def start_engine(settings: Settings, model: str | Path) -> tuple["VllmEngine", TurnBuilder]:
     """Start the engine for a model, and what lays out its prompts and constraints."""
     from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds, only needed here
 
     tokenizer = AutoTokenizer.from_pretrained(str(model))
-    prompter = prompter_for(tokenizer, settings.dialect)
+    prompter = detect_renderer(tokenizer, settings.dialect)
     markers = prompter.dialect.markers
     warmed = asyncio.create_task(asyncio.to_thread(_warm))
     await asyncio.sleep(0)  # lets that thread begin: vLLM's start holds the loop until it is done
-    llm = AsyncLLM.from_engine_args(arguments(settings, str(model), markers))
-    await llm.collective_rpc("honour_biases")
+    llm = AsyncLLM.from_engine_args(engine_args(settings, str(model), markers))
+    await llm.collective_rpc("install_logits_processors")
     await warmed
-    ends = end_tokens(llm.model_config.try_get_generation_config())
-    vocabulary = vocabulary_of(tokenizer, markers, ends, llm.model_config.get_vocab_size())
-    scaffold = Scaffold(
+    ends = eos_token_ids(llm.model_config.try_get_generation_config())
+    vocabulary = build_vocabulary(tokenizer, markers, ends, llm.model_config.get_vocab_size())
+    scaffold = TurnBuilder(
         prompter, vocabulary, llm.model_config.max_model_len, think_budget=settings.think_budget
     )
     return VllmEngine(llm, vocabulary, keeps_markers=prompter.dialect.think is not None), scaffold
@@ -57,11 +58,11 @@ async def start(settings: Settings, model: str | Path) -> tuple["VllmEngine", Sc
 def _warm() -> None:
     """Compile what numba has to, seconds at the first start, or load it, for us and the engine."""
     vocabulary = Vocabulary([b"o", b"k", b"ok", None], [3])
-    automaton = compile_expression(literal("ok"), vocabulary.alphabet)
-    Masks(unpacked(automaton.packed()), vocabulary, 1).row(START)
+    automaton = compile_dfa(literal("ok"), vocabulary.alphabet)
+    TokenMasks(from_bytes(automaton.to_bytes()), vocabulary, 1).mask_for(START)
 
 
-CLOSE_SECONDS = 1
+SHUTDOWN_TIMEOUT = 1
 """How long the engine's processes may take to end by themselves; no request is running by then."""
 
 
@@ -73,60 +74,62 @@ class VllmEngine:
         self._vocabulary = vocabulary
         self._keeps_markers = keeps_markers
 
-    async def check(self) -> None:
+    async def check_health(self) -> None:
         """Return when the engine's process answers."""
         try:
             await self._llm.check_health()
             await self._llm.is_sleeping()  # a round trip to the engine's process
-        except EngineDeadError as fault:
+        except VllmEngineDeadError as fault:
             raise _gone() from fault
 
     async def generate(
         self,
         prompt: Sequence[int],
-        sampling: Sampling,
+        sampling: SamplingParams,
         constraint: Constraint | None,
         request_id: str,
-    ) -> AsyncIterator[Piece]:
+    ) -> AsyncIterator[OutputDelta]:
         """Decode; when the caller stops listening, vLLM aborts the request."""
         try:
             parameters = self._parameters(sampling, constraint)
         except ValueError as fault:
-            raise BadRequest(str(fault)) from fault
+            raise BadRequestError(str(fault)) from fault
         stream = self._llm.generate({"prompt_token_ids": list(prompt)}, parameters, request_id)
         try:
             async for output in stream:
                 for part in output.outputs:
                     yield self._piece(part, sampling, output)
-        except EngineDeadError as fault:
+        except VllmEngineDeadError as fault:
             raise _gone() from fault
         except EngineGenerateError as fault:
-            if isinstance(fault.__cause__, EngineDeadError):
+            if isinstance(fault.__cause__, VllmEngineDeadError):
                 raise _gone() from fault
             raise
         except ValueError as fault:
             # vLLM's own validation, before any token: a token number beyond the vocabulary, …
-            raise BadRequest(str(fault)) from fault
+            raise BadRequestError(str(fault)) from fault
         finally:
             await stream.aclose()
 
     async def close(self) -> None:
         """Stop the engine's processes."""
-        self._llm.shutdown(timeout=CLOSE_SECONDS)
+        self._llm.shutdown(timeout=SHUTDOWN_TIMEOUT)
         del self._llm  # otherwise it would try again while the interpreter takes itself apart
 
-    def _parameters(self, sampling: Sampling, constraint: Constraint | None) -> SamplingParams:
+    def _parameters(
+        self, sampling: SamplingParams, constraint: Constraint | None
+    ) -> VllmSamplingParams:
         extra: dict[str, Any] = {}
         if constraint:
             think = constraint.think
             budget = [think.tokens, think.resting, list(think.close)] if think else None
-            extra[CONSTRAINT] = [constraint.key, constraint.automaton, constraint.start, budget]
+            extra[CONSTRAINT_ARG] = [constraint.key, constraint.automaton, constraint.start, budget]
         if sampling.min_p or sampling.logit_bias:
             biases = {str(token): bias for token, bias in (sampling.logit_bias or {}).items()}
-            extra[BIASES] = {"min_p": sampling.min_p, "logit_bias": biases}
+            extra[BIASES_ARG] = {"min_p": sampling.min_p, "logit_bias": biases}
         # vLLM refuses several greedy choices; the best token alone is the same thing.
         several_greedy = sampling.n > 1 and sampling.temperature == 0
-        return SamplingParams(
+        return VllmSamplingParams(
             n=sampling.n,
             max_tokens=sampling.max_tokens,
             temperature=1 if several_greedy else sampling.temperature,
@@ -143,9 +146,11 @@ class VllmEngine:
             extra_args=extra or None,
         )
 
-    def _piece(self, part: CompletionOutput, sampling: Sampling, output: RequestOutput) -> Piece:
+    def _piece(
+        self, part: CompletionOutput, sampling: SamplingParams, output: RequestOutput
+    ) -> OutputDelta:
         finish = part.finish_reason
-        return Piece(
+        return OutputDelta(
             choice=part.index,
             text=part.text,
             tokens=len(part.token_ids),
@@ -176,12 +181,14 @@ class VllmEngine:
 _FINISHES: dict[str, Literal["stop", "length"]] = {"stop": "stop", "length": "length"}
 
 
-def _timings(output: RequestOutput) -> Timings | None:
+def _timings(output: RequestOutput) -> RequestTimings | None:
     stats = output.metrics
     if stats is None or not stats.first_token_ts:
         return None
-    return Timings(stats.scheduled_ts - stats.queued_ts, stats.first_token_ts - stats.scheduled_ts)
+    return RequestTimings(
+        stats.scheduled_ts - stats.queued_ts, stats.first_token_ts - stats.scheduled_ts
+    )
 
 
-def _gone() -> EngineGone:
-    return EngineGone("The engine has stopped; the server must be restarted.")
+def _gone() -> EngineDeadError:
+    return EngineDeadError("The engine has stopped; the server must be restarted.")

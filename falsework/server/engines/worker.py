@@ -31,7 +31,7 @@ class CpuWorker(CPUWorker):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Now, for vLLM's registry can't be changed any more once numba is loaded.
-        register_kernels({"vllm.v1.sample.rejection_sampler.expand_kernel": expand})
+        register_kernels({"vllm.v1.sample.rejection_sampler.expand_kernel": expand_batch_to_tokens})
         super().__init__(*args, **kwargs)
 
     def sample_tokens(self, grammar_output: Any) -> Any:
@@ -45,7 +45,7 @@ class CpuWorker(CPUWorker):  # type: ignore[misc]
             generators.update(kept)
 
 
-def expand(  # noqa: PLR0913 - the kernel's own parameters
+def expand_batch_to_tokens(  # noqa: PLR0913 - the kernel's own parameters
     output: torch.Tensor,
     values: torch.Tensor,
     ends: torch.Tensor,

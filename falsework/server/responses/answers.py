@@ -7,141 +7,154 @@ import anyio
 import structlog
 
 from falsework.runtime import telemetry
-from falsework.runtime.outcomes import Outcome
-from falsework.runtime.toolbox import Toolbox
-from falsework.server.chat import Chat
-from falsework.server.keyed import Claim
-from falsework.server.records import Records, StoredResponse
-from falsework.server.refusals import BadRequest, Broken, NotFound, Refusal
+from falsework.runtime.outcomes import ToolResult
+from falsework.runtime.toolbox import ToolRegistry
+from falsework.server.chat import TurnRunner
+from falsework.server.keyed import IdempotentRequest
+from falsework.server.records import Store, StoredResponse
+from falsework.server.refusals import APIError, BadRequestError, InternalServerError, NotFoundError
 from falsework.server.replies import Json
-from falsework.server.responses.approvals import approvals, seal, taken
-from falsework.server.responses.items import OURS, succeeded
-from falsework.server.responses.lives import Live, kept
-from falsework.server.responses.making import made
+from falsework.server.responses.approvals import call_digest, consume_approvals, parse_approvals
+from falsework.server.responses.items import SERVER_MADE, succeeded_tools
+from falsework.server.responses.lives import InProgressResponse, normalize_input_item
+from falsework.server.responses.making import run_response
 from falsework.server.responses.objects import ResponseObject
-from falsework.server.responses.questions import Wanted, respelled, wanted
-from falsework.server.responses.references import resolved
-from falsework.server.responses.speech import Speech, closing
-from falsework.server.responses.wire import ResponseRequest
+from falsework.server.responses.questions import (
+    PreparedRequest,
+    prepare_request,
+    translate_error_params,
+)
+from falsework.server.responses.references import resolve_references
+from falsework.server.responses.speech import ResponseEventBuilder, terminal_event
+from falsework.server.responses.wire import CreateResponseRequest
 from falsework.server.settings import Settings
 from falsework.server.watching.traces import background_span
-from falsework.server.watching.watches import Watch, watched
+from falsework.server.watching.watches import RequestMetrics, record_outcome
 
-FAILED = "The server failed while it made the response."
+FAILURE_MESSAGE = "The server failed while it made the response."
 
 log = structlog.get_logger("falsework")
 
 
-class Answers:
+class ResponseService:
     """Makes and keeps responses."""
 
-    def __init__(self, chat: Chat, settings: Settings, toolbox: Toolbox, records: Records) -> None:
+    def __init__(
+        self, chat: TurnRunner, settings: Settings, toolbox: ToolRegistry, records: Store
+    ) -> None:
         self._chat = chat
         self._settings = settings
         self._toolbox = toolbox
         self._records = records
-        self._live: dict[str, Live] = {}
+        self._live: dict[str, InProgressResponse] = {}
 
-    async def begin(
-        self, request: ResponseRequest, owner: str, claim: Claim, seconds: float
-    ) -> Live:
+    async def create(
+        self, request: CreateResponseRequest, owner: str, claim: IdempotentRequest, seconds: float
+    ) -> InProgressResponse:
         """Return a response that can be made; refuse the request before anything is said."""
         response = ResponseObject(request)
-        said = await resolved(request.input or [], owner, self._records)
-        items = [kept(item, response) for item in said]
+        said = await resolve_references(request.input or [], owner, self._records)
+        items = [normalize_input_item(item, response) for item in said]
         before = await self._before(request, owner)
-        want = await wanted(request, before, items, self._settings, self._toolbox)
-        with respelled():
-            await self._chat.scaffold.prepare(want.question)  # what can't be said is refused here
-        answers = approvals(before, items, want.served.names)
+        want = await prepare_request(request, before, items, self._settings, self._toolbox)
+        with translate_error_params():
+            await self._chat.scaffold.build(want.question)  # what can't be said is refused here
+        answers = parse_approvals(before, items, want.served.names)
         live = self._begun(response, owner, claim, seconds, before, items, want)
-        live.approvals = await taken(answers, owner, live.run, self._records)
+        live.approvals = await consume_approvals(answers, owner, live.run, self._records)
         if request.background:
             live.response.status = "queued"
         if request.store is False:
-            claim.briefly()
+            claim.keep_for_retries_only()
         else:
             claim.response_id = live.response.id
-            body = live.response.body()
-            await self._records.keep(owner, body, items, live.history, running=True)
+            body = live.response.to_openai()
+            await self._records.save_response(owner, body, items, live.history, running=True)
         self._live[live.response.id] = live
         return live
 
     def _begun(  # noqa: PLR0913 - here a response's parts meet
-        self, response: ResponseObject, owner: str, claim: Claim, seconds: float,
-        before: list[Json], items: list[Json], want: Wanted,
-    ) -> Live:  # fmt: skip
+        self, response: ResponseObject, owner: str, claim: IdempotentRequest, seconds: float,
+        before: list[Json], items: list[Json], want: PreparedRequest,
+    ) -> InProgressResponse:  # fmt: skip
         request = response.request
-        run = self._toolbox.run(
-            claim.run_id, seconds, want.served.guests, principal=owner,
+        run = self._toolbox.new_run(
+            claim.run_id,
+            seconds,
+            want.served.guests,
+            principal=owner,
             max_tool_calls=request.max_tool_calls,
-            done_before=succeeded(before, frozenset(self._toolbox.tools), self._toolbox.servers),
-        )  # fmt: skip
+            done_before=succeeded_tools(
+                before, frozenset(self._toolbox.tools), self._toolbox.servers
+            ),
+        )
         logprobs = want.question.sampling.logprobs is not None
-        speech = Speech(response, want.served.labels, logprobs=logprobs)
+        speech = ResponseEventBuilder(response, want.served.labels, logprobs=logprobs)
         background = bool(request.background)
-        watch = Watch(request.model, "responses", bool(request.stream), background=background)
-        live = Live(owner, response, [*before, *items], speech, run, watch, want)
-        claim.take(run)
+        watch = RequestMetrics(
+            request.model, "responses", bool(request.stream), background=background
+        )
+        live = InProgressResponse(owner, response, [*before, *items], speech, run, watch, want)
+        claim.attach_run(run)
         claimed = run.record
 
-        async def record(outcome: Outcome) -> None:
+        async def record(outcome: ToolResult) -> None:
             await claimed(outcome)
             if speech.ended:
-                speech.put(outcome)  # a write that outlived its response
+                speech.store_result(outcome)  # a write that outlived its response
                 await self._keep(live, running=False)
 
         run.record = record
         return live
 
-    async def told(self, live: Live) -> AsyncGenerator[Json]:
+    async def stream(self, live: InProgressResponse) -> AsyncGenerator[Json]:
         """Make the response, event by event; it is kept before its end is told."""
         live.response.status = "in_progress"
         try:
-            for event in live.speech.begin():
-                live.grow()
+            for event in live.speech.created():
+                live.notify()
                 yield event
-            making = made(live, self._chat, self._progress, self._ask)
-            async with aclosing(watched(making, live.watch)) as told:
+            making = run_response(live, self._chat, self._progress, self._ask)
+            async with aclosing(record_outcome(making, live.watch)) as told:
                 async for event in told:
-                    live.grow()
+                    live.notify()
                     yield event
-            ending = list(live.speech.end())
-        except Refusal as refusal:
+            ending = list(live.speech.terminal())
+        except APIError as refusal:
             said = len(live.events)
             live.fail(refusal)
             for event in live.events[said:-1]:
                 yield event
             raise  # whoever sends the events tells the last one
         except (anyio.get_cancelled_exc_class(), GeneratorExit):
-            live.give_up()
+            live.abort()
             raise
         finally:
             if not live.speech.ended:
-                live.fail(Broken(FAILED))
+                live.fail(InternalServerError(FAILURE_MESSAGE))
             with anyio.CancelScope(shield=True):
                 await self._over(live)
         for event in ending:
             yield event
 
-    async def whole(self, live: Live) -> Json:
+    async def run(self, live: InProgressResponse) -> Json:
         """Make the response and return it."""
-        async with aclosing(self.told(live)) as told:
+        async with aclosing(self.stream(live)) as told:
             async for _ in told:
                 pass
-        return live.response.body()
+        return live.response.to_openai()
 
-    async def in_background(self, live: Live, seat: ExitStack) -> None:
+    async def run_in_background(self, live: InProgressResponse, seat: ExitStack) -> None:
         """Make the response for nobody yet; it holds its seat until it is made."""
         with seat, live.scope, background_span():
             try:
-                await self.whole(live)
-            except Refusal:
+                await self.run(live)
+            except APIError:
                 return  # it stands in the response
             except Exception:
                 # The outermost handler of a task that nobody waits for.
                 log.exception(telemetry.UNMADE_LINE)
-                live.fail(Broken(FAILED))
+                live.fail(InternalServerError(FAILURE_MESSAGE))
                 with suppress(Exception):  # what failed may be the database
                     await self._keep(live, running=False)
 
@@ -149,18 +162,18 @@ class Answers:
         """Return a response, made or being made."""
         live = self._live.get(response_id)
         if live and live.owner == owner:
-            return live.response.body()
+            return live.response.to_openai()
         return (await self._stored(owner, response_id)).body
 
-    async def events(self, owner: str, response_id: str, after: int) -> AsyncGenerator[Json]:
+    async def stream_events(self, owner: str, response_id: str, after: int) -> AsyncGenerator[Json]:
         """Tell the events of a response from behind number `after` on, to its end."""
         live = self._live.get(response_id)
         if not (live and live.owner == owner):
             stored = await self._stored(owner, response_id)
             if stored.running:
                 message = "Another server makes this response: retrieve it without 'stream'."
-                raise BadRequest(message, "stream")
-            cut_off = [closing(stored.body, after + 1)]  # its events went with the process
+                raise BadRequestError(message, "stream")
+            cut_off = [terminal_event(stored.body, after + 1)]  # its events went with the process
             for event in stored.events[after + 1 :] if stored.events else cut_off:
                 yield event
             return
@@ -174,7 +187,7 @@ class Answers:
                 return
             await grown.wait()
 
-    async def items(self, owner: str, response_id: str) -> list[Json]:
+    async def input_items(self, owner: str, response_id: str) -> list[Json]:
         """Return the items that a response was asked with."""
         return (await self._stored(owner, response_id)).input
 
@@ -184,7 +197,7 @@ class Answers:
         if live and live.owner == owner:
             del self._live[response_id]
             live.scope.cancel()
-        if not await self._records.delete(owner, response_id):
+        if not await self._records.delete_response(owner, response_id):
             raise _not_found(response_id)
         return {"id": response_id, "object": "response", "deleted": True}
 
@@ -194,59 +207,59 @@ class Answers:
         if not (live and live.owner == owner):
             return (await self._stored(owner, response_id)).body
         if not live.response.request.background:
-            raise BadRequest("Cannot cancel a synchronous response.", "response_id")
+            raise BadRequestError("Cannot cancel a synchronous response.", "response_id")
         live.scope.cancel()
-        await live.ends()
-        return live.response.body()
+        await live.wait_done()
+        return live.response.to_openai()
 
-    async def _before(self, request: ResponseRequest, owner: str) -> list[Json]:
+    async def _before(self, request: CreateResponseRequest, owner: str) -> list[Json]:
         """Return the items of the conversation that a request goes on with."""
         earlier = request.previous_response_id
         if earlier is None:
             return []
         live = self._live.get(earlier)
         if live and live.speech.ended:
-            await live.ends()
-        stored = await self._records.response(owner, earlier)
+            await live.wait_done()
+        stored = await self._records.get_response(owner, earlier)
         if stored is None:
-            raise BadRequest(
+            raise BadRequestError(
                 f"Previous response with id '{earlier[:100]}' not found.",
                 "previous_response_id",
                 "previous_response_not_found",
             )
         if stored.running:
             message = f"Previous response with id '{earlier[:100]}' is still being made."
-            raise BadRequest(message, "previous_response_id", "invalid_value")
-        return [*stored.history, *({**item, OURS: True} for item in stored.body["output"])]
+            raise BadRequestError(message, "previous_response_id", "invalid_value")
+        return [*stored.history, *({**item, SERVER_MADE: True} for item in stored.body["output"])]
 
     async def _stored(self, owner: str, response_id: str) -> StoredResponse:
-        stored = await self._records.response(owner, response_id)
+        stored = await self._records.get_response(owner, response_id)
         if stored is None:
             raise _not_found(response_id)
         return stored
 
-    async def _ask(self, live: Live, item: Json) -> None:
-        await self._records.ask_approval(live.owner, item["id"], seal(item))
+    async def _ask(self, live: InProgressResponse, item: Json) -> None:
+        await self._records.create_approval(live.owner, item["id"], call_digest(item))
 
-    async def _progress(self, live: Live) -> None:
+    async def _progress(self, live: InProgressResponse) -> None:
         await self._keep(live, running=True)
 
-    async def _keep(self, live: Live, *, running: bool) -> None:
+    async def _keep(self, live: InProgressResponse, *, running: bool) -> None:
         if live.response.request.store is False:
             return
         async with live.keeping:
             events = [] if running else live.events
-            body = live.response.body()
-            await self._records.change(live.owner, body, events, running=running)
+            body = live.response.to_openai()
+            await self._records.update_response(live.owner, body, events, running=running)
 
-    async def _over(self, live: Live) -> None:
+    async def _over(self, live: InProgressResponse) -> None:
         try:
             await self._keep(live, running=False)
         finally:
             live.over = True
-            live.grow()
+            live.notify()
             self._live.pop(live.response.id, None)
 
 
-def _not_found(response_id: str) -> NotFound:
-    return NotFound(f"Response with id '{response_id[:100]}' not found.", "response_id")
+def _not_found(response_id: str) -> NotFoundError:
+    return NotFoundError(f"Response with id '{response_id[:100]}' not found.", "response_id")

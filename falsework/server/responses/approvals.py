@@ -6,30 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from falsework.runtime.runs import Run
-from falsework.runtime.tools import Asked
-from falsework.server.records import Records
-from falsework.server.refusals import BadRequest
-from falsework.server.responses.items import full_name
-from falsework.server.responses.wireitems import ApprovalRequest, ApprovalResponse, read
+from falsework.runtime.runs import ToolRun
+from falsework.runtime.tools import ToolCall
+from falsework.server.records import Store
+from falsework.server.refusals import BadRequestError
+from falsework.server.responses.items import qualified_tool_name
+from falsework.server.responses.wireitems import McpApprovalRequest, McpApprovalResponse, parse_item
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Approval:
+class ApprovalAnswer:
     """What a client said to a call that waited for it; `seal` is what the call was asked as."""
 
-    asked: Asked
+    asked: ToolCall
     approved: bool
     reason: str
     seal: str
     where: str
 
 
-def approvals(
+def parse_approvals(
     before: Sequence[Json], items: Sequence[Json], served: frozenset[str]
-) -> list[Approval]:
+) -> list[ApprovalAnswer]:
     """Return the answers among a request's items that no call has followed yet.
 
     `before` are the items of the conversation so far, `served` the tools that the request offers.
@@ -37,10 +37,10 @@ def approvals(
     known = [*before, *items]
     asked = {each["id"]: each for each in known if each.get("type") == "mcp_approval_request"}
     done = {each.get("approval_request_id") for each in known if each.get("type") == "mcp_call"}
-    said: dict[str, Approval] = {}
+    said: dict[str, ApprovalAnswer] = {}
     for position, item in enumerate(items):
-        answer = read(item, ("input", position))
-        if not isinstance(answer, ApprovalResponse) or answer.approval_request_id in done:
+        answer = parse_item(item, ("input", position))
+        if not isinstance(answer, McpApprovalResponse) or answer.approval_request_id in done:
             continue
         where = f"input[{position}].approval_request_id"
         request_id = answer.approval_request_id
@@ -50,45 +50,49 @@ def approvals(
     return list(said.values())
 
 
-def _approval(item: Json, answer: ApprovalResponse, served: frozenset[str], where: str) -> Approval:
-    request = read(item, ("input",))
-    assert isinstance(request, ApprovalRequest), "its type says so"
-    name = full_name(request.server_label, request.name, served)
+def _approval(
+    item: Json, answer: McpApprovalResponse, served: frozenset[str], where: str
+) -> ApprovalAnswer:
+    request = parse_item(item, ("input",))
+    assert isinstance(request, McpApprovalRequest), "its type says so"
+    name = qualified_tool_name(request.server_label, request.name, served)
     if name not in served:
         message = f"This call is of '{name[:64]}', which isn't among the tools of this request."
-        raise BadRequest(message, where, "invalid_value")
-    asked = Asked(request.id, name, request.arguments)
-    return Approval(asked, answer.approve, answer.reason or "", seal(item), where)
+        raise BadRequestError(message, where, "invalid_value")
+    asked = ToolCall(request.id, name, request.arguments)
+    return ApprovalAnswer(asked, answer.approve, answer.reason or "", call_digest(item), where)
 
 
-def seal(item: Json) -> str:
+def call_digest(item: Json) -> str:
     """Return what tells a request for approval from one that was changed since."""
     call = json.dumps([item["server_label"], item["name"], item["arguments"]])
     return hashlib.sha256(call.encode()).hexdigest()
 
 
-async def taken(
-    answers: Sequence[Approval], owner: str, run: Run, records: Records
-) -> list[Approval]:
+async def consume_approvals(
+    answers: Sequence[ApprovalAnswer], owner: str, run: ToolRun, records: Store
+) -> list[ApprovalAnswer]:
     """Take answers for a run; what another run has taken and done is remembered, not done again."""
     return [await _taken(each, owner, run, records) for each in answers]
 
 
-async def _taken(answer: Approval, owner: str, run: Run, records: Records) -> Approval:
-    by = await records.take_approval(owner, answer.asked.id, answer.seal, run.id)
+async def _taken(
+    answer: ApprovalAnswer, owner: str, run: ToolRun, records: Store
+) -> ApprovalAnswer:
+    by = await records.consume_approval(owner, answer.asked.id, answer.seal, run.id)
     if by is None:
         raise _unknown(answer.asked.id, answer.where)
     if by == run.id:
         return answer
-    identity = run.identity(answer.asked)
-    known = (await records.outcomes(by)).get(identity)
+    identity = run.dedup_key(answer.asked)
+    known = (await records.get_call_results(by)).get(identity)
     if known is None or not (known.ok or known.effect == "unknown"):
         message = f"Approval request '{answer.asked.id[:100]}' was answered before."
-        raise BadRequest(message, answer.where, "invalid_value")
+        raise BadRequestError(message, answer.where, "invalid_value")
     run.memory[identity] = known
     return replace(answer, approved=True)
 
 
-def _unknown(request_id: str, where: str) -> BadRequest:
+def _unknown(request_id: str, where: str) -> BadRequestError:
     message = f"No approval request '{request_id[:100]}' of this call waits for an answer."
-    return BadRequest(message, where, "invalid_value")
+    return BadRequestError(message, where, "invalid_value")

@@ -7,29 +7,29 @@ from typing import Any
 
 from falsework.grammars.calls import Call
 from falsework.prompts.messages import Message
-from falsework.runtime.faults import Fault
-from falsework.runtime.outcomes import Outcome
-from falsework.server.refusals import BadRequest
+from falsework.runtime.faults import ToolCallError
+from falsework.runtime.outcomes import ToolResult
+from falsework.server.refusals import BadRequestError
 from falsework.server.responses.wireitems import (
-    ApprovalRequest,
-    ApprovalResponse,
-    CallOutput,
     Content,
-    CustomCall,
+    CustomToolCall,
     FunctionCall,
     Item,
+    McpApprovalRequest,
+    McpApprovalResponse,
     McpCall,
+    McpListTools,
     MessageItem,
-    Thought,
-    ToolListing,
-    read,
+    ReasoningItem,
+    ToolCallOutput,
+    parse_item,
 )
-from falsework.server.served import OWN_LABEL
-from falsework.server.wire import spell
+from falsework.server.served import BUILTIN_SERVER_LABEL
+from falsework.server.wire import param_path
 
 Json = dict[str, Any]
 
-OURS = "made_here"
+SERVER_MADE = "made_here"
 """Marks the items of a kept conversation that this server made; clients can't set it."""
 
 
@@ -57,7 +57,7 @@ class _Conversation:
         missing = [each for each in self.call_ids if each not in self.results]
         if missing:
             message = f"No tool output found for function call {missing[0][:100]}."
-            raise BadRequest(message, where)
+            raise BadRequestError(message, where)
         self.messages.append(
             Message("assistant", self.text, tuple(self.calls), tuple(self.call_ids),
                     reasoning=self.thought)
@@ -74,7 +74,7 @@ class _Conversation:
         self.call_ids.append(call_id)
 
 
-def conversation(
+def to_messages(
     items: Sequence[Json],
     instructions: str | None,
     tools: frozenset[str] = frozenset(),
@@ -87,11 +87,11 @@ def conversation(
     said = _Conversation(tools=tools)
     for position, each in enumerate(items, -before):
         at = ("previous_response_id",) if position < 0 else ("input", position)
-        item = read(each, at)
-        READERS[type(item)](item, said, spell(at))
+        item = parse_item(each, at)
+        ITEM_HANDLERS[type(item)](item, said, param_path(at))
     said.close()
     if not said.messages:
-        raise BadRequest("'input' should hold at least one message.", "input")
+        raise BadRequestError("'input' should hold at least one message.", "input")
     head = (Message("system", instructions),) if instructions else ()
     return (*head, *said.messages)
 
@@ -108,39 +108,39 @@ def _message(item: MessageItem, said: _Conversation, where: str) -> None:
 
 
 def _text(content: Content) -> str:
-    return "\n".join(part.said() for part in content)
+    return "\n".join(part.content_text() for part in content)
 
 
 def _function_call(item: FunctionCall, said: _Conversation, _: str) -> None:
     said.call(item.call_id, item.name, item.arguments)
 
 
-def _custom_call(item: CustomCall, said: _Conversation, _: str) -> None:
+def _custom_call(item: CustomToolCall, said: _Conversation, _: str) -> None:
     arguments = json.dumps({"input": item.input or ""}, ensure_ascii=False)
     said.call(item.call_id, item.name, arguments)
 
 
-def _output(item: CallOutput, said: _Conversation, where: str) -> None:
+def _output(item: ToolCallOutput, said: _Conversation, where: str) -> None:
     if item.call_id not in said.call_ids:
         message = f"No tool call found for function call output with call_id {item.call_id[:100]}."
-        raise BadRequest(message, f"{where}.call_id")
+        raise BadRequestError(message, f"{where}.call_id")
     said.results[item.call_id] = Message("tool", _text(item.output), call_id=item.call_id)
 
 
 def _mcp_call(item: McpCall, said: _Conversation, _: str) -> None:
-    name = full_name(item.server_label, item.name, said.tools)
+    name = qualified_tool_name(item.server_label, item.name, said.tools)
     arguments = item.arguments or "{}"
     said.call(item.id, name, arguments)
     if item.error is not None:
         result = json.dumps({"ok": False, "error": item.error})
     elif item.output is None:
-        result = cut_off(item.id, name, arguments).text()
+        result = interrupted_result(item.id, name, arguments).for_model()
     else:
         result = item.output
     said.results[item.id] = Message("tool", result, call_id=item.id)
 
 
-def _thought(item: Thought, said: _Conversation, _: str) -> None:
+def _thought(item: ReasoningItem, said: _Conversation, _: str) -> None:
     if (said.text or said.calls) and said.answered:
         said.close()  # a turn begins with its thoughts
     said.thought += "".join(part.text or "" for part in item.content or item.summary or [])
@@ -150,50 +150,50 @@ def _silent(_: Item, __: _Conversation, ___: str) -> None:
     """Read nothing: what stands in this item is not for the model."""
 
 
-READERS: Mapping[type[Item], Callable[[Any, _Conversation, str], None]] = {
-    ApprovalRequest: _silent,
-    ApprovalResponse: _silent,
-    CallOutput: _output,
-    CustomCall: _custom_call,
+ITEM_HANDLERS: Mapping[type[Item], Callable[[Any, _Conversation, str], None]] = {
+    McpApprovalRequest: _silent,
+    McpApprovalResponse: _silent,
+    ToolCallOutput: _output,
+    CustomToolCall: _custom_call,
     FunctionCall: _function_call,
     McpCall: _mcp_call,
     MessageItem: _message,
-    Thought: _thought,
-    ToolListing: _silent,
+    ReasoningItem: _thought,
+    McpListTools: _silent,
 }
 
 
-def full_name(label: str | None, name: str, tools: frozenset[str]) -> str:
+def qualified_tool_name(label: str | None, name: str, tools: frozenset[str]) -> str:
     """Return the name under which the model knows the tool of an item."""
     full = f"{label}__{name}"
-    if label in (None, OWN_LABEL) or (name in tools and full not in tools):
+    if label in (None, BUILTIN_SERVER_LABEL) or (name in tools and full not in tools):
         return name
     return full
 
 
-def cut_off(call_id: str, name: str, arguments: str) -> Outcome:
+def interrupted_result(call_id: str, name: str, arguments: str) -> ToolResult:
     """Return what is to be known of a call whose end nobody saw."""
-    fault = Fault("cancelled", "This call was cut off; what became of it isn't known.")
+    fault = ToolCallError("cancelled", "This call was cut off; what became of it isn't known.")
     fault.hint = "Check what became of it before doing it again."
-    return Outcome(call_id, name, arguments, fault=fault, effect="unknown")
+    return ToolResult(call_id, name, arguments, fault=fault, effect="unknown")
 
 
-def succeeded(
+def succeeded_tools(
     items: Iterable[Json], tools: frozenset[str], servers: Iterable[str]
 ) -> frozenset[str]:
     """Return the server's tools that have succeeded in a kept conversation.
 
     `servers` are its MCP servers; a server that a request brought doesn't count.
     """
-    labels = {OWN_LABEL, *servers}
-    ours = (item for item in items if OURS in item and item["type"] == "mcp_call")
+    labels = {BUILTIN_SERVER_LABEL, *servers}
+    ours = (item for item in items if SERVER_MADE in item and item["type"] == "mcp_call")
     return frozenset(
-        full_name(item["server_label"], item["name"], tools)
+        qualified_tool_name(item["server_label"], item["name"], tools)
         for item in ours
         if item["status"] == "completed" and item["server_label"] in labels
     )
 
 
-def listed(items: Iterable[Json]) -> frozenset[str]:
+def listed_servers(items: Iterable[Json]) -> frozenset[str]:
     """Return the MCP servers whose tools the conversation lists already."""
     return frozenset(item["server_label"] for item in items if item.get("type") == "mcp_list_tools")

@@ -5,20 +5,20 @@ from typing import Any
 
 import anyio
 
-from falsework.runtime.runs import Run
-from falsework.server.refusals import Refusal
+from falsework.runtime.runs import ToolRun
+from falsework.server.refusals import APIError
 from falsework.server.replies import Json
-from falsework.server.responses.approvals import Approval
-from falsework.server.responses.items import OURS
+from falsework.server.responses.approvals import ApprovalAnswer
+from falsework.server.responses.items import SERVER_MADE
 from falsework.server.responses.objects import ResponseObject
-from falsework.server.responses.questions import Wanted
-from falsework.server.responses.speech import Speech
+from falsework.server.responses.questions import PreparedRequest
+from falsework.server.responses.speech import ResponseEventBuilder
 from falsework.server.streams import error_body
-from falsework.server.watching.watches import Watch
+from falsework.server.watching.watches import RequestMetrics
 
 
 @dataclass
-class Live:
+class InProgressResponse:
     """A response that is being made: who asked, what it says so far, and how to stop it.
 
     `history` are the items of the conversation, those of the input included.
@@ -27,11 +27,11 @@ class Live:
     owner: str
     response: ResponseObject
     history: list[Json]
-    speech: Speech
-    run: Run
-    watch: Watch
-    want: Wanted
-    approvals: list[Approval] = field(default_factory=list)
+    speech: ResponseEventBuilder
+    run: ToolRun
+    watch: RequestMetrics
+    want: PreparedRequest
+    approvals: list[ApprovalAnswer] = field(default_factory=list)
     grown: anyio.Event = field(default_factory=anyio.Event)
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     keeping: anyio.Lock = field(default_factory=anyio.Lock)
@@ -42,28 +42,28 @@ class Live:
         """All that it has said."""
         return self.speech.events
 
-    def grow(self) -> None:
+    def notify(self) -> None:
         """Wake those who wait for more events."""
         self.grown.set()
         self.grown = anyio.Event()
 
-    async def ends(self) -> None:
+    async def wait_done(self) -> None:
         """Wait until it is over, and kept."""
         while not self.over:
             await self.grown.wait()
 
-    def fail(self, refusal: Refusal) -> Json:
+    def fail(self, refusal: APIError) -> Json:
         """End it as failed; return the event that says so."""
         if not self.events or self.events[-1]["type"] != "error":
             error = error_body(refusal)["error"]
             told = {"code": error["code"] or "server_error", "message": error["message"]}
             self.response.status, self.response.error = "failed", told
             self.response.completed_at = None
-            list(self.speech.fail({**error, **told}))
-            self.grow()
+            list(self.speech.error({**error, **told}))
+            self.notify()
         return self.events[-1]
 
-    def give_up(self) -> None:
+    def abort(self) -> None:
         """End it as it stands: it was cancelled, its client left, or the server."""
         if self.speech.ended:
             return
@@ -73,21 +73,21 @@ class Live:
             response.status = "failed" if leaving else "cancelled"
             message = "The server ended before the response did."
             response.error = {"code": "server_error", "message": message} if leaving else None
-        list(self.speech.end())
-        self.grow()
+        list(self.speech.terminal())
+        self.notify()
 
 
-def kept(item: Json, response: ResponseObject) -> Json:
+def normalize_input_item(item: Json, response: ResponseObject) -> Json:
     """Return an item of the input as it is kept: with an id, its text in parts, never ours."""
-    item = {key: value for key, value in item.items() if key != OURS}
-    item["id"] = item.get("id") or response.item_id("item_")
+    item = {key: value for key, value in item.items() if key != SERVER_MADE}
+    item["id"] = item.get("id") or response.next_item_id("item_")
     if "role" in item and isinstance(item.get("content"), str):
         kind = "output_text" if item["role"] == "assistant" else "input_text"
         item |= {"type": "message", "content": [{"type": kind, "text": item["content"]}]}
     return item
 
 
-def listing(label: str, want: Wanted) -> list[Json]:
+def tool_listing(label: str, want: PreparedRequest) -> list[Json]:
     """Return an MCP server's tools as its listing has them."""
     return [
         {
@@ -101,7 +101,7 @@ def listing(label: str, want: Wanted) -> list[Json]:
     ]
 
 
-def page(items: list[Json], query: Any) -> Json:
+def paginate(items: list[Json], query: Any) -> Json:
     """Return a page of items, the newest first unless asked otherwise."""
     ordered = items if query.get("order") == "asc" else items[::-1]
     ids = [item.get("id") for item in ordered]

@@ -4,23 +4,32 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 
-from falsework.runtime.faults import Fault
-from falsework.runtime.outcomes import Outcome
-from falsework.runtime.tools import Asked
-from falsework.server.chat import Chat
-from falsework.server.choices import Step
-from falsework.server.questions import Question
+from falsework.runtime.faults import ToolCallError
+from falsework.runtime.outcomes import ToolResult
+from falsework.runtime.tools import ToolCall
+from falsework.server.chat import TurnRunner
+from falsework.server.choices import ChoiceDelta
+from falsework.server.questions import GenerationRequest
 from falsework.server.replies import Json, Usage
-from falsework.server.responses.items import conversation, listed
-from falsework.server.responses.lives import Live, listing
-from falsework.server.responses.questions import respelled
-from falsework.server.rounds import Called, Calling, Cut, Rounds, Told, Waiting
+from falsework.server.responses.items import listed_servers, to_messages
+from falsework.server.responses.lives import InProgressResponse, tool_listing
+from falsework.server.responses.questions import translate_error_params
+from falsework.server.rounds import (
+    ApprovalRequired,
+    DeadlineExceeded,
+    LoopEvent,
+    ToolCallsFinished,
+    ToolCallsStarted,
+    ToolLoop,
+)
 
-Keep = Callable[[Live], Awaitable[None]]
-Ask = Callable[[Live, Json], Awaitable[None]]
+SaveProgress = Callable[[InProgressResponse], Awaitable[None]]
+SaveApproval = Callable[[InProgressResponse, Json], Awaitable[None]]
 
 
-async def made(live: Live, chat: Chat, keep: Keep, ask: Ask) -> AsyncGenerator[Json]:
+async def run_response(
+    live: InProgressResponse, chat: TurnRunner, keep: SaveProgress, ask: SaveApproval
+) -> AsyncGenerator[Json]:
     """Tell what a response says between its beginning and its end.
 
     `keep` keeps what it has become so far, `ask` that an item waits for approval.
@@ -28,54 +37,56 @@ async def made(live: Live, chat: Chat, keep: Keep, ask: Ask) -> AsyncGenerator[J
     for event in _listings(live):
         yield event
     names = live.want.served.names
-    rounds = Rounds(chat, live.run, live.watch, names, lambda asked: _waits(asked, live))
-    with respelled(), rounds.as_one_workflow():
+    rounds = ToolLoop(chat, live.run, live.watch, names, lambda asked: _waits(asked, live))
+    with translate_error_params(), rounds.workflow_span():
         async for event in _approved(live, rounds, keep):
             yield event
-        async with aclosing(rounds.told(_question(live))) as steps:
+        async with aclosing(rounds.stream(_question(live))) as steps:
             async for step in steps:
                 for event in _spoken(step, live):
-                    if isinstance(step, Waiting):
+                    if isinstance(step, ApprovalRequired):
                         await ask(live, event["item"])
                     yield event
-                if isinstance(step, Calling | Called):
+                if isinstance(step, ToolCallsStarted | ToolCallsFinished):
                     await keep(live)
     if names:
-        live.response.runtime = live.run.told()
+        live.response.runtime = live.run.summary()
 
 
-def _listings(live: Live) -> Iterator[Json]:
+def _listings(live: InProgressResponse) -> Iterator[Json]:
     """Say what the MCP servers have that the conversation doesn't list yet."""
     for label in dict.fromkeys(live.want.served.labels.values()):
-        if label not in listed(live.history):
-            yield from live.speech.lists(label, listing(label, live.want))
+        if label not in listed_servers(live.history):
+            yield from live.speech.mcp_list_tools(label, tool_listing(label, live.want))
 
 
-def _question(live: Live) -> Question:
+def _question(live: InProgressResponse) -> GenerationRequest:
     """Return what the model is asked, behind the calls that were approved."""
     items = [*live.history, *live.response.output]
     instructions = live.response.request.instructions
-    messages = conversation(items, instructions, live.want.served.names | set(live.run.tools))
+    messages = to_messages(items, instructions, live.want.served.names | set(live.run.tools))
     return replace(live.want.question, messages=messages)
 
 
-def _spoken(step: Told, live: Live) -> list[Json]:
+def _spoken(step: LoopEvent, live: InProgressResponse) -> list[Json]:
     speech, response = live.speech, live.response
     match step:
         case Usage():
             response.usage = step
             return []
-        case Calling():
-            return list(speech.calling(step.calls))
-        case Called():
-            return list(speech.called(step.outcomes))
-        case Waiting():
-            return list(speech.waits(step.calls))
-        case Cut():
+        case ToolCallsStarted():
+            return list(speech.mcp_calls_started(step.calls))
+        case ToolCallsFinished():
+            return list(speech.mcp_calls_finished(step.outcomes))
+        case ApprovalRequired():
+            return list(speech.approval_requested(step.calls))
+        case DeadlineExceeded():
             response.incomplete = "deadline"
             return []
-        case Step():
-            spoken = [told for event in step.events for told in speech.hears(event, step.logprobs)]
+        case ChoiceDelta():
+            spoken = [
+                told for event in step.events for told in speech.model_event(event, step.logprobs)
+            ]
             if step.finish:
                 cut = step.finish == "length"
                 response.status = "incomplete" if cut else "completed"
@@ -83,29 +94,31 @@ def _spoken(step: Told, live: Live) -> list[Json]:
             return spoken
 
 
-async def _approved(live: Live, rounds: Rounds, keep: Keep) -> AsyncGenerator[Json]:
+async def _approved(
+    live: InProgressResponse, rounds: ToolLoop, keep: SaveProgress
+) -> AsyncGenerator[Json]:
     """Run the calls that the client has approved; tell the model of those it hasn't."""
     for said in live.approvals:
         asked = said.asked
-        for event in live.speech.calling([asked], {asked.id: asked.id}):
+        for event in live.speech.mcp_calls_started([asked], {asked.id: asked.id}):
             yield event
         if said.approved:
-            outcomes = await rounds.ran([asked], frozenset({asked.id}))
+            outcomes = await rounds.run_calls([asked], frozenset({asked.id}))
         else:
             message = f"The user did not approve this call. {said.reason}".strip()
-            fault = Fault("not_allowed", message)
-            outcomes = [Outcome(asked.id, asked.name, asked.arguments, fault=fault)]
-        for event in live.speech.called(outcomes):
+            fault = ToolCallError("not_allowed", message)
+            outcomes = [ToolResult(asked.id, asked.name, asked.arguments, fault=fault)]
+        for event in live.speech.mcp_calls_finished(outcomes):
             yield event
         await keep(live)
 
 
-def _waits(asked: Asked, live: Live) -> bool:
+def _waits(asked: ToolCall, live: InProgressResponse) -> bool:
     """Tell whether a call needs the client's approval: by its request, or by the tools file."""
     if asked.name in live.want.served.approval:
         return True
     tool = live.run.tools[asked.name]
     try:
-        return tool.waits_for_approval(tool.read(asked.arguments))
-    except Fault:
+        return tool.requires_approval(tool.parse_arguments(asked.arguments))
+    except ToolCallError:
         return False  # its arguments are wrong, which the run tells the model

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from falsework.server.replies import Usage, new_id
-from falsework.server.responses.wire import ResponseRequest, ToolChosen
+from falsework.server.responses.wire import CreateResponseRequest, ResponseToolChoice
 
 Json = dict[str, Any]
 
-PREFIX = "resp_"
-UNIQUE = 24
+RESPONSE_ID_PREFIX = "resp_"
+ID_LENGTH = 24
 """How many characters of a response's id are its own; the ids of its items have them too."""
 
 
@@ -18,8 +18,8 @@ UNIQUE = 24
 class ResponseObject:
     """One response; `output` are its items so far."""
 
-    request: ResponseRequest
-    id: str = field(default_factory=lambda: new_id(PREFIX))
+    request: CreateResponseRequest
+    id: str = field(default_factory=lambda: new_id(RESPONSE_ID_PREFIX))
     created_at: int = field(default_factory=lambda: int(time.time()))
     completed_at: int | None = None
     status: str = "in_progress"
@@ -30,12 +30,12 @@ class ResponseObject:
     runtime: Json | None = None
     numbered: int = 0
 
-    def item_id(self, prefix: str) -> str:
+    def next_item_id(self, prefix: str) -> str:
         """Return the id of another item of this response, or of its input."""
         self.numbered += 1
-        return f"{prefix}{self.id.removeprefix(PREFIX)}{self.numbered:04}"
+        return f"{prefix}{self.id.removeprefix(RESPONSE_ID_PREFIX)}{self.numbered:04}"
 
-    def body(self) -> Json:
+    def to_openai(self) -> Json:
         """Return it as clients read it."""
         asked = self.request
         text = asked.text.model_dump(exclude_none=True, by_alias=True) if asked.text else {}
@@ -80,12 +80,12 @@ class ResponseObject:
         return {**body, "tool_runtime": self.runtime} if self.runtime else body
 
 
-def response_of(item_id: str) -> str:
+def response_id_of_item(item_id: str) -> str:
     """Return the id of the response that gave an item its id."""
-    return PREFIX + item_id.partition("_")[2][:UNIQUE]
+    return RESPONSE_ID_PREFIX + item_id.partition("_")[2][:ID_LENGTH]
 
 
-def _choice(choice: ToolChosen | None) -> Any:
+def _choice(choice: ResponseToolChoice | None) -> Any:
     if choice is None:
         return "auto"
     said = choice.model_dump(exclude_unset=True)

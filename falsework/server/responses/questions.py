@@ -5,91 +5,92 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from falsework.runtime.toolbox import Toolbox
-from falsework.server.questions import Question, ask
-from falsework.server.refusals import BadRequest
-from falsework.server.responses.items import conversation
+from falsework.runtime.toolbox import ToolRegistry
+from falsework.server.questions import GenerationRequest, to_generation_request
+from falsework.server.refusals import BadRequestError
+from falsework.server.responses.items import to_messages
 from falsework.server.responses.wire import (
     INCLUDABLE,
-    LOGPROBS,
+    INCLUDE_LOGPROBS,
+    CreateResponseRequest,
     CustomTool,
-    ResponseRequest,
-    ToolChosen,
-    ToolMeant,
+    ResponseToolChoice,
+    ResponseToolRef,
 )
-from falsework.server.served import Served, served
+from falsework.server.served import ServerTools, resolve_server_tools
 from falsework.server.settings import Settings
-from falsework.server.wire import ChatRequest, parse_as
+from falsework.server.wire import ChatCompletionRequest, validate
 
 Json = dict[str, Any]
 
-FREE_TEXT: Json = {
+FREE_TEXT_SCHEMA: Json = {
     "type": "object",
     "properties": {"input": {"type": "string"}},
     "required": ["input"],
     "additionalProperties": False,
 }
-FORMAT_WHERE = "text.format.schema"
+TEXT_FORMAT_PARAM = "text.format.schema"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PreparedRequest:
     """What a response is to be made from."""
 
-    question: Question
-    served: Served
+    question: GenerationRequest
+    served: ServerTools
 
 
-async def wanted(
-    request: ResponseRequest,
+async def prepare_request(
+    request: CreateResponseRequest,
     before: Sequence[Json],
     items: Sequence[Json],
     limits: Settings,
-    toolbox: Toolbox,
-) -> Wanted:
+    toolbox: ToolRegistry,
+) -> PreparedRequest:
     """Return the question; refuse what is wrong by the name of its field.
 
     `before` are the items of the conversation so far, `items` those of the input.
     """
     _check(request)
-    ours = await served(_as_chat(request, None).tools or [], toolbox)
+    ours = await resolve_server_tools(_as_chat(request, None).tools or [], toolbox)
     chat = _as_chat(request, _choice(request.tool_choice, ours.labels))
-    with respelled():
-        question = ask(chat, limits, ours)
+    with translate_error_params():
+        question = to_generation_request(chat, limits, ours)
     tools = tuple(
         replace(tool, where=tool.where.replace(".function.", ".")) for tool in question.tools
     )
     names = ours.names | frozenset(toolbox.tools)
-    messages = conversation([*before, *items], request.instructions, names, len(before))
-    return Wanted(
-        replace(question, messages=messages, tools=tools, response_schema_where=FORMAT_WHERE), ours
+    messages = to_messages([*before, *items], request.instructions, names, len(before))
+    return PreparedRequest(
+        replace(question, messages=messages, tools=tools, response_schema_where=TEXT_FORMAT_PARAM),
+        ours,
     )
 
 
-def _check(request: ResponseRequest) -> None:
+def _check(request: CreateResponseRequest) -> None:
     if request.truncation not in (None, "auto", "disabled"):
-        raise BadRequest(
+        raise BadRequestError(
             "Invalid value: 'truncation' should be 'auto' or 'disabled'.",
             "truncation",
             "invalid_value",
         )
     if request.truncation == "auto":
         message = "'truncation' can't be 'auto' here: send what fits the model."
-        raise BadRequest(message, "truncation", "unsupported_parameter")
+        raise BadRequestError(message, "truncation", "unsupported_parameter")
     if strangers := set(request.include or ()) - INCLUDABLE:
         message = f"Invalid 'include': '{min(strangers)[:100]}' isn't there to be included."
-        raise BadRequest(message, "include", "invalid_value")
+        raise BadRequestError(message, "include", "invalid_value")
     if request.background and request.store is False:
-        raise BadRequest("'background' needs 'store'.", "background", "invalid_value")
+        raise BadRequestError("'background' needs 'store'.", "background", "invalid_value")
     if request.input is None and request.previous_response_id is None:
-        raise BadRequest(
+        raise BadRequestError(
             "Missing required parameter: 'input'.", "input", "missing_required_parameter"
         )
 
 
-def _as_chat(request: ResponseRequest, choice: Json | None) -> ChatRequest:
+def _as_chat(request: CreateResponseRequest, choice: Json | None) -> ChatCompletionRequest:
     """Return the chat request that means the same, but for its messages."""
-    logprobs = LOGPROBS in (request.include or ())
+    logprobs = INCLUDE_LOGPROBS in (request.include or ())
     fields: Json = {
         "model": request.model,
         "messages": [{"role": "user", "content": "-"}],
@@ -107,8 +108,8 @@ def _as_chat(request: ResponseRequest, choice: Json | None) -> ChatRequest:
         "stream": request.stream,
         "metadata": request.metadata,
     }
-    with respelled():
-        return parse_as(ChatRequest, fields, {})
+    with translate_error_params():
+        return validate(ChatCompletionRequest, fields, {})
 
 
 def _tool(tool: Json, position: int) -> Json:
@@ -116,7 +117,7 @@ def _tool(tool: Json, position: int) -> Json:
     if not isinstance(kind, str):
         missing = f"tools[{position}].type"
         message = f"Missing required parameter: '{missing}'."
-        raise BadRequest(message, missing, "missing_required_parameter")
+        raise BadRequestError(message, missing, "missing_required_parameter")
     if kind == "custom":
         return _custom(tool, position)
     if kind != "function":
@@ -129,19 +130,19 @@ def _tool(tool: Json, position: int) -> Json:
 
 def _custom(tool: Json, position: int) -> Json:
     """Return a custom tool of free text as a function with that text as its one argument."""
-    form = parse_as(CustomTool, tool, {}, ("tools", position)).format
+    form = validate(CustomTool, tool, {}, ("tools", position)).format
     if form and form.type != "text":
         message = "Custom tools take free text here: leave 'format' out."
-        raise BadRequest(message, f"tools[{position}].format", "unsupported_parameter")
+        raise BadRequestError(message, f"tools[{position}].format", "unsupported_parameter")
     inner = {key: tool[key] for key in ("name", "description") if key in tool}
-    return {"type": "function", "function": {**inner, "parameters": FREE_TEXT}}
+    return {"type": "function", "function": {**inner, "parameters": FREE_TEXT_SCHEMA}}
 
 
-def _choice(choice: ToolChosen | None, labels: Mapping[str, str]) -> Json | None:
+def _choice(choice: ResponseToolChoice | None, labels: Mapping[str, str]) -> Json | None:
     """Return a tool_choice as chat spells it; `labels` are the MCP servers of tools."""
     if choice is None:
         return None
-    if choice.type not in NAMING:
+    if choice.type not in CHOICES_THAT_NAME_TOOLS:
         return {"type": choice.type}
     if choice.type == "allowed_tools":
         tools = [each for one in choice.tools or [] for each in _named(one, labels)]
@@ -153,11 +154,11 @@ def _choice(choice: ToolChosen | None, labels: Mapping[str, str]) -> Json | None
     return {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": named}}
 
 
-NAMING = frozenset({"allowed_tools", "custom", "function", "mcp"})
+CHOICES_THAT_NAME_TOOLS = frozenset({"allowed_tools", "custom", "function", "mcp"})
 """Kinds of tool_choice that name tools."""
 
 
-def _named(reference: ToolMeant, labels: Mapping[str, str]) -> list[Json]:
+def _named(reference: ResponseToolRef, labels: Mapping[str, str]) -> list[Json]:
     """Return the functions that a reference names: one, or all tools of an MCP server."""
     name, label = reference.name, reference.server_label
     names = [name]
@@ -168,7 +169,7 @@ def _named(reference: ToolMeant, labels: Mapping[str, str]) -> list[Json]:
     return [{"type": "function", "function": {"name": each}} for each in names]
 
 
-def _format(request: ResponseRequest) -> Mapping[str, Any] | None:
+def _format(request: CreateResponseRequest) -> Mapping[str, Any] | None:
     form = request.text.format if request.text else None
     if form is None:
         return None
@@ -178,7 +179,7 @@ def _format(request: ResponseRequest) -> Mapping[str, Any] | None:
     return {"type": "json_schema", "json_schema": schema}
 
 
-RESPELLED = (
+PARAM_NAMES = (
     (".function.", "."),
     (".function", ""),
     ("response_format.json_schema.", "text.format."),
@@ -191,12 +192,12 @@ RESPELLED = (
 
 
 @contextmanager
-def respelled() -> Iterator[None]:
+def translate_error_params() -> Iterator[None]:
     """Refuse by the names that fields have here."""
     try:
         yield
-    except BadRequest as refusal:
-        for chat, here in RESPELLED:
+    except BadRequestError as refusal:
+        for chat, here in PARAM_NAMES:
             if refusal.param and chat in refusal.param:
                 refusal.param = refusal.param.replace(chat, here)
                 refusal.message = refusal.message.replace(chat, here)

@@ -3,29 +3,29 @@
 from collections.abc import Sequence
 from typing import Any
 
-from falsework.server.records import Records
-from falsework.server.refusals import BadRequest
-from falsework.server.responses.objects import response_of
-from falsework.server.responses.wireitems import Reference, is_reference
-from falsework.server.wire import parse_as
+from falsework.server.records import Store
+from falsework.server.refusals import BadRequestError
+from falsework.server.responses.objects import response_id_of_item
+from falsework.server.responses.wireitems import ItemReference, is_reference
+from falsework.server.wire import validate
 
 Json = dict[str, Any]
 
 
-async def resolved(items: Sequence[Json], owner: str, records: Records) -> list[Json]:
+async def resolve_references(items: Sequence[Json], owner: str, records: Store) -> list[Json]:
     """Return the items, those that are only named taken from this owner's kept responses."""
     known: dict[str, Json] = {}
     seen: set[str] = set()
     for position, item in enumerate(items):
         if not is_reference(item):
             continue
-        named = parse_as(Reference, item, {}, ("input", position)).id
-        of = response_of(named)
-        stored = await records.response(owner, of) if of not in seen else None
+        named = validate(ItemReference, item, {}, ("input", position)).id
+        of = response_id_of_item(named)
+        stored = await records.get_response(owner, of) if of not in seen else None
         seen.add(of)
         if stored:
             known |= {each["id"]: each for each in (*stored.input, *stored.body["output"])}
         if named not in known:
             message = f"Item with id '{named[:100]}' not found."
-            raise BadRequest(message, f"input[{position}].id", "item_not_found")
+            raise BadRequestError(message, f"input[{position}].id", "item_not_found")
     return [known[item["id"]] if is_reference(item) else item for item in items]

@@ -6,24 +6,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from falsework.grammars.calls import Arguments, CallBegins, CallEnds, Event, Reasoning, Text
-from falsework.runtime.faults import Fault, Kind
-from falsework.runtime.outcomes import Outcome
-from falsework.runtime.tools import Asked
+from falsework.runtime.faults import ErrorType, ToolCallError
+from falsework.runtime.outcomes import ToolResult
+from falsework.runtime.tools import ToolCall
 from falsework.server.engines.base import TokenLogprob
 from falsework.server.replies import new_id
-from falsework.server.responses.items import cut_off
+from falsework.server.responses.items import interrupted_result
 from falsework.server.responses.objects import ResponseObject
-from falsework.server.served import OWN_LABEL
+from falsework.server.served import BUILTIN_SERVER_LABEL
 
 Json = dict[str, Any]
 
-TERMINAL = {"cancelled": "incomplete", "completed": "completed", "incomplete": "incomplete"}
+TERMINAL_EVENTS = {"cancelled": "incomplete", "completed": "completed", "incomplete": "incomplete"}
 """The last event by the status; of all others it is `failed`."""
 
-HTTP_ERRORS: frozenset[Kind] = frozenset({"unavailable", "upstream_error", "upstream_rejected"})
+HTTP_ERRORS: frozenset[ErrorType] = frozenset(
+    {"unavailable", "upstream_error", "upstream_rejected"}
+)
 
 
-class Speech:
+class ResponseEventBuilder:
     """Speaks one response; each method yields events and keeps the items up to date.
 
     `events` are all of them so far, each at the place that is its sequence number.
@@ -34,7 +36,7 @@ class Speech:
     ) -> None:
         """`labels` are the MCP servers of the tools that come from one."""
         self.response = response
-        self._id = response.item_id
+        self._id = response.next_item_id
         self._labels = labels
         tools = response.request.tools or []
         self._custom = {tool.get("name") for tool in tools if tool.get("type") == "custom"}
@@ -47,29 +49,29 @@ class Speech:
         self._calls: dict[str, int] = {}
         """Where the calls stand that the server runs."""
 
-    def begin(self) -> Iterator[Json]:
+    def created(self) -> Iterator[Json]:
         """Say that it is there."""
-        yield self._event("response.created", response=self.response.body())
-        yield self._event("response.in_progress", response=self.response.body())
+        yield self._event("response.created", response=self.response.to_openai())
+        yield self._event("response.in_progress", response=self.response.to_openai())
 
-    def end(self) -> Iterator[Json]:
+    def terminal(self) -> Iterator[Json]:
         """Say how it ended, and everything once more."""
         yield from self._leave()
         self.ended = True
         if self.response.status == "completed":
             self.response.completed_at = int(time.time())
-        body = self.response.body()
-        self.events.append(closing(body, len(self.events)))
+        body = self.response.to_openai()
+        self.events.append(terminal_event(body, len(self.events)))
         yield self.events[-1]
 
-    def fail(self, error: Json) -> Iterator[Json]:
+    def error(self, error: Json) -> Iterator[Json]:
         """Say that it failed: in both shapes that clients look for."""
         yield from self._leave()
         self.ended = True
         told = {key: error[key] for key in ("code", "message", "param")}
         yield self._event("error", **told, error=error)
 
-    def lists(self, label: str, tools: Sequence[Json]) -> Iterator[Json]:
+    def mcp_list_tools(self, label: str, tools: Sequence[Json]) -> Iterator[Json]:
         """Say which tools an MCP server has."""
         item: Json = {"id": self._id("mcpl_"), "type": "mcp_list_tools", "server_label": label,
                       "tools": [], "error": None}  # fmt: skip
@@ -80,13 +82,13 @@ class Speech:
         yield self._told("mcp_list_tools.completed", at)
         yield self._event("response.output_item.done", output_index=at, item=dict(item))
 
-    def hears(self, event: Event, logprobs: Sequence[TokenLogprob] = ()) -> Iterator[Json]:
+    def model_event(self, event: Event, logprobs: Sequence[TokenLogprob] = ()) -> Iterator[Json]:
         """Say what the model said."""
         self._logprobs += [_logprob(token) for token in logprobs] if self._wants_logprobs else []
-        yield from SPEAKERS[type(event)](self, event)
+        yield from EVENT_HANDLERS[type(event)](self, event)
 
-    def calling(
-        self, calls: Sequence[Asked], approved_by: Mapping[str, str] = {}
+    def mcp_calls_started(
+        self, calls: Sequence[ToolCall], approved_by: Mapping[str, str] = {}
     ) -> Iterator[Json]:
         """Say which calls the server runs."""
         yield from self._close()
@@ -103,26 +105,26 @@ class Speech:
             yield self._told("mcp_call_arguments.delta", at, delta=call.arguments)
             yield self._told("mcp_call_arguments.done", at, arguments=call.arguments)
 
-    def called(self, outcomes: Sequence[Outcome]) -> Iterator[Json]:
+    def mcp_calls_finished(self, outcomes: Sequence[ToolResult]) -> Iterator[Json]:
         """Say what became of them."""
         for outcome in outcomes:
-            at = self.put(outcome)
+            at = self.store_result(outcome)
             yield self._told(f"mcp_call.{'failed' if outcome.fault else 'completed'}", at)
             item = dict(self.response.output[at])
             yield self._event("response.output_item.done", output_index=at, item=item)
 
-    def put(self, outcome: Outcome) -> int:
+    def store_result(self, outcome: ToolResult) -> int:
         """Put the outcome of a call into its item; return where that is."""
         at = self._calls[outcome.call_id]
         fault = outcome.fault
         self.response.output[at] |= {
             "status": "failed" if fault else "completed",
-            "output": None if fault else outcome.text(),
+            "output": None if fault else outcome.for_model(),
             "error": _error(fault, outcome) if fault else None,
         }
         return at
 
-    def waits(self, calls: Sequence[Asked]) -> Iterator[Json]:
+    def approval_requested(self, calls: Sequence[ToolCall]) -> Iterator[Json]:
         """Say which calls wait for approval."""
         yield from self._close()
         for call in calls:
@@ -132,8 +134,8 @@ class Speech:
             yield self._event("response.output_item.added", output_index=at, item=item)
             yield self._event("response.output_item.done", output_index=at, item=item)
 
-    def _named(self, call: Asked, item_id: str) -> Json:
-        label = self._labels.get(call.name, OWN_LABEL)
+    def _named(self, call: ToolCall, item_id: str) -> Json:
+        label = self._labels.get(call.name, BUILTIN_SERVER_LABEL)
         return {"id": item_id, "server_label": label, "name": call.name.removeprefix(f"{label}__")}
 
     def _text(self, event: Text) -> Iterator[Json]:
@@ -202,7 +204,7 @@ class Speech:
         for call_id, at in self._calls.items():
             item = self.response.output[at]
             if item["status"] == "in_progress":
-                self.put(cut_off(call_id, item["name"], item["arguments"]))
+                self.store_result(interrupted_result(call_id, item["name"], item["arguments"]))
                 item["status"] = "incomplete"
                 yield self._told("mcp_call.failed", at)
                 yield self._event("response.output_item.done", output_index=at, item=dict(item))
@@ -248,29 +250,29 @@ class Speech:
         return event
 
 
-SPEAKERS: Mapping[type[Event], Callable[[Speech, Any], Iterator[Json]]] = {
-    Arguments: Speech._arguments,  # noqa: SLF001 - the table of this class's own methods
-    CallBegins: Speech._call_begins,  # noqa: SLF001
-    CallEnds: Speech._call_ends,  # noqa: SLF001
-    Reasoning: Speech._reasoning,  # noqa: SLF001
-    Text: Speech._text,  # noqa: SLF001
+EVENT_HANDLERS: Mapping[type[Event], Callable[[ResponseEventBuilder, Any], Iterator[Json]]] = {
+    Arguments: ResponseEventBuilder._arguments,  # noqa: SLF001 - the table of this class's own methods
+    CallBegins: ResponseEventBuilder._call_begins,  # noqa: SLF001
+    CallEnds: ResponseEventBuilder._call_ends,  # noqa: SLF001
+    Reasoning: ResponseEventBuilder._reasoning,  # noqa: SLF001
+    Text: ResponseEventBuilder._text,  # noqa: SLF001
 }
 
 
-def closing(body: Json, number: int) -> Json:
+def terminal_event(body: Json, number: int) -> Json:
     """Return the last event of a response, by its status."""
-    kind = TERMINAL.get(body["status"], "failed")
+    kind = TERMINAL_EVENTS.get(body["status"], "failed")
     return {"type": f"response.{kind}", "sequence_number": number, "response": body}
 
 
-def _error(fault: Fault, outcome: Outcome) -> Json:
+def _error(fault: ToolCallError, outcome: ToolResult) -> Json:
     """Return a fault in the closest of OpenAI's shapes, our own envelope's fields beside it."""
     own = outcome.envelope()["error"]
     if fault.kind in HTTP_ERRORS and not (fault.code or 0) < 0:
         return {**own, "type": "http_error", "code": fault.code or 503, "message": fault.message}
     if (fault.code or 0) < 0:
         return {**own, "type": "mcp_protocol_error", "code": fault.code, "message": fault.message}
-    content = [{"type": "text", "text": outcome.text()}]
+    content = [{"type": "text", "text": outcome.for_model()}]
     return {**own, "type": "mcp_tool_execution_error", "content": content}
 
 

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from falsework.server.wire import chosen_by_word, parse_as
-from falsework.server.wiremessages import Wire
+from falsework.server.wire import expand_shorthand_choice, validate
+from falsework.server.wiremessages import WireModel
 
-REFUSED: Mapping[str, tuple[Any, str]] = {
+UNSUPPORTED_FIELDS: Mapping[str, tuple[Any, str]] = {
     "context_management": (None, "send what should be left out no more"),
     "conversation": (None, "use previous_response_id"),
     "frequency_penalty": (0, "use /v1/chat/completions"),
@@ -21,10 +21,10 @@ REFUSED: Mapping[str, tuple[Any, str]] = {
 """Fields that would change the result and aren't honoured: the value that asks for nothing, and
 what to do instead."""
 
-LOGPROBS = "message.output_text.logprobs"
+INCLUDE_LOGPROBS = "message.output_text.logprobs"
 INCLUDABLE = frozenset(
     {
-        LOGPROBS,
+        INCLUDE_LOGPROBS,
         "code_interpreter_call.outputs",
         "computer_call_output.output.image_url",
         "file_search_call.results",
@@ -43,7 +43,7 @@ def _items(given: object) -> object:
     )
 
 
-class TextFormat(Wire):
+class TextFormat(WireModel):
     """What form the text must have; flat, unlike chat's."""
 
     type: str
@@ -53,21 +53,21 @@ class TextFormat(Wire):
     strict: bool | None = None
 
 
-class TextOptions(Wire):
+class TextOptions(WireModel):
     """How the text should be."""
 
     format: TextFormat | None = None
     verbosity: str | None = None
 
 
-class ReasoningOptions(Wire):
+class ReasoningOptions(WireModel):
     """How much to think."""
 
     effort: str | None = None
     summary: str | None = None
 
 
-class ToolMeant(Wire):
+class ResponseToolRef(WireModel):
     """A tool, or all tools of an MCP server."""
 
     type: str
@@ -75,33 +75,35 @@ class ToolMeant(Wire):
     server_label: str | None = None
 
 
-class ToolChosen(ToolMeant):
+class ResponseToolChoice(ResponseToolRef):
     """tool_choice, its one-word forms spelled as objects."""
 
     mode: str | None = None
-    tools: list[ToolMeant] | None = None
+    tools: list[ResponseToolRef] | None = None
 
 
-class CustomFormat(Wire):
+class CustomFormat(WireModel):
     """The form that a custom tool's text must have."""
 
     type: str
 
 
-class CustomTool(Wire):
+class CustomTool(WireModel):
     """A custom tool; all else of it is a function's."""
 
     format: CustomFormat | None = None
 
 
-class ResponseRequest(Wire):
+class CreateResponseRequest(WireModel):
     """The body of POST /v1/responses."""
 
     model: str
     input: Annotated[list[dict[str, Any]] | None, BeforeValidator(_items)] = None
     instructions: str | None = None
     tools: list[dict[str, Any]] | None = None
-    tool_choice: Annotated[ToolChosen | None, BeforeValidator(chosen_by_word)] = None
+    tool_choice: Annotated[ResponseToolChoice | None, BeforeValidator(expand_shorthand_choice)] = (
+        None
+    )
     parallel_tool_calls: bool | None = None
     max_output_tokens: int | None = Field(default=None, ge=1)
     max_tool_calls: int | None = Field(default=None, ge=0)
@@ -126,6 +128,6 @@ class ResponseRequest(Wire):
     prompt_cache_key: str | None = None
 
 
-def parse(body: bytes) -> ResponseRequest:
+def parse(body: bytes) -> CreateResponseRequest:
     """Return the request that a body spells."""
-    return parse_as(ResponseRequest, body, REFUSED)
+    return validate(CreateResponseRequest, body, UNSUPPORTED_FIELDS)

@@ -6,21 +6,21 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from falsework.server.refusals import BadRequest
-from falsework.server.wire import parse_as, spell
-from falsework.server.wiremessages import Wire
+from falsework.server.refusals import BadRequestError
+from falsework.server.wire import param_path, validate
+from falsework.server.wiremessages import WireModel
 
 Json = dict[str, Any]
-At = tuple[int | str, ...]
+ParamPath = tuple[int | str, ...]
 
-Name = Annotated[str, Field(min_length=1)]
+NonEmptyStr = Annotated[str, Field(min_length=1)]
 
 
 def _parts(content: object) -> object:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-class TextPart(Wire):
+class TextPart(WireModel):
     """A part of a content: text, the only thing that this model reads."""
 
     type: Literal["input_text", "output_text", "refusal", "text"]
@@ -33,7 +33,7 @@ class TextPart(Wire):
             raise PydanticCustomError("custom", "A part should have its text")
         return self
 
-    def said(self) -> str:
+    def content_text(self) -> str:
         """Return the text."""
         return (self.refusal if self.type == "refusal" else self.text) or ""
 
@@ -41,22 +41,22 @@ class TextPart(Wire):
 Content = Annotated[list[TextPart], BeforeValidator(_parts)]
 
 
-class ThoughtPart(Wire):
+class ReasoningPart(WireModel):
     """A part of a thought or of its summary."""
 
     text: str | None = None
 
 
-class Item(Wire):
+class Item(WireModel):
     """An item of any kind."""
 
     id: str | None = None
 
 
-class Reference(Item):
+class ItemReference(Item):
     """An item that a kept response has."""
 
-    id: Name
+    id: NonEmptyStr
 
 
 class MessageItem(Item):
@@ -69,31 +69,31 @@ class MessageItem(Item):
 class FunctionCall(Item):
     """A call of a client's function."""
 
-    call_id: Name
-    name: Name
+    call_id: NonEmptyStr
+    name: NonEmptyStr
     arguments: str
 
 
-class CustomCall(Item):
+class CustomToolCall(Item):
     """A call of a client's custom tool."""
 
-    call_id: Name
-    name: Name
+    call_id: NonEmptyStr
+    name: NonEmptyStr
     input: str | None = None
 
 
-class CallOutput(Item):
+class ToolCallOutput(Item):
     """What a client's tool returned."""
 
-    call_id: Name
+    call_id: NonEmptyStr
     output: Content
 
 
 class McpCall(Item):
     """A call that the server ran; one without output and error was cut off."""
 
-    id: Name
-    name: Name
+    id: NonEmptyStr
+    name: NonEmptyStr
     server_label: str | None = None
     arguments: str | None = None
     output: str | None = None
@@ -101,58 +101,58 @@ class McpCall(Item):
     approval_request_id: str | None = None
 
 
-class ToolListing(Item):
+class McpListTools(Item):
     """The tools of an MCP server."""
 
-    server_label: Name
+    server_label: NonEmptyStr
 
 
-class ApprovalRequest(Item):
+class McpApprovalRequest(Item):
     """A call that waits for approval."""
 
-    id: Name
-    name: Name
+    id: NonEmptyStr
+    name: NonEmptyStr
     server_label: str
     arguments: str
 
 
-class ApprovalResponse(Item):
+class McpApprovalResponse(Item):
     """What the client said to a call that waited."""
 
-    approval_request_id: Name
+    approval_request_id: NonEmptyStr
     approve: bool
     reason: str | None = None
 
 
-class Thought(Item):
+class ReasoningItem(Item):
     """What the model thought."""
 
-    content: list[ThoughtPart] | None = None
-    summary: list[ThoughtPart] | None = None
+    content: list[ReasoningPart] | None = None
+    summary: list[ReasoningPart] | None = None
 
 
-KINDS: Mapping[str, type[Item]] = {
-    "custom_tool_call": CustomCall,
-    "custom_tool_call_output": CallOutput,
+ITEM_TYPES: Mapping[str, type[Item]] = {
+    "custom_tool_call": CustomToolCall,
+    "custom_tool_call_output": ToolCallOutput,
     "function_call": FunctionCall,
-    "function_call_output": CallOutput,
-    "mcp_approval_request": ApprovalRequest,
-    "mcp_approval_response": ApprovalResponse,
+    "function_call_output": ToolCallOutput,
+    "mcp_approval_request": McpApprovalRequest,
+    "mcp_approval_response": McpApprovalResponse,
     "mcp_call": McpCall,
-    "mcp_list_tools": ToolListing,
+    "mcp_list_tools": McpListTools,
     "message": MessageItem,
-    "reasoning": Thought,
+    "reasoning": ReasoningItem,
 }
 
 
-def read(item: Json, at: At) -> Item:
+def parse_item(item: Json, at: ParamPath) -> Item:
     """Return an item of its kind; refuse it by its place in the request."""
     kind = item.get("type") or ("message" if "role" in item else None)
-    if not isinstance(kind, str) or kind not in KINDS:
-        known = ", ".join(f"'{each}'" for each in (*KINDS, "item_reference"))
+    if not isinstance(kind, str) or kind not in ITEM_TYPES:
+        known = ", ".join(f"'{each}'" for each in (*ITEM_TYPES, "item_reference"))
         message = f"Invalid value: '{str(kind)[:100]}'. Supported values are: {known}."
-        raise BadRequest(message, f"{spell(at)}.type", "invalid_value")
-    return parse_as(KINDS[kind], item, {}, at)
+        raise BadRequestError(message, f"{param_path(at)}.type", "invalid_value")
+    return validate(ITEM_TYPES[kind], item, {}, at)
 
 
 def is_reference(item: Json) -> bool:

@@ -9,17 +9,17 @@ from opentelemetry import trace
 from opentelemetry.trace import StatusCode
 
 from falsework.runtime import telemetry
-from falsework.server.choices import Step
-from falsework.server.engines.base import Piece, Timings
-from falsework.server.questions import Question
+from falsework.server.choices import ChoiceDelta
+from falsework.server.engines.base import OutputDelta, RequestTimings
+from falsework.server.questions import GenerationRequest
 from falsework.server.replies import Usage
-from falsework.server.watching.watches import Watch
+from falsework.server.watching.watches import RequestMetrics
 
 
 @contextmanager
-def timed(question: Question, watch: Watch) -> Iterator["Clock"]:
+def time_turn(question: GenerationRequest, watch: RequestMetrics) -> Iterator["TurnTimer"]:
     """Time a turn, however it ends."""
-    clock = Clock(question, watch)
+    clock = TurnTimer(question, watch)
     try:
         yield clock
     except (asyncio.CancelledError, GeneratorExit):
@@ -29,13 +29,13 @@ def timed(question: Question, watch: Watch) -> Iterator["Clock"]:
         clock.error = type(fault).__name__
         raise
     finally:
-        clock.end()
+        clock.finish()
 
 
-class Clock:
+class TurnTimer:
     """Divides the time of one turn into its phases."""
 
-    def __init__(self, question: Question, watch: Watch) -> None:
+    def __init__(self, question: GenerationRequest, watch: RequestMetrics) -> None:
         self.error = ""
         self._model = question.model
         self._watch = watch
@@ -43,19 +43,19 @@ class Clock:
         self._began_ns = time.time_ns()
         self._first = 0.0
         self._thought = 0.0
-        self._known: Timings | None = None
+        self._known: RequestTimings | None = None
         self._usage: Usage | None = None
         self._ends: list[str] = []
         attributes = {
-            telemetry.OPERATION: "chat",
-            telemetry.PROVIDER: telemetry.FALSEWORK,
+            telemetry.ATTR_OPERATION: "chat",
+            telemetry.ATTR_PROVIDER: telemetry.PROVIDER_NAME,
             telemetry.REQUEST_MODEL: question.model,
             telemetry.REASONING: question.effort or "default",
         }
         # Not the current span: a generator's steps run in whatever context asks for them.
         self._span = telemetry.TRACER.start_span(
-            telemetry.CHAT.format(model=question.model),
-            watch.within(),
+            telemetry.SPAN_CHAT.format(model=question.model),
+            watch.parent_context(),
             attributes=attributes,
             start_time=self._began_ns,
         )
@@ -64,26 +64,26 @@ class Clock:
             given = (question.effort, "client") if question.effort else ("default", "default")
             telemetry.REASONING_LEVEL.labels(*given).inc()
 
-    def hear(self, piece: Piece, *, thinking: bool) -> None:
+    def on_output(self, piece: OutputDelta, *, thinking: bool) -> None:
         """Notice a piece."""
         now = time.monotonic()
         if not self._first:
             self._first = now
-            self._watch.heard()
-            self._span.add_event(telemetry.FIRST_PIECE)
+            self._watch.on_first_token()
+            self._span.add_event(telemetry.EVENT_FIRST_TOKEN)
         if thinking:
             self._thought = now
         self._watch.phase = "think" if thinking else "decode"
         self._known = piece.timings or self._known
 
-    def tell(self, step: Step | Usage) -> None:
+    def on_delta(self, step: ChoiceDelta | Usage) -> None:
         """Notice what is told."""
         if isinstance(step, Usage):
             self._usage = step
         elif step.finish:
             self._ends.append(step.finish)
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Tell everything."""
         now = time.monotonic()
         self._tell_phases(now)
@@ -122,7 +122,7 @@ class Clock:
         begins = self._began_ns
         within = trace.set_span_in_context(self._span)
         for phase, seconds in phases.items():
-            self._watch.spent(phase, seconds)
+            self._watch.add_phase(phase, seconds)
             ends = begins + int(seconds * 1e9)
             if ends > begins:
                 telemetry.TRACER.start_span(phase, within, start_time=begins).end(ends)

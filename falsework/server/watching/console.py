@@ -8,22 +8,24 @@ from typing import Any
 from fastapi.responses import HTMLResponse
 
 from falsework.runtime import telemetry
-from falsework.runtime.toolbox import Toolbox
-from falsework.server.watching.traces import LastTraces
+from falsework.runtime.toolbox import ToolRegistry
+from falsework.server.watching.traces import RecentTraces
 
 Json = dict[str, Any]
 
-PAGE = resources.files("falsework.server.watching").joinpath("console.html").read_text("utf-8")
+CONSOLE_HTML = (
+    resources.files("falsework.server.watching").joinpath("console.html").read_text("utf-8")
+)
 
 
 def _hash(element: str) -> str:
     """Return what lets the page's own script or style in, and no other."""
-    inside = PAGE.partition(f"<{element}>")[2].partition(f"</{element}>")[0]
+    inside = CONSOLE_HTML.partition(f"<{element}>")[2].partition(f"</{element}>")[0]
     digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
     return f"'sha256-{digest}'"
 
 
-HEADERS = {
+SECURITY_HEADERS = {
     "content-security-policy": f"default-src 'none'; script-src {_hash('script')}; "
     f"style-src {_hash('style')}; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
@@ -32,12 +34,12 @@ HEADERS = {
 }
 
 
-async def page() -> HTMLResponse:
+async def console_page() -> HTMLResponse:
     """Return the page; it holds no data, which it asks for with the key."""
-    return HTMLResponse(PAGE, headers=HEADERS)
+    return HTMLResponse(CONSOLE_HTML, headers=SECURITY_HEADERS)
 
 
-def state(toolbox: Toolbox, traces: LastTraces) -> Json:
+def console_state(toolbox: ToolRegistry, traces: RecentTraces) -> Json:
     """Return what the page shows."""
     return {
         "requests": traces.waterfalls(),
@@ -45,12 +47,12 @@ def state(toolbox: Toolbox, traces: LastTraces) -> Json:
             {
                 "name": upstream.name,
                 "state": upstream.breaker.state,
-                "opens_in": round(upstream.breaker.opens_in(), 1),
+                "opens_in": round(upstream.breaker.seconds_until_half_open(), 1),
                 "budget": round(upstream.budget.tokens, 1),
             }
             for upstream in toolbox.upstreams.values()
         ],
-        "servers": [{"name": s.name, "up": s.up, "restarts": s.restarts}
+        "servers": [{"name": s.name, "up": s.connected, "restarts": s.restarts}
                     for s in toolbox.servers.values()],
         "latencies": _latencies(),
     }  # fmt: skip

@@ -12,7 +12,7 @@ from structlog.typing import ExcInfo
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
-def configure(level: str, stream: TextIO = sys.stderr) -> None:
+def configure_logging(level: str, stream: TextIO = sys.stderr) -> None:
     """Log to a stream, with the request id of whoever is being served."""
     person = stream.isatty()
     structlog.configure(

@@ -23,19 +23,19 @@ from falsework.runtime import telemetry
 
 Json = dict[str, Any]
 
-KEPT_REQUESTS = 100
-OPEN_REQUESTS = 1000
-MOST_SPANS = 500
-ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+MAX_TRACES = 100
+MAX_OPEN_TRACES = 1000
+MAX_SPANS = 500
+OTLP_ENV_VARS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
-ROOTS = frozenset({SpanKind.SERVER, SpanKind.CONSUMER})
+ROOT_SPAN_KINDS = frozenset({SpanKind.SERVER, SpanKind.CONSUMER})
 """Kinds of the spans that are a whole request: while a client waits, or in the background."""
 
 
 def request_span(path: str, headers: Mapping[str, str]) -> AbstractContextManager[trace.Span]:
     """Hold the span of a request, within the client's own trace."""
     return telemetry.TRACER.start_as_current_span(
-        telemetry.SERVER.format(path=path), propagate.extract(headers), SpanKind.SERVER,
+        telemetry.SPAN_SERVER.format(path=path), propagate.extract(headers), SpanKind.SERVER,
         record_exception=False, set_status_on_exception=False,
     )  # fmt: skip
 
@@ -44,7 +44,7 @@ def background_span() -> AbstractContextManager[trace.Span]:
     """Hold the span of what is made in the background, linked to the request that asked for it."""
     asked = trace.get_current_span().get_span_context()
     return telemetry.TRACER.start_as_current_span(
-        telemetry.BACKGROUND, Context(), SpanKind.CONSUMER, links=[Link(asked)],
+        telemetry.SPAN_BACKGROUND, Context(), SpanKind.CONSUMER, links=[Link(asked)],
         record_exception=False, set_status_on_exception=False,
     )  # fmt: skip
 
@@ -57,12 +57,12 @@ class _Request:
     spans: list[ReadableSpan] = field(default_factory=list)
 
 
-class LastTraces(SpanProcessor):
+class RecentTraces(SpanProcessor):
     """Keeps the spans of the last requests, each by its root: clients may share one trace."""
 
     def __init__(self) -> None:
-        self._open: cachetools.LRUCache[int, _Request] = cachetools.LRUCache(OPEN_REQUESTS)
-        self._kept: deque[_Request] = deque(maxlen=KEPT_REQUESTS)
+        self._open: cachetools.LRUCache[int, _Request] = cachetools.LRUCache(MAX_OPEN_TRACES)
+        self._kept: deque[_Request] = deque(maxlen=MAX_TRACES)
         # Of spans whose request is neither open nor kept, nothing is left.
         self._of: WeakValueDictionary[int, _Request] = WeakValueDictionary()
 
@@ -74,7 +74,7 @@ class LastTraces(SpanProcessor):
             belongs = self._of.get(parent.span_id)
             if belongs:
                 self._of[own] = belongs
-        elif span.kind in ROOTS:
+        elif span.kind in ROOT_SPAN_KINDS:
             self._of[own] = self._open[own] = _Request(span)
 
     def on_end(self, span: ReadableSpan) -> None:
@@ -86,7 +86,7 @@ class LastTraces(SpanProcessor):
             request.root = span
             self._open.pop(_id(span), None)
             self._kept.append(request)
-        elif len(request.spans) < MOST_SPANS:
+        elif len(request.spans) < MAX_SPANS:
             request.spans.append(span)
 
     def waterfalls(self) -> list[Json]:
@@ -130,7 +130,7 @@ def _milliseconds(span: ReadableSpan) -> float:
     return ((span.end_time or 0) - (span.start_time or 0)) / 1e6
 
 
-class Recorded(Sampler):
+class RecordAlwaysSampler(Sampler):
     """Records what another sampler drops, a client's own choice included; that isn't exported."""
 
     def __init__(self, inner: Sampler) -> None:
@@ -164,20 +164,22 @@ def tracer_provider() -> TracerProvider:
     provider = trace.get_tracer_provider()
     if not isinstance(provider, TracerProvider):
         provider = TracerProvider(resource=Resource.create({"service.name": "falsework"}))
-        provider.sampler = Recorded(provider.sampler)
+        provider.sampler = RecordAlwaysSampler(provider.sampler)
         trace.set_tracer_provider(provider)
     return provider
 
 
-def watch_traces(environment: Mapping[str, str] = os.environ, *, keep: bool) -> LastTraces | None:
+def configure_tracing(
+    environment: Mapping[str, str] = os.environ, *, keep: bool
+) -> RecentTraces | None:
     """Set up tracing where somebody looks: the console, or a collector named by the environment."""
-    exported = any(environment.get(name) for name in ENDPOINTS)
+    exported = any(environment.get(name) for name in OTLP_ENV_VARS)
     if not (keep or exported):
         return None
     provider = tracer_provider()
     if exported:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    kept = LastTraces() if keep else None
+    kept = RecentTraces() if keep else None
     if kept:
         provider.add_span_processor(kept)
     return kept

@@ -12,14 +12,14 @@ from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN, Span, set_span_in_context
 
 from falsework.runtime import telemetry
-from falsework.runtime.runs import Run
-from falsework.server.refusals import BadRequest
+from falsework.runtime.runs import ToolRun
+from falsework.server.refusals import BadRequestError
 
 log = structlog.get_logger("falsework.requests")
 
 
 @dataclass
-class Watch:
+class RequestMetrics:
     """Measures one request; phases are seconds and sum to the whole, the rest being `other`."""
 
     model: str
@@ -29,26 +29,26 @@ class Watch:
     phases: Counter[str] = field(default_factory=Counter)
     first_token: float = 0.0
     turns: int = 0
-    run: Run | None = None
+    run: ToolRun | None = None
     over: bool = False
     background: bool = False
     phase: str = "other"
     """What it is in just now."""
     workflow: Span = INVALID_SPAN
 
-    def within(self) -> Context | None:
+    def parent_context(self) -> Context | None:
         """Return the context of what it does: its workflow's, or whatever is current."""
         return None if self.workflow is INVALID_SPAN else set_span_in_context(self.workflow)
 
-    def spent(self, phase: str, seconds: float) -> None:
+    def add_phase(self, phase: str, seconds: float) -> None:
         """Add to a phase."""
         self.phases[phase] += max(0.0, seconds)  # type: ignore[assignment]  # seconds, not counts
 
-    def heard(self) -> None:
+    def on_first_token(self) -> None:
         """Notice the first token."""
         self.first_token = self.first_token or time.monotonic() - self.began
 
-    def end(self, outcome: str) -> None:
+    def finish(self, outcome: str) -> None:
         """Tell everything, once."""
         if self.over:
             return
@@ -75,21 +75,21 @@ class Watch:
             telemetry.DISCONNECTS.labels(self.phase).inc()
         if self.run:
             telemetry.TOOL_CALLS_OF_REQUEST.labels(self.model).observe(len(self.run.executed))
-            telemetry.DEADLINE_REMAINING.observe(max(0.0, self.run.deadline.left()))
+            telemetry.DEADLINE_REMAINING.observe(max(0.0, self.run.deadline.remaining()))
 
     def _log(self, outcome: str, seconds: float) -> None:
         phases = {phase: round(1000 * self.phases[phase], 1) for phase in telemetry.PHASES}
         run = {"run_id": self.run.id} if self.run else {}
         log.info(
-            telemetry.REQUEST_LINE, api=self.api, outcome=outcome, turns=self.turns,
+            telemetry.LOG_REQUEST, api=self.api, outcome=outcome, turns=self.turns,
             ms=round(1000 * seconds, 1), **phases, **run,
         )  # fmt: skip
 
 
-Told = TypeVar("Told")
+T = TypeVar("T")
 
 
-async def watched(told: AsyncGenerator[Told], watch: Watch) -> AsyncGenerator[Told]:
+async def record_outcome(told: AsyncGenerator[T], watch: RequestMetrics) -> AsyncGenerator[T]:
     """Pass on what is told; at the end, whichever that is, the watch is told of it."""
     outcome = "left"
     try:
@@ -97,11 +97,11 @@ async def watched(told: AsyncGenerator[Told], watch: Watch) -> AsyncGenerator[To
             async for each in told:
                 yield each
         outcome = "ok"
-    except BadRequest:
+    except BadRequestError:
         outcome = "refused"
         raise
     except Exception:
         outcome = "error"
         raise
     finally:
-        watch.end(outcome)
+        watch.finish(outcome)
