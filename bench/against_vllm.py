@@ -25,11 +25,11 @@ import psutil
 from matplotlib import pyplot as plt
 
 from falsework.bench.cases import CASES
-from falsework.bench.endpoints import Endpoint
-from falsework.bench.races import CaseResult, run_alternating
-from falsework.bench.reports import environment, table, transcript
-from falsework.server.builtin import resolve_model
-from falsework.server.engines.configuration import dtype
+from falsework.bench.endpoint import Endpoint
+from falsework.bench.report import environment, table, transcript
+from falsework.bench.runner import CaseResult, run_alternating
+from falsework.server.engines.vllm.config import dtype
+from falsework.server.models import resolve_model
 
 NGRAM = '{"method": "ngram", "num_speculative_tokens": 8, "prompt_lookup_max": 4}'
 LENGTH = "8192"

@@ -14,10 +14,10 @@ import anyio
 from against_vllm import commands, running
 
 from falsework.bench.cases import CASES, Case, tool
-from falsework.bench.endpoints import Endpoint
-from falsework.bench.races import run_alternating
-from falsework.bench.reports import table, transcript
-from falsework.server.builtin import resolve_model
+from falsework.bench.endpoint import Endpoint
+from falsework.bench.report import table, transcript
+from falsework.bench.runner import run_alternating
+from falsework.server.models import resolve_model
 
 LONG = {"type": "string", "maxLength": 40}
 CANCEL = tool("cancel_order", "Cancel an order.", order_id=LONG, date=LONG)

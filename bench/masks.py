@@ -21,10 +21,10 @@ import numpy as np
 import psutil
 import xgrammar
 
-from falsework.grammars.automata import START, compile_dfa
+from falsework.grammars.dfa import START, compile_dfa
+from falsework.grammars.json_schema import arguments_grammar
 from falsework.grammars.masks import TokenMasks, tokens_in_mask
-from falsework.grammars.schemas import arguments_grammar
-from falsework.grammars.vocabularies import Vocabulary
+from falsework.grammars.vocabulary import Vocabulary
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from bfcl import schema_of

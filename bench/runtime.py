@@ -28,9 +28,9 @@ import toolhouses
 from faulty import call, calls, hangs, http_tool, kind, run, says, toolbox, upstream
 from ledgers import written
 
-from falsework.runtime.tools import ToolCall
-from falsework.server.builtin import resolve_model
-from falsework.server.watching.logs import configure_logging
+from falsework.server.models import resolve_model
+from falsework.server.observability.logging import configure_logging
+from falsework.server.tools.tool import ToolCall
 
 FAULTS = 0.1
 QUIET = {"breaker": {"enabled": False}, "retry": {"base": "0ms"}}

@@ -20,7 +20,7 @@ import psutil
 from against_vllm import commands, running
 
 from falsework.bench.cases import LOOKUPS, ORDER, PERSON, WEATHER, Json, named_tool_choice
-from falsework.server.builtin import resolve_model
+from falsework.server.models import resolve_model
 
 LEAVING = 0.25
 LONGEST_STAY = 3.0

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from falsework.server.questions import GenerationRequest, to_generation_request
-from falsework.server.refusals import BadRequestError
+from falsework.server.api.chat.request import GenerationRequest, to_generation_request
+from falsework.server.api.chat.schema import parse
+from falsework.server.errors import BadRequestError
 from falsework.server.settings import Settings
-from falsework.server.wire import parse
 
 Json = dict[str, Any]
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from falsework.server.builtin import resolve_model
-from falsework.server.records import Store
+from falsework.server.models import resolve_model
+from falsework.server.storage.store import Store
 
 if TYPE_CHECKING:
-    from falsework.server.turns import TurnBuilder
+    from falsework.server.generation.turn import TurnBuilder
 
 KEY = "a-key-of-the-tests"
 START_SECONDS = 240

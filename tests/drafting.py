@@ -12,12 +12,12 @@ from uuid import uuid4
 
 from prometheus_client import REGISTRY
 
-from falsework.server.choices import ChoiceDelta, ChoiceProcessor
+from falsework.server.api.chat.request import to_generation_request
+from falsework.server.api.chat.schema import parse
 from falsework.server.engines.base import Constraint, Engine, OutputDelta
-from falsework.server.questions import to_generation_request
+from falsework.server.generation.choice import ChoiceDelta, ChoiceProcessor
+from falsework.server.generation.turn import PreparedTurn, TurnBuilder
 from falsework.server.settings import Settings
-from falsework.server.turns import PreparedTurn, TurnBuilder
-from falsework.server.wire import parse
 
 Json = dict[str, Any]
 
@@ -133,7 +133,7 @@ def broken(constraint: Constraint, **fields: Any) -> Constraint:
 
 @asynccontextmanager
 async def engine(model: Path, draft_tokens: int, **settings: Any) -> AsyncIterator[Bare]:
-    from falsework.server.engines.vllm import start_engine  # noqa: PLC0415 - it warns of itself
+    from falsework.server.engines.vllm.engine import start_engine  # noqa: PLC0415 - it warns of itself
 
     # In bfloat16 a logit moves by up to 0.03 with what shares its step, which turns near draws.
     wanted = {"kv_cache_gib": 0.25, "max_model_len": 4096, "dtype": "float32", **settings}

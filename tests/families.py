@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from falsework.grammars.automata import DFA, compile_dfa
-from falsework.grammars.calls import (
+from falsework.grammars.dfa import DFA, compile_dfa
+from falsework.grammars.events import (
     Arguments,
     Call,
     CallBegins,
@@ -14,9 +14,9 @@ from falsework.grammars.calls import (
     Text,
     Tool,
 )
-from falsework.grammars.policy import ToolChoice
-from falsework.grammars.readers import OutputParser
-from falsework.grammars.turns import ReplyFormat, reply_grammar
+from falsework.grammars.output_parser import OutputParser
+from falsework.grammars.reply_grammar import ReplyFormat, reply_grammar
+from falsework.grammars.tool_choice import ToolChoice
 from falsework.prompts.dialects import Dialect
 
 WEATHER = {

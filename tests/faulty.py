@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from falsework.runtime.outcomes import ToolResult
-from falsework.runtime.runs import ToolRun
-from falsework.runtime.toolbox import ToolRegistry, open_registry
-from falsework.runtime.tools import ToolCall
-from falsework.runtime.toolsfile import parse_tools_file
+from falsework.server.tools.config.loader import parse_tools_file
+from falsework.server.tools.registry import ToolRegistry, open_registry
+from falsework.server.tools.results import ToolResult
+from falsework.server.tools.tool import ToolCall
+from falsework.server.tools.tool_run import ToolRun
 
 Json = dict[str, Any]
 

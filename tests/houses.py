@@ -12,21 +12,21 @@ import uvicorn
 from asking import asked
 from transformers import AutoTokenizer
 
-from falsework.grammars.calls import Call
-from falsework.prompts.conversations import PromptRenderer
+from falsework.grammars.events import Call
 from falsework.prompts.dialects import DIALECTS, with_reasoning
+from falsework.prompts.renderer import PromptRenderer
 from falsework.prompts.tokenizers import build_vocabulary
-from falsework.runtime.toolbox import ToolRegistry
-from falsework.server import completions
+from falsework.server.api.chat import completion
+from falsework.server.api.chat.objects import ReplyHeader
 from falsework.server.app import create_app
-from falsework.server.chat import TurnRunner
-from falsework.server.desk import AdmissionController
+from falsework.server.cli.process import Server, bind
 from falsework.server.engines.scripted import ScriptedEngine
-from falsework.server.replies import ReplyHeader
-from falsework.server.serving import Server, bind
+from falsework.server.generation.admission import AdmissionController
+from falsework.server.generation.turn import TurnBuilder
+from falsework.server.generation.turn_runner import TurnRunner
+from falsework.server.observability.request_metrics import RequestMetrics
 from falsework.server.settings import Settings
-from falsework.server.turns import TurnBuilder
-from falsework.server.watching.watches import RequestMetrics
+from falsework.server.tools.registry import ToolRegistry
 
 Json = dict[str, Any]
 
@@ -55,7 +55,7 @@ def whole(engine: ScriptedEngine, scaffold: TurnBuilder, **fields: Any) -> Json:
     told = TurnRunner(engine, scaffold, AdmissionController(1)).stream(
         question, RequestMetrics("m", "chat", stream=False)
     )
-    return asyncio.run(completions.collect_completion(told, ReplyHeader(question, "fp")))
+    return asyncio.run(completion.collect_completion(told, ReplyHeader(question, "fp")))
 
 
 def chunks(
@@ -68,7 +68,7 @@ def chunks(
     )
 
     async def told() -> list[Json]:
-        stream = completions.stream_chunks(steps, ReplyHeader(question, "fp"))
+        stream = completion.stream_chunks(steps, ReplyHeader(question, "fp"))
         return [chunk async for chunk in stream]
 
     return asyncio.run(told())

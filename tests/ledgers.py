@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 from faulty import Json, Seen, Upstream, call, hangs, http_tool, resets, says, toolbox, upstream
 
-from falsework.runtime.outcomes import ToolResult
+from falsework.server.tools.results import ToolResult
 
 ASKED_AGAIN = 3
 CLIENTS = 16

@@ -11,7 +11,7 @@ from pathlib import Path
 import tiktoken
 from transformers import AutoTokenizer
 
-from falsework.grammars.vocabularies import Vocabulary
+from falsework.grammars.vocabulary import Vocabulary
 from falsework.prompts.dialects import DIALECTS, with_reasoning
 from falsework.prompts.tokenizers import build_vocabulary
 

@@ -12,7 +12,7 @@ from toolhouses import house_of
 from visiting import client
 
 from falsework.server.engines.scripted import ScriptedReply
-from falsework.server.turns import TurnBuilder
+from falsework.server.generation.turn import TurnBuilder
 
 SCRIPT = str(Path(__file__).parent / "mcp_server.py")
 

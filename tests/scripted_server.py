@@ -11,12 +11,12 @@ from pathlib import Path
 
 from houses import scaffold_of
 
-from falsework.runtime.toolbox import open_registry
-from falsework.runtime.toolsfile import parse_tools_file
 from falsework.server.app import create_app
+from falsework.server.cli.process import Server, bind
 from falsework.server.engines.scripted import ScriptedEngine, ScriptedReply
-from falsework.server.serving import Server, bind
 from falsework.server.settings import Settings
+from falsework.server.tools.config.loader import parse_tools_file
+from falsework.server.tools.registry import open_registry
 
 
 def main() -> None:

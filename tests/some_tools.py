@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from falsework.runtime.executors.functions import ToolError
+from falsework.server.tools.executors.python_worker import ToolError
 
 seen: list[int] = []
 

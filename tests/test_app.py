@@ -14,7 +14,7 @@ from visiting import CHAT, HELLO, client, sent
 
 from falsework.server import app
 from falsework.server.engines.scripted import ScriptedEngine, ScriptedReply
-from falsework.server.turns import TurnBuilder
+from falsework.server.generation.turn import TurnBuilder
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from pathlib import Path
 from conftest import KEY, Server, free_port
 
 from falsework.bench.cases import CASES, Case, crowd_requests, next_request
-from falsework.bench.races import CaseResult, EndpointResult
-from falsework.bench.reports import table, transcript
+from falsework.bench.report import table, transcript
+from falsework.bench.runner import CaseResult, EndpointResult
 
 CASE = Case("a case", 0.25, {})
 OURS = EndpointResult((0.5, 0.3, 0.4), 1, '{"a": 1}')

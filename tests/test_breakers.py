@@ -5,8 +5,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from falsework.runtime.breakers import CircuitBreaker, Permit
-from falsework.runtime.policies import BreakerPolicy
+from falsework.server.tools.config.policies import BreakerPolicy
+from falsework.server.tools.resilience.circuit_breaker import CircuitBreaker, Permit
 
 POLICY = BreakerPolicy(window=30, min_calls=4, failure_rate=0.5, open_for=5, open_max=20)
 

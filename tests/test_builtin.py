@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from falsework.server import builtin
-from falsework.server.builtin import BUILTIN_MODELS, UnknownModel, resolve_model
+from falsework.server import models
+from falsework.server.models import BUILTIN_MODELS, UnknownModel, resolve_model
 
 ROOT = Path(__file__).parent.parent
 
@@ -88,7 +88,7 @@ def test_a_conversion_that_fails_leaves_no_folder(
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF and no more")
     monkeypatch.setenv("FALSEWORK_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(builtin, "_find", lambda *_: broken)
+    monkeypatch.setattr(models, "_find", lambda *_: broken)
 
     with pytest.raises(Exception, match=r".+"):
         resolve_model("smollm2", ignore)
@@ -138,11 +138,11 @@ def test_the_cache_is_the_users_unless_told_otherwise(monkeypatch: pytest.Monkey
     monkeypatch.delenv("FALSEWORK_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", "/home/me")
-    by_default = builtin.cache_dir()
+    by_default = models.cache_dir()
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    by_xdg = builtin.cache_dir()
+    by_xdg = models.cache_dir()
     monkeypatch.setenv("FALSEWORK_CACHE", "~/mine")
-    by_name = builtin.cache_dir()
+    by_name = models.cache_dir()
 
     assert by_default == Path("/home/me/.cache/falsework")
     assert by_xdg == Path("/xdg/falsework")

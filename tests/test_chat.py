@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from telling import TOOLS, F, G, cut, folded, says, told
 
-from falsework.grammars.readers import OutputParseError
+from falsework.grammars.output_parser import OutputParseError
 from falsework.server.engines.base import EngineDeadError
 from falsework.server.engines.scripted import ScriptedEngine
-from falsework.server.refusals import InternalServerError
-from falsework.server.turns import TurnBuilder
+from falsework.server.errors import InternalServerError
+from falsework.server.generation.turn import TurnBuilder
 
 REPLIES = {
     "Hello!": ("Hello!", [], "stop"),

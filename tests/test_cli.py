@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from falsework import __version__
-from falsework.server.cli import app
-from falsework.server.greeting import startup_banner
-from falsework.server.serving import bind, run_server
+from falsework.server.cli.banner import startup_banner
+from falsework.server.cli.main import app
+from falsework.server.cli.process import bind, run_server
 from falsework.server.settings import ConfigError, Settings, flag_name
 
 

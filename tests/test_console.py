@@ -13,7 +13,7 @@ from opentelemetry.trace import SpanKind
 from toolhouses import an_upstream, house_of
 from visiting import CHAT, HELLO, sent
 
-from falsework.runtime import telemetry
+from falsework.server.observability import telemetry
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = [

@@ -7,11 +7,11 @@ import pytest
 from faulty import Json, Upstream, call, http_tool, kind, run, says, toolbox, upstream
 from typer.testing import CliRunner
 
-from falsework.runtime.entries import McpServerConfig
-from falsework.runtime.toolbox import open_registry
-from falsework.runtime.tools import ToolCall
-from falsework.runtime.toolsfile import ToolsFileError, load_tools_file, parse_tools_file
-from falsework.server.cli import app
+from falsework.server.cli.main import app
+from falsework.server.tools.config.loader import ToolsFileError, load_tools_file, parse_tools_file
+from falsework.server.tools.config.schema import McpServerConfig
+from falsework.server.tools.registry import open_registry
+from falsework.server.tools.tool import ToolCall
 
 TOOL: Json = {"name": "t", "http": {"url": "http://x.example/"}}
 OTHER: Json = {**TOOL, "name": "u"}

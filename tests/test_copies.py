@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from falsework.server.engines.copies import PromptLookupDrafter
+from falsework.server.engines.vllm.prompt_lookup import PromptLookupDrafter
 
 SAID = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22]
 MOST = 16

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from falsework.grammars import schemas
-from falsework.grammars.automata import DEAD, DFA, START, compile_dfa, from_bytes
-from falsework.grammars.calls import Tool
-from falsework.grammars.policy import ToolChoice
-from falsework.grammars.turns import ReplyFormat, reply_grammar
+from falsework.grammars import json_schema
+from falsework.grammars.dfa import DEAD, DFA, START, compile_dfa, from_bytes
+from falsework.grammars.events import Tool
+from falsework.grammars.reply_grammar import ReplyFormat, reply_grammar
+from falsework.grammars.tool_choice import ToolChoice
 from falsework.prompts.dialects import DIALECTS
 
 BOUNDS = st.tuples(st.integers(0, 4), st.integers(0, 5)).map(lambda two: (two[0], sum(two)))
@@ -44,7 +44,7 @@ def difference(one: DFA, other: DFA) -> bytes | None:
 
 
 def both(schema: Any) -> tuple[DFA, DFA]:
-    expression = schemas.value_grammar(schema)
+    expression = json_schema.value_grammar(schema)
     return compile_dfa(expression), compile_dfa(expression, counting=False)
 
 
@@ -88,7 +88,7 @@ def test_strings_that_begin_alike_are_written_out_and_still_exact(meeting: list[
 
 def test_a_string_of_a_hundred_thousand_characters_takes_no_more_than_a_short_one() -> None:
     short, _ = both(bounded(0, 5))
-    long = compile_dfa(schemas.value_grammar(bounded(0, 100_000)))
+    long = compile_dfa(json_schema.value_grammar(bounded(0, 100_000)))
 
     assert len(long.to_bytes()) == len(short.to_bytes())
     assert long.accepts('"' + "é" * 100_000 + '"')

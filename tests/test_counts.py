@@ -19,7 +19,7 @@ from toolhouses import an_upstream, house_of, metrics_of
 from visiting import CHAT, HELLO, left_open, sent
 
 from falsework.server.engines.scripted import ScriptedReply
-from falsework.server.turns import TurnBuilder
+from falsework.server.generation.turn import TurnBuilder
 
 LOOK = {"type": "server_tool", "name": "look"}
 LEFT = "falsework_client_disconnects_total"

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from falsework.runtime.toolsfile import ToolsFileError
+from falsework.server.tools.config.loader import ToolsFileError
 
 pytestmark = pytest.mark.anyio
 
@@ -119,7 +119,9 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr("falsework.runtime.telemetry.TRACER", provider.get_tracer("tests"))
+    monkeypatch.setattr(
+        "falsework.server.observability.telemetry.TRACER", provider.get_tracer("tests")
+    )
     yield exporter
     provider.shutdown()
 

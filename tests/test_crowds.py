@@ -19,7 +19,7 @@ from faulty import (
     upstream,
 )
 
-from falsework.runtime.outcomes import ToolResult
+from falsework.server.tools.results import ToolResult
 
 pytestmark = pytest.mark.anyio
 

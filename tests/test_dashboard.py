@@ -16,7 +16,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from toolhouses import an_upstream, house_of, metrics_of
 from visiting import CHAT, HELLO, left_open, sent
 
-from falsework.runtime import telemetry
+from falsework.server.observability import telemetry
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 OURS = r"\b(?:falsework|gen_ai|mcp_client)_\w+"

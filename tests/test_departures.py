@@ -14,9 +14,9 @@ from asking import USER
 from houses import SETTINGS, Running, eventually, running, scaffold_of
 from visiting import CHAT, HELLO, client, left_open, read_to_end, sent
 
-from falsework.server import streams
 from falsework.server.engines.scripted import ScriptedEngine, ScriptedReply
-from falsework.server.turns import TurnBuilder
+from falsework.server.generation.turn import TurnBuilder
+from falsework.server.http import sse
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +61,9 @@ def test_an_engine_that_is_gone_is_a_503(scaffold: TurnBuilder, stream: bool) ->
 def test_keep_alive_comments_are_sent_while_the_model_thinks(
     scaffold: TurnBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert streams.KEEP_ALIVE_SECONDS <= 10
-    monkeypatch.setattr(streams, "KEEP_ALIVE_SECONDS", 0.05)
-    monkeypatch.setattr(streams, "PATIENCE_SECONDS", 0.05)
+    assert sse.KEEP_ALIVE_SECONDS <= 10
+    monkeypatch.setattr(sse, "KEEP_ALIVE_SECONDS", 0.05)
+    monkeypatch.setattr(sse, "FIRST_CHUNK_TIMEOUT", 0.05)
     with running(ScriptedEngine(ScriptedReply([], "hang")), scaffold) as house:
         connection = left_open(house, stream=True)
         heard = b""
@@ -160,7 +160,7 @@ def test_a_client_that_goes_away_while_it_asks_leaves_no_trace(hanging: Running)
 def test_a_client_that_does_not_read_does_not_hold_the_engine_for_ever(
     scaffold: TurnBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "SEND_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(sse, "SEND_TIMEOUT_SECONDS", 0.2)
     endless = ScriptedEngine(ScriptedReply(["x" * 2**16] * 1000, "hang"))
     with running(endless, scaffold) as house, left_open(house, stream=True):
         assert eventually(lambda: endless.open == 1)

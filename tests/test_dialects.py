@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from walks import Walker
 
-from falsework.grammars import values
-from falsework.grammars.automata import START, compile_dfa
-from falsework.grammars.calls import (
+from falsework.grammars import json_values
+from falsework.grammars.dfa import START, compile_dfa
+from falsework.grammars.events import (
     Call,
 )
 from falsework.grammars.masks import TokenMasks, tokens_in_mask
-from falsework.grammars.readers import OutputParseError
-from falsework.grammars.turns import reply_grammar
+from falsework.grammars.output_parser import OutputParseError
+from falsework.grammars.reply_grammar import reply_grammar
 from falsework.prompts.dialects import DIALECTS, Dialect, with_reasoning
 
 DIALECTS_THAT_ARE = [*DIALECTS.values(), with_reasoning(DIALECTS["scaffold"])]
@@ -51,7 +51,7 @@ def calls(draw: st.DrawFn) -> list[Call]:
                 "note": st.none() | WELL_FORMED,
             }  # fmt: skip
             arguments |= {k: draw(v) for k, v in optional.items() if draw(st.booleans())}
-        made.append(Call(tool.name, values.dumps(arguments)))
+        made.append(Call(tool.name, json_values.dumps(arguments)))
     return made
 
 
@@ -98,7 +98,7 @@ def test_every_token_of_what_it_writes_is_in_the_mask(
     form = form_of(dialect)
     arguments = {"city": 'Zürich "é" 東京 \n', "days": 3, "unit": "°"}
     arguments |= {"detail": {"wind": True, "levels": [1.5, -2.0]}, "note": None}
-    said = [Call("get_weather", values.dumps(arguments)), Call("get", "{}")]
+    said = [Call("get_weather", json_values.dumps(arguments)), Call("get", "{}")]
     automaton = compile_dfa(reply_grammar(form), tokenizer.vocabulary.alphabet)
     masks = TokenMasks(automaton, tokenizer.vocabulary, tokenizer.width)
     state = START
@@ -177,7 +177,7 @@ def test_wrong_arguments_cannot_be_said(dialect: Dialect) -> None:
     form = form_of(dialect, "required")
     wrongs = ({}, {"city": 5}, {"city": "x", "days": "3"}, {"city": "x", "zz": 1}, {"unit": "°"})
     for wrong in wrongs:
-        written = dialect.markup.render([Call("get_weather", values.dumps(wrong))])
+        written = dialect.markup.render([Call("get_weather", json_values.dumps(wrong))])
 
         assert not automaton_of(form).accepts(thought(form) + written)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from falsework.server.cli import app
+from falsework.server.cli.main import app
 from falsework.server.settings import Settings
 
 ROOT = Path(__file__).parent.parent

@@ -11,11 +11,11 @@ import yaml
 from typer.main import get_command
 
 from falsework import __version__
-from falsework.runtime.faults import ERROR_TYPES
-from falsework.runtime.toolsfile import parse_tools_file
-from falsework.server.cli import app
-from falsework.server.greeting import EXAMPLE_REQUEST
+from falsework.server.cli.banner import EXAMPLE_REQUEST
+from falsework.server.cli.main import app
 from falsework.server.settings import Settings, env_var, flag_name
+from falsework.server.tools.config.loader import parse_tools_file
+from falsework.server.tools.errors import ERROR_TYPES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

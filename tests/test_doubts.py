@@ -23,9 +23,9 @@ from faulty import (
     upstream,
 )
 
-from falsework.runtime.faults import ToolCallError, is_ambiguous
-from falsework.runtime.outcomes import ToolResult
-from falsework.runtime.tools import ToolCall
+from falsework.server.tools.errors import ToolCallError, is_ambiguous
+from falsework.server.tools.results import ToolResult
+from falsework.server.tools.tool import ToolCall
 
 pytestmark = pytest.mark.anyio
 

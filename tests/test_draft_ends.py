@@ -13,8 +13,8 @@ from drafting import ABOUT_A_PERSON, Drafting, Heard, broken, drafting_on
 from tiny import make_random
 from wishes import Json
 
-from falsework.grammars.calls import Text
-from falsework.server.engines.decoders import ThinkingBudget
+from falsework.grammars.events import Text
+from falsework.server.engines.matcher import ThinkingBudget
 
 pytestmark = [
     pytest.mark.timeout(600),

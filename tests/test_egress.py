@@ -8,9 +8,9 @@ import httpx2
 import pytest
 from faulty import Upstream, call, http_tool, kind, toolbox, upstream
 
-from falsework.runtime.executors.egress import EgressTransport, egress_rules, is_public
-from falsework.runtime.faults import ToolCallError
-from falsework.runtime.policies import EgressPolicy
+from falsework.server.tools.config.policies import EgressPolicy
+from falsework.server.tools.errors import ToolCallError
+from falsework.server.tools.executors.egress import EgressTransport, egress_rules, is_public
 
 pytestmark = pytest.mark.anyio
 

@@ -29,7 +29,7 @@ from faulty import (
     write,
 )
 
-from falsework.runtime.tools import ToolCall
+from falsework.server.tools.tool import ToolCall
 
 pytestmark = pytest.mark.anyio
 

@@ -9,9 +9,9 @@ from houses import calls, scaffold_of
 from responding import ADD, FILE, SUMS, made, responding
 from visiting import HELLO, sent
 
-from falsework.server.filters import RequireApproval, ToolFilter
-from falsework.server.turns import TurnBuilder
-from falsework.server.wire import parse
+from falsework.server.api.chat.schema import parse
+from falsework.server.api.tool_filters import RequireApproval, ToolFilter
+from falsework.server.generation.turn import TurnBuilder
 
 SERVER = FILE["servers"]["sums"]
 WRITING: Json = {"servers": {"sums": {**SERVER, "tools": ["add", "refuse"], "effect": "write"}}}

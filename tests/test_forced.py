@@ -6,16 +6,16 @@ import pytest
 import real
 from walks import Walker
 
-from falsework.grammars import schemas
-from falsework.grammars.automata import DFA, START, compile_dfa
-from falsework.grammars.calls import Tool
-from falsework.grammars.forced import forced_bytes, forced_tokens
+from falsework.grammars import json_schema
+from falsework.grammars.dfa import DFA, START, compile_dfa
+from falsework.grammars.events import Tool
+from falsework.grammars.jump_forward import forced_bytes, forced_tokens
 from falsework.grammars.masks import tokens_in_mask
-from falsework.grammars.policy import ToolChoice
-from falsework.grammars.turns import ReplyFormat, between_characters_state, reply_grammar
+from falsework.grammars.reply_grammar import ReplyFormat, between_characters_state, reply_grammar
+from falsework.grammars.tool_choice import ToolChoice
 from falsework.prompts.dialects import DIALECTS, with_reasoning
-from falsework.server.engines.copies import PromptLookupDrafter
-from falsework.server.engines.decoders import CompiledGrammar, GrammarMatcher, ThinkingBudget
+from falsework.server.engines.matcher import CompiledGrammar, GrammarMatcher, ThinkingBudget
+from falsework.server.engines.vllm.prompt_lookup import PromptLookupDrafter
 
 BOOK = {
     "type": "object",
@@ -58,7 +58,7 @@ def test_a_tool_name_is_forced_as_soon_as_its_rest_is_unique() -> None:
 
 
 def test_an_enum_value_is_forced_as_soon_as_its_rest_is_unique() -> None:
-    automaton = compile_dfa(schemas.value_grammar({"enum": ["novel", "novella", "poem"]}))
+    automaton = compile_dfa(json_schema.value_grammar({"enum": ["novel", "novella", "poem"]}))
 
     assert forced_bytes(automaton, automaton.step(START, b'"p'))[0] == b'oem"'
     assert forced_bytes(automaton, automaton.step(START, b'"n'))[0] == b"ovel"
@@ -172,11 +172,11 @@ def test_behind_its_budget_a_think_block_is_closed_between_two_characters(
 
 @pytest.mark.filterwarnings("ignore")  # vLLM's own, at import
 def test_what_is_likely_is_drafted_behind_what_is_forced(smollm2: Path) -> None:
-    from falsework.server.engines.scheduler import Grammar  # noqa: PLC0415 - it warns of itself
+    from falsework.server.engines.vllm.scheduler import Grammar  # noqa: PLC0415 - it warns of itself
 
     tokenizer = real.tokenizer("smollm2", smollm2)
     tosses = {"type": "array", "items": {"enum": ["heads", "tails"]}, "minItems": 9, "maxItems": 9}
-    automaton = compile_dfa(schemas.value_grammar(tosses))
+    automaton = compile_dfa(json_schema.value_grammar(tosses))
     grammar = Grammar(GrammarMatcher(constrainer(automaton, tokenizer)), PromptLookupDrafter())
     said = list(tokenizer.encode('["heads", "tails", "heads", "tails", "heads'))
     assert grammar.accept_tokens("", said)
@@ -196,7 +196,7 @@ OPENING = '<tool_call>\n{"name": "find_book", "arguments": {"title": "'
 @pytest.mark.filterwarnings("ignore")  # vLLM's own, at import
 @each_tokenizer
 def test_the_end_of_a_run_is_likely_only(name: str, smollm2: Path) -> None:
-    from falsework.server.engines.scheduler import Grammar  # noqa: PLC0415 - it warns of itself
+    from falsework.server.engines.vllm.scheduler import Grammar  # noqa: PLC0415 - it warns of itself
 
     tokenizer = real.tokenizer(name, smollm2)
     decoder = GrammarMatcher(constrainer(compiled(only="find_book"), tokenizer))
@@ -209,7 +209,7 @@ def test_the_end_of_a_run_is_likely_only(name: str, smollm2: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # vLLM's own, at import
 def test_a_value_that_was_said_before_is_drafted_behind_known_text(smollm2: Path) -> None:
-    from falsework.server.engines.scheduler import Grammar  # noqa: PLC0415 - it warns of itself
+    from falsework.server.engines.vllm.scheduler import Grammar  # noqa: PLC0415 - it warns of itself
 
     tokenizer = real.tokenizer("smollm2", smollm2)
     automaton = compiled(only="find_book")

@@ -15,7 +15,7 @@ from toolhouses import an_upstream, house_of
 from visiting import Reply, sent
 
 from falsework.server.engines.scripted import ScriptedReply
-from falsework.server.turns import TurnBuilder
+from falsework.server.generation.turn import TurnBuilder
 
 SAVE: Json = {"type": "server_tool", "name": "save"}
 USER: Json = {"role": "user", "content": "?"}

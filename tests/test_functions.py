@@ -9,8 +9,8 @@ import psutil
 import pytest
 from faulty import Json, call, kind, toolbox
 
-from falsework.runtime.deadlines import Deadline
-from falsework.runtime.executors.base import AttemptContext
+from falsework.server.tools.deadline import Deadline
+from falsework.server.tools.executors.base import AttemptContext
 
 pytestmark = pytest.mark.anyio
 

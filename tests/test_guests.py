@@ -5,9 +5,13 @@ import pytest
 from conftest import free_port
 from mcpservers import over_http
 
-from falsework.runtime.entries import RequestMcpServersConfig
-from falsework.runtime.faults import ToolCallError
-from falsework.runtime.guests import MAX_CONNECTIONS, McpServerRef, RequestMcpServers
+from falsework.server.tools.config.schema import RequestMcpServersConfig
+from falsework.server.tools.errors import ToolCallError
+from falsework.server.tools.request_mcp_servers import (
+    MAX_CONNECTIONS,
+    McpServerRef,
+    RequestMcpServers,
+)
 
 pytestmark = pytest.mark.anyio
 

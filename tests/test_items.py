@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from asking import Json
 
-from falsework.server.refusals import BadRequestError
-from falsework.server.responses.items import to_messages
+from falsework.server.api.responses.messages import to_messages
+from falsework.server.errors import BadRequestError
 
 USER: Json = {"role": "user", "content": "?"}
 

@@ -19,8 +19,8 @@ from faulty import (
     upstream,
 )
 
-from falsework.runtime.deadlines import Deadline
-from falsework.runtime.tools import ToolCall
+from falsework.server.tools.deadline import Deadline
+from falsework.server.tools.tool import ToolCall
 
 pytestmark = pytest.mark.anyio
 

@@ -4,9 +4,9 @@ import anyio
 import pytest
 from asking import Json
 
-from falsework.runtime.outcomes import ToolResult
-from falsework.server import leases
-from falsework.server.records import Store
+from falsework.server.storage import leases
+from falsework.server.storage.store import Store
+from falsework.server.tools.results import ToolResult
 
 pytestmark = pytest.mark.anyio
 
@@ -64,7 +64,7 @@ async def test_what_a_server_left_that_is_no_longer_seen_is_ended_by_another(
 async def test_a_server_that_lives_keeps_what_it_is_doing(
     records: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.02)
     monkeypatch.setattr(leases, "LEASE_SECONDS", 0.1)
     await records.claim_key("one", "kept", "hash", "run_1")
     async with anyio.create_task_group() as tasks:
@@ -86,7 +86,7 @@ async def test_what_is_old_is_forgotten_while_the_server_runs(
     running = await records.claim_key("one", "old", "hash", "run_2")
     await records.complete_key("one", "old", {"json": {}}, -1)
     await records.save_response("one", {**BODY, "id": "resp_old"}, [], [], running=False)
-    monkeypatch.setattr(leases, "KEPT_SECONDS", -1)
+    monkeypatch.setattr(leases, "RETENTION_SECONDS", -1)
     await records.sweep()
 
     assert running is not None, "what still runs is never forgotten"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from falsework.server.watching.logs import configure_logging
+from falsework.server.observability.logging import configure_logging
 
 
 @pytest.fixture(autouse=True)

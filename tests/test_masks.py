@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from real import NAMES, tokenizer
 
-from falsework.grammars.automata import DEAD, DFA, START, compile_dfa
+from falsework.grammars.dfa import DEAD, DFA, START, compile_dfa
+from falsework.grammars.free_text import text_until_marker
+from falsework.grammars.json_schema import arguments_grammar
 from falsework.grammars.masks import MAX_CACHED_MASKS, TokenMasks, tokens_in_mask
-from falsework.grammars.schemas import arguments_grammar
-from falsework.grammars.texts import text_until_marker
-from falsework.grammars.vocabularies import Vocabulary
+from falsework.grammars.vocabulary import Vocabulary
 
 LENGTHS = (0, 1, 2, 3, 5, 40, 80, 89, 90, 5000)
 

@@ -10,7 +10,7 @@ from conftest import free_port
 from faulty import call, calls, kind, toolbox
 from mcpservers import SCRIPT, over_http
 
-from falsework.runtime.outcomes import ToolResult
+from falsework.server.tools.results import ToolResult
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ from toolhouses import an_upstream, house_of
 from transformers import AutoTokenizer
 from visiting import CHAT, HELLO, client, sent
 
-from falsework.server.turns import TurnBuilder
+from falsework.server.generation.turn import TurnBuilder
 
 LOOK = {"type": "server_tool", "name": "look"}
 ASKED: Json = {**HELLO, "tools": [LOOK, tool("f")]}

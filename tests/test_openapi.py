@@ -8,9 +8,9 @@ from urllib.parse import parse_qsl
 import pytest
 from faulty import Json, call, kind, toolbox, upstream
 
-from falsework.runtime.entries import OpenApiTool
-from falsework.runtime.executors.openapi import load_operation
-from falsework.runtime.toolsfile import ToolsFileError
+from falsework.server.tools.config.loader import ToolsFileError
+from falsework.server.tools.config.schema import OpenApiTool
+from falsework.server.tools.executors.openapi import load_operation
 
 pytestmark = pytest.mark.anyio
 

@@ -14,21 +14,21 @@ from asking import Json, asked, named, tool
 from houses import chunks, whole
 from telling import cut, folded, told
 
-from falsework.grammars import schemas
-from falsework.grammars.automata import DFA, compile_dfa, from_bytes
-from falsework.grammars.calls import Call, Tool
+from falsework.grammars import json_schema
+from falsework.grammars.dfa import DFA, compile_dfa, from_bytes
+from falsework.grammars.events import Call, Tool
 from falsework.grammars.masks import tokens_in_mask
-from falsework.grammars.places import UnsupportedSchema
-from falsework.grammars.policy import ToolChoice
-from falsework.grammars.turns import ReplyFormat, reply_grammar
-from falsework.grammars.vocabularies import Vocabulary
-from falsework.prompts.conversations import PromptRenderer
+from falsework.grammars.reply_grammar import ReplyFormat, reply_grammar
+from falsework.grammars.schema_errors import UnsupportedSchema
+from falsework.grammars.tool_choice import ToolChoice
+from falsework.grammars.vocabulary import Vocabulary
 from falsework.prompts.detection import detect_renderer
 from falsework.prompts.dialects import DIALECTS
+from falsework.prompts.renderer import PromptRenderer
 from falsework.prompts.tokenizers import build_vocabulary
-from falsework.server.engines.decoders import CompiledGrammar, GrammarMatcher
+from falsework.server.engines.matcher import CompiledGrammar, GrammarMatcher
 from falsework.server.engines.scripted import ScriptedEngine, ScriptedReply
-from falsework.server.turns import PreparedTurn, TurnBuilder
+from falsework.server.generation.turn import PreparedTurn, TurnBuilder
 
 COUNT = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 AB = {"properties": {"a": {"type": "integer"}, "b": {"type": "string"}}}
@@ -85,14 +85,14 @@ def test_a_keyword_is_enforced_or_refused_by_name_and_never_dropped(
 def refused(parameters: Json) -> str | None:
     """Return the keyword for which these parameters are refused."""
     try:
-        schemas.arguments_grammar(parameters)
+        json_schema.arguments_grammar(parameters)
     except UnsupportedSchema as fault:
         return fault.keyword
     return None
 
 
 def may_say(parameters: Json, text: str) -> bool:
-    return compile_dfa(schemas.arguments_grammar(parameters)).accepts(text)
+    return compile_dfa(json_schema.arguments_grammar(parameters)).accepts(text)
 
 
 @functools.lru_cache

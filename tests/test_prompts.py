@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import templates
 
-from falsework.grammars import values
-from falsework.grammars.calls import Call, Tool
-from falsework.prompts.conversations import ChatTemplateError, PromptRenderer
+from falsework.grammars import json_values
+from falsework.grammars.events import Call, Tool
 from falsework.prompts.detection import UnknownDialect, detect_renderer
 from falsework.prompts.dialects import DIALECTS
 from falsework.prompts.messages import Message
+from falsework.prompts.renderer import ChatTemplateError, PromptRenderer
 
 LOOK = Tool("look", "Looks somewhere.", {"properties": {"at": {"type": "string"}}})
 RING = Tool("ring", "Rings.", {})
@@ -157,7 +157,7 @@ def test_the_tool_section_shows_the_spelling_that_the_constraint_expects(
     assert prompter.dialect.markup.render(shown) in several
     for tool in (LOOK, RING):
         described = {"name": tool.name, "description": tool.description}
-        assert values.dumps(described)[:-1] in several
+        assert json_values.dumps(described)[:-1] in several
 
 
 def test_without_tools_there_is_no_tool_section(scaffold: PromptRenderer) -> None:

@@ -6,8 +6,13 @@ import pytest
 from asking import USER, Json, allowed, answer, asked, called, named, refusal, tool
 from openai.types.chat import completion_create_params
 
-from falsework.server.refusals import BadRequestError
-from falsework.server.wire import IGNORED_FIELDS, UNSUPPORTED_FIELDS, ChatCompletionRequest, parse
+from falsework.server.api.chat.schema import (
+    IGNORED_FIELDS,
+    UNSUPPORTED_FIELDS,
+    ChatCompletionRequest,
+    parse,
+)
+from falsework.server.errors import BadRequestError
 
 REFUSALS: list[tuple[Json, str]] = [
     ({"model": None}, "model"),

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from asking import Json, allowed, answer, asked, called, named, parts, tool
 
-from falsework.grammars.policy import ToolChoice
-from falsework.server.questions import REASONING_EFFORT_TOKENS
+from falsework.grammars.tool_choice import ToolChoice
+from falsework.server.api.chat.request import REASONING_EFFORT_TOKENS
 
 
 def test_both_names_of_the_token_limit_mean_the_same() -> None:

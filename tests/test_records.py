@@ -15,11 +15,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from toolhouses import an_upstream, house_of
 from visiting import client, sent
 
-from falsework.runtime.faults import ToolCallError
-from falsework.runtime.outcomes import ToolResult
-from falsework.server.records import TOMBSTONE, Store
+from falsework.server.generation.turn import TurnBuilder
 from falsework.server.settings import ConfigError
-from falsework.server.turns import TurnBuilder
+from falsework.server.storage.store import TOMBSTONE, Store
+from falsework.server.tools.errors import ToolCallError
+from falsework.server.tools.results import ToolResult
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from telling import TOOLS, F, G, folded, says, told
 
 from falsework.server.engines.scripted import ScriptedEngine, ScriptedReply
-from falsework.server.turns import TurnBuilder
+from falsework.server.generation.turn import TurnBuilder
 
 
 def test_ids_are_unique(plain: TurnBuilder) -> None:

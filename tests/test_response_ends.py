@@ -13,8 +13,8 @@ from toolhouses import an_upstream, house_of
 from visiting import Reply, client, sent
 
 from falsework.server.engines.scripted import ScriptedReply
+from falsework.server.generation.turn import TurnBuilder
 from falsework.server.settings import Settings
-from falsework.server.turns import TurnBuilder
 
 BACKGROUND: Json = {"model": "smollm2", "input": "?", "background": True}
 

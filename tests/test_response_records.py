@@ -16,7 +16,7 @@ from toolhouses import an_upstream, house_of
 from visiting import client, sent
 
 from falsework.server.engines.scripted import ScriptedReply
-from falsework.server.turns import TurnBuilder
+from falsework.server.generation.turn import TurnBuilder
 
 
 @pytest.fixture(scope="module")

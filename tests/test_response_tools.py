@@ -11,7 +11,7 @@ from mcpservers import over_http
 from responding import ADD, FILE, SUMS, F, events_of, made, responding
 from visiting import sent
 
-from falsework.server.turns import TurnBuilder
+from falsework.server.generation.turn import TurnBuilder
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_max_tool_calls_is_kept(scaffold: TurnBuilder) -> None:
 
 def test_a_server_that_does_not_answer_is_424(scaffold: TurnBuilder) -> None:
     file = {"servers": {"sums": {"url": "http://127.0.0.1:9/mcp", "tools": ["add"]}}}
-    import falsework.runtime.toolbox as boxes  # noqa: PLC0415
+    import falsework.server.tools.registry as boxes  # noqa: PLC0415
 
     patience, boxes.DESCRIBE_SECONDS = boxes.DESCRIBE_SECONDS, 1
     try:

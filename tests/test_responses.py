@@ -11,7 +11,7 @@ from responding import F, events_of, made, responding
 from visiting import client, sent
 
 from falsework.server.engines.scripted import ScriptedReply
-from falsework.server.turns import TurnBuilder
+from falsework.server.generation.turn import TurnBuilder
 
 
 @pytest.fixture(scope="module")

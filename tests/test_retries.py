@@ -16,7 +16,7 @@ from toolhouses import an_upstream, house_of
 from visiting import CHAT, Reply, sent
 
 from falsework.server.engines.scripted import ScriptedReply
-from falsework.server.turns import TurnBuilder
+from falsework.server.generation.turn import TurnBuilder
 
 RESPONSES = "/v1/responses"
 SAVE: Json = {"type": "server_tool", "name": "save"}

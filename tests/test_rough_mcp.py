@@ -27,15 +27,15 @@ from faulty import (
 )
 from rough_mcp_server import TOOL
 
-from falsework.runtime.deadlines import Deadline
-from falsework.runtime.executors.base import AttemptContext
-from falsework.runtime.executors.mcp import McpClient
-from falsework.runtime.executors.mcpconnections import (
+from falsework.server.tools.deadline import Deadline
+from falsework.server.tools.errors import ToolCallError
+from falsework.server.tools.executors.base import AttemptContext
+from falsework.server.tools.executors.mcp import McpClient
+from falsework.server.tools.executors.mcp_transports import (
     TransportFactory,
     http_transport,
     stdio_transport,
 )
-from falsework.runtime.faults import ToolCallError
 
 pytestmark = pytest.mark.anyio
 

@@ -9,9 +9,9 @@ import anyio
 import pytest
 from faulty import Json, call, calls, http_tool, kind, run, says, toolbox, upstream
 
-from falsework.runtime.deadlines import Deadline
-from falsework.runtime.outcomes import ToolResult
-from falsework.runtime.tools import ToolCall
+from falsework.server.tools.deadline import Deadline
+from falsework.server.tools.results import ToolResult
+from falsework.server.tools.tool import ToolCall
 
 pytestmark = pytest.mark.anyio
 

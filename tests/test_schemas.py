@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from walks import Walker
 
-from falsework.grammars import schemas, values
-from falsework.grammars.automata import DFA, compile_dfa
+from falsework.grammars import json_schema, json_values
+from falsework.grammars.dfa import DFA, compile_dfa
 from falsework.grammars.expressions import GrammarTooLarge
-from falsework.grammars.places import UnsupportedSchema
+from falsework.grammars.schema_errors import UnsupportedSchema
 
 NAMES = st.text(min_size=1, max_size=6)
 SCALARS = st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text(max_size=8)
@@ -79,7 +79,7 @@ PAIRS = st.recursive(
 
 
 def compiled(schema: Any) -> DFA:
-    return compile_dfa(schemas.value_grammar(schema))
+    return compile_dfa(json_schema.value_grammar(schema))
 
 
 @given(PAIRS)
@@ -87,7 +87,7 @@ def compiled(schema: Any) -> DFA:
 def test_a_value_that_satisfies_the_schema_can_be_said(pair: tuple[dict[str, Any], Any]) -> None:
     schema, value = pair
 
-    assert compiled(schema).accepts(values.dumps(value))
+    assert compiled(schema).accepts(json_values.dumps(value))
 
 
 @given(PAIRS, st.integers(0, 2**32))
@@ -192,7 +192,7 @@ def test_what_a_schema_names_elsewhere_is_not_fetched(schema: Any) -> None:
         listener.setblocking(False)
         port = str(listener.getsockname()[1])
         with pytest.raises(UnsupportedSchema):
-            schemas.value_grammar(json.loads(json.dumps(schema).replace("PORT", port)))
+            json_schema.value_grammar(json.loads(json.dumps(schema).replace("PORT", port)))
         with pytest.raises(BlockingIOError):
             listener.accept()
 
@@ -238,7 +238,7 @@ def test_a_schema_that_needs_too_many_states_is_refused(schema: Any) -> None:
 
 def test_a_tool_without_parameters_takes_no_arguments() -> None:
     for parameters in ({}, {"type": "object"}, {"type": "object", "properties": {}}):
-        automaton = compile_dfa(schemas.arguments_grammar(parameters))
+        automaton = compile_dfa(json_schema.arguments_grammar(parameters))
 
         assert automaton.accepts("{}")
         assert not automaton.accepts('{"a": 1}')
@@ -246,7 +246,7 @@ def test_a_tool_without_parameters_takes_no_arguments() -> None:
 
 def test_parameters_must_be_an_object() -> None:
     with pytest.raises(UnsupportedSchema, match="type object"):
-        schemas.arguments_grammar({"type": "string"})
+        json_schema.arguments_grammar({"type": "string"})
 
 
 def test_an_enum_value_may_be_the_beginning_of_another() -> None:

@@ -18,9 +18,9 @@ from responding import FILE
 from toolhouses import an_upstream, house_of
 from visiting import CHAT, HELLO, client, left_open, sent
 
-from falsework.runtime.toolbox import ToolRegistry, open_registry
 from falsework.server.engines.scripted import ScriptedEngine, ScriptedReply
-from falsework.server.turns import TurnBuilder
+from falsework.server.generation.turn import TurnBuilder
+from falsework.server.tools.registry import ToolRegistry, open_registry
 
 LOOK = {"type": "server_tool", "name": "look"}
 

@@ -16,15 +16,15 @@ from structlog.testing import capture_logs
 from toolhouses import an_upstream, house_of, metrics_of
 from visiting import CHAT, HELLO, sent
 
-from falsework.runtime import telemetry
-from falsework.runtime.attempts import CallState, Retrier
-from falsework.runtime.deadlines import Deadline
-from falsework.runtime.executors.base import AttemptContext, ToolDescription
-from falsework.runtime.faults import ToolCallError
-from falsework.runtime.policies import ToolPolicy
-from falsework.runtime.tools import ToolCall
-from falsework.runtime.upstreams import Upstream
-from falsework.server.turns import TurnBuilder
+from falsework.server.generation.turn import TurnBuilder
+from falsework.server.observability import telemetry
+from falsework.server.tools.config.policies import ToolPolicy
+from falsework.server.tools.deadline import Deadline
+from falsework.server.tools.errors import ToolCallError
+from falsework.server.tools.executors.base import AttemptContext, ToolDescription
+from falsework.server.tools.resilience.upstream import Upstream
+from falsework.server.tools.retries import CallState, Retrier
+from falsework.server.tools.tool import ToolCall
 
 LOOK = {"type": "server_tool", "name": "look"}
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from falsework.grammars.vocabularies import Vocabulary
+from falsework.grammars.vocabulary import Vocabulary
 from falsework.prompts.dialects import DIALECTS
 from falsework.prompts.tokenizers import UnknownTokenizer, build_vocabulary, eos_token_ids
 

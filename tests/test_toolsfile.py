@@ -9,8 +9,8 @@ from faulty import call as call_tool
 from faulty import http_tool, toolbox, upstream
 from typer.testing import CliRunner
 
-from falsework.runtime.toolsfile import ToolsFileError, load_tools_file, parse_tools_file
-from falsework.server.cli import app
+from falsework.server.cli.main import app
+from falsework.server.tools.config.loader import ToolsFileError, load_tools_file, parse_tools_file
 
 FIVE_LINES = """
 tools:

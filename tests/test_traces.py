@@ -15,9 +15,9 @@ from responding import ADD, FILE, SUMS, made, responding
 from toolhouses import an_upstream, house_of
 from visiting import CHAT, HELLO, left_open, sent
 
-from falsework.runtime import telemetry
-from falsework.server.turns import TurnBuilder
-from falsework.server.watching.traces import MAX_SPANS, RecentTraces
+from falsework.server.generation.turn import TurnBuilder
+from falsework.server.observability import telemetry
+from falsework.server.observability.tracing import MAX_SPANS, RecentTraces
 
 LOOK = {"type": "server_tool", "name": "look"}
 WATCHED = SETTINGS.model_copy(update={"console": True})

@@ -7,8 +7,8 @@ import pytest
 from faulty import Json, calls, http_tool, kind, resets, run, says, says_bytes, toolbox, upstream
 from structlog.testing import capture_logs
 
-from falsework.runtime.outcomes import ToolResult
-from falsework.runtime.tools import ToolCall
+from falsework.server.tools.results import ToolResult
+from falsework.server.tools.tool import ToolCall
 
 pytestmark = pytest.mark.anyio
 

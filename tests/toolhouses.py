@@ -11,11 +11,11 @@ from faulty import Behaviour, Upstream, upstream
 from houses import SETTINGS, Running, running
 from visiting import sent
 
-from falsework.runtime.toolbox import ToolRegistry, open_registry
-from falsework.runtime.toolsfile import parse_tools_file
 from falsework.server.engines.scripted import ScriptedEngine, ScriptedReply
+from falsework.server.generation.turn import TurnBuilder
 from falsework.server.settings import Settings
-from falsework.server.turns import TurnBuilder
+from falsework.server.tools.config.loader import parse_tools_file
+from falsework.server.tools.registry import ToolRegistry, open_registry
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import random
 from collections import deque
 
-from falsework.grammars.automata import DFA, START
+from falsework.grammars.dfa import DFA, START
 
 
 class Walker:

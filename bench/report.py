@@ -1,0 +1,62 @@
+"""The table of a race, as Markdown."""
+
+import datetime as dt
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+from falsework import __version__
+from falsework.bench.runner import CaseResult
+
+
+def table(names: Sequence[str], rows: Sequence[CaseResult]) -> str:
+    """Return a row per case: medians per call, and the first server's share of each other's."""
+    head = ["case", *(f"{name}, s" for name in names), *(f"share of {n}" for n in names[1:])]
+    lines = [_line(head), _line(["---"] * len(head))]
+    return "\n".join([*lines, *(_line(_cells(row)) for row in rows), ""])
+
+
+def _cells(row: CaseResult) -> list[str]:
+    goal = f"{row.case.name} (goal: {row.case.goal})"
+    medians = [one.median for one in row.results]
+    shares = [f"{medians[0] / other:.2f}" for other in medians[1:]]
+    return [goal, *(f"{median:.3f}" for median in medians), *shares]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def environment(runs: int) -> str:
+    """Return when, on what and how often was measured."""
+    made = [
+        f"{dt.datetime.now(dt.UTC):%Y-%m-%d}",
+        _processor(),
+        f"{os.cpu_count()} cores",
+        f"Python {platform.python_version()}",
+        f"Falsework {__version__}",
+    ]
+    return (
+        f"{', '.join(made)}; medians of {runs} alternating runs, greedy; seconds per call where a "
+        "reply holds several."
+    )
+
+
+def transcript(names: Sequence[str], rows: Sequence[CaseResult]) -> str:
+    """Return what was said in each case, so that equal work can be told from unequal."""
+    lines: list[str] = []
+    for row in rows:
+        lines += [f"- {row.case.name}"]
+        lines += [
+            f"    - {name}: {one.said[:200]}" for name, one in zip(names, row.results, strict=True)
+        ]
+    return "\n".join([*lines, ""])
+
+
+def _processor() -> str:
+    """Return the processor's name where the system tells it, otherwise what it understands."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text("utf-8").splitlines() if told.exists() else []
+    names = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())

@@ -1,0 +1,160 @@
+"""What one reply may be: think block, answer and calls, for every tool_choice and every markup."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from falsework.grammars import json_schema
+from falsework.grammars.call_formats import ReasoningTags, ToolCallFormat
+from falsework.grammars.dfa import DEAD, DFA, START, compile_dfa
+from falsework.grammars.events import Tool
+from falsework.grammars.expressions import NFA, Expression, choice, literal, optional, sequence
+from falsework.grammars.free_text import text_until_marker, text_without_marker
+from falsework.grammars.schema_errors import UnsupportedSchema
+from falsework.grammars.tool_choice import ToolChoice
+
+NO_CALLS = ToolChoice("none")
+
+
+@dataclass(frozen=True)
+class ReplyFormat:
+    """What a reply is made of.
+
+    `thinking`: the prompt has opened a think block; with `think` and not `thinking` the model may
+    open one itself. `answer`: the JSON Schema that answer text must satisfy; None: free text.
+    """
+
+    markup: ToolCallFormat
+    tools: tuple[Tool, ...] = ()
+    choice: ToolChoice = NO_CALLS
+    answer: json_schema.Schema | None = None
+    answer_where: str = "response_format.json_schema.schema"
+    think: ReasoningTags | None = None
+    thinking: bool = False
+
+    def cache_key(self) -> bytes:
+        """Return a digest that two forms share only if they admit the same replies."""
+        tools = [(tool.name, tool.parameters) for tool in self.choice.callable_tools(self.tools)]
+        policy = (self.choice.mode, self.choice.parallel, bool(self.tools))
+        admitted = json.dumps([repr(self.markup), policy, tools, self.answer, self.thinking,
+                               repr(self.think)])  # fmt: skip
+        return hashlib.blake2b(admitted.encode(), digest_size=32).digest()
+
+
+class UnsupportedFormat(ValueError):
+    """A reply form that can't be enforced; `where` is the field and JSON pointer at fault."""
+
+    def __init__(self, reason: str, where: str, *, tool: str | None) -> None:
+        super().__init__(reason)
+        self.where = where
+        self.tool = tool
+
+
+def reply_grammar(form: ReplyFormat) -> Expression:
+    """Say a whole reply of this form; raise FormRefused for a schema that can't be enforced."""
+    body = _body(form)
+    if form.think is None:
+        return body
+    gap = literal(form.think.gap)
+    block = sequence(text_until_marker(form.think.closing), gap)
+    if form.thinking:
+        return sequence(block, body)
+    return sequence(optional(sequence(literal(form.think.opening), block)), body)
+
+
+def between_characters_state(form: ReplyFormat, automaton: DFA) -> int:
+    """Return the state between two characters of the think block, DEAD where there is none."""
+    if form.think is None:
+        return DEAD
+    return START if form.thinking else automaton.step(START, form.think.opening.encode())
+
+
+def _body(form: ReplyFormat) -> Expression:
+    tools = form.choice.callable_tools(form.tools)
+    if not tools:
+        return _answer(form)
+    head, trigger = form.markup.prefix, form.markup.trigger
+    said = [(tool.name, _arguments(tool, form.markup)) for tool in tools]
+    calls = _Calls(form.markup, said, parallel=form.choice.parallel)
+    if form.choice.mode == "required":
+        return sequence(literal(head), calls)
+    ways = [literal(head)]
+    if trigger and form.answer is None:
+        ways.append(
+            sequence(text_until_marker(trigger, _barred(form)), literal(head[len(trigger) :]))
+        )
+    answer = _answer(form)
+    if form.answer is not None and not trigger:
+        _refuse_ambiguity(answer, head, form.answer_where)
+    habitual = [
+        sequence(literal(habit.prefix), _Calls(habit, said, parallel=form.choice.parallel))
+        for habit in alternative_formats(form)
+    ]
+    return choice([sequence(choice(ways), calls), *habitual, answer])
+
+
+def alternative_formats(form: ReplyFormat) -> tuple[ToolCallFormat, ...]:
+    """Return the other spellings of calls that a reply of this form may begin with."""
+    return form.markup.habits if form.choice.mode == "auto" and form.answer is None else ()
+
+
+def _refuse_ambiguity(answer: Expression, head: str, where: str) -> None:
+    """Refuse an answer that may begin like a call of a markup without a trigger."""
+    if compile_dfa(answer).step(START, head.encode()) != DEAD:
+        msg = (
+            f"with this model a reply that begins {head!r} is a call, and this format's JSON may "
+            "begin like it; use tool_choice required or none, or another format"
+        )
+        raise UnsupportedFormat(msg, where, tool=None)
+
+
+def _answer(form: ReplyFormat) -> Expression:
+    if form.answer is None:
+        return text_without_marker(form.markup.trigger, _barred(form))
+    try:
+        return json_schema.value_grammar(form.answer)
+    except UnsupportedSchema as fault:
+        raise UnsupportedFormat(fault.reason, _at(form.answer_where, fault), tool=None) from None
+
+
+def _barred(form: ReplyFormat) -> str:
+    """Return the first characters that answer text may not have: blanks, and what begins a call."""
+    thought = form.think.opening[0] if form.think and not form.thinking else ""
+    barred = form.markup.barred if form.choice.callable_tools(form.tools) else ""
+    return " \t\r\n" + barred + thought
+
+
+class _Calls:
+    """Calls behind `head`: each tool's name and arguments once, a jump back for the next call."""
+
+    def __init__(
+        self, markup: ToolCallFormat, tools: Sequence[tuple[str, Expression]], *, parallel: bool
+    ) -> None:
+        self._markup = markup
+        self._parallel = parallel
+        self._tools = tools
+
+    def __call__(self, net: NFA, start: int) -> int:
+        markup = self._markup
+        names, said = net.add_node(), net.add_node()
+        net.jumps.append((start, names))
+        for name, arguments in self._tools:
+            behind = net.literal(names, (name + markup.after_name).encode())
+            net.jumps.append((arguments(net, behind), said))
+        end = net.literal(said, markup.after_arguments.encode())
+        if self._parallel:
+            again = (markup.separator + markup.before_name).encode()
+            net.jumps.append((net.literal(end, again), names))
+        return net.literal(end, markup.closing.encode())
+
+
+def _arguments(tool: Tool, markup: ToolCallFormat) -> Expression:
+    try:
+        return json_schema.arguments_grammar(tool.parameters, markup.notation)
+    except UnsupportedSchema as fault:
+        raise UnsupportedFormat(fault.reason, _at(tool.where, fault), tool=tool.name) from None
+
+
+def _at(where: str, fault: UnsupportedSchema) -> str:
+    return where if fault.pointer == "/" else f"{where}#{fault.pointer}"

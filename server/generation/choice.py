@@ -1,0 +1,94 @@
+"""One of the n choices of a reply, from the engine's pieces to events and an end."""
+
+import itertools
+from dataclasses import dataclass
+from typing import Literal
+
+from falsework.grammars.events import CallBegins, Event
+from falsework.grammars.output_parser import OutputParser
+from falsework.server.engines.base import OutputDelta, TokenLogprob
+from falsework.server.errors import InternalServerError
+from falsework.server.generation.call_buffer import (
+    CompleteCallBuffer,
+    LeadingWhitespaceFilter,
+    PassThrough,
+)
+from falsework.server.generation.stop_strings import StopStringFilter
+
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+@dataclass(frozen=True)
+class ChoiceDelta:
+    """What one piece adds to a choice; `finish` ends it."""
+
+    choice: int
+    events: tuple[Event, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish: FinishReason | None = None
+
+
+class ChoiceProcessor:
+    """Hears the pieces of one choice and tells its steps; `half_calls`: as they are decoded."""
+
+    def __init__(
+        self, reader: OutputParser, stop: tuple[str, ...], *, named: bool, half_calls: bool = False
+    ) -> None:
+        self._reader = reader
+        self._stops = StopStringFilter(stop)
+        self._holdback = PassThrough() if half_calls else CompleteCallBuffer()
+        self._preamble = LeadingWhitespaceFilter()
+        self._finish_of_calls: FinishReason = "stop" if named else "tool_calls"
+        self._called = False
+        self.finished = False
+        self.tokens = 0
+        self.reasoning_tokens = 0
+
+    @property
+    def in_reasoning(self) -> bool:
+        """Whether the reply is within its think block."""
+        return self._reader.in_reasoning
+
+    def process(self, piece: OutputDelta) -> ChoiceDelta:
+        """Return what the piece adds."""
+        self._count(piece)
+        events = self._events(piece)
+        self._called |= any(isinstance(event, CallBegins) for event in events)
+        finish = self._finish(piece)
+        self.finished = finish is not None
+        return ChoiceDelta(piece.choice, tuple(events), self._logprobs(piece), finish)
+
+    def _logprobs(self, piece: OutputDelta) -> tuple[TokenLogprob, ...]:
+        """Return those of the tokens before a stop string: a piece may go on behind it."""
+        if not self._stops.matched:
+            return piece.logprobs
+        at = max(0, piece.text.rfind(self._stops.matched_tail))
+        ends = itertools.accumulate(len(one.bytes) for one in piece.logprobs)
+        before = sum(end <= len(piece.text[:at].encode()) for end in ends)
+        return piece.logprobs[:before]
+
+    def _count(self, piece: OutputDelta) -> None:
+        self.tokens += piece.tokens
+        self.reasoning_tokens += piece.tokens if self._reader.in_reasoning else 0
+
+    def _events(self, piece: OutputDelta) -> list[Event]:
+        heard = self._reader.feed(piece.text)
+        if piece.finish:
+            heard = [*heard, *self._reader.close(complete=piece.finish == "stop")]
+        unstopped = self._stops.feed(heard)
+        ended = piece.finish or self._stops.matched
+        if ended:
+            unstopped += self._stops.close()
+        events = self._preamble.feed(self._holdback.feed(unstopped))
+        return events + self._preamble.close() if ended else events
+
+    def _finish(self, piece: OutputDelta) -> FinishReason | None:
+        if piece.finish == "error":
+            raise InternalServerError(
+                "The engine failed while it decoded the reply.", code="engine_error"
+            )
+        if not (self._stops.matched or piece.finish):
+            return None
+        if piece.finish == "length" and not self._stops.matched:
+            return "length"
+        return self._finish_of_calls if self._called else "stop"

@@ -1,0 +1,107 @@
+"""What is seen of one request from outside: its phases, its metrics, its line in the log."""
+
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import structlog
+from opentelemetry.context import Context
+from opentelemetry.trace import INVALID_SPAN, Span, set_span_in_context
+
+from falsework.server.errors import BadRequestError
+from falsework.server.observability import telemetry
+from falsework.server.tools.tool_run import ToolRun
+
+log = structlog.get_logger("falsework.requests")
+
+
+@dataclass
+class RequestMetrics:
+    """Measures one request; phases are seconds and sum to the whole, the rest being `other`."""
+
+    model: str
+    api: str
+    stream: bool
+    began: float = field(default_factory=time.monotonic)
+    phases: Counter[str] = field(default_factory=Counter)
+    first_token: float = 0.0
+    turns: int = 0
+    run: ToolRun | None = None
+    over: bool = False
+    background: bool = False
+    phase: str = "other"
+    """What it is in just now."""
+    workflow: Span = INVALID_SPAN
+
+    def parent_context(self) -> Context | None:
+        """Return the context of what it does: its workflow's, or whatever is current."""
+        return None if self.workflow is INVALID_SPAN else set_span_in_context(self.workflow)
+
+    def add_phase(self, phase: str, seconds: float) -> None:
+        """Add to a phase."""
+        self.phases[phase] += max(0.0, seconds)  # type: ignore[assignment]  # seconds, not counts
+
+    def on_first_token(self) -> None:
+        """Notice the first token."""
+        self.first_token = self.first_token or time.monotonic() - self.began
+
+    def finish(self, outcome: str) -> None:
+        """Tell everything, once."""
+        if self.over:
+            return
+        self.over = True
+        seconds = time.monotonic() - self.began
+        self.phases["other"] = max(0.0, seconds - sum(self.phases.values()))  # type: ignore[assignment]
+        if outcome == "left" and self.background:
+            outcome = "cancelled"
+        self._count(outcome, seconds)
+        self._log(outcome, seconds)
+
+    def _count(self, outcome: str, seconds: float) -> None:
+        labels = (self.model, self.api, str(self.stream).lower(), outcome)
+        telemetry.REQUEST_SECONDS.labels(*labels).observe(seconds)
+        error = "" if outcome == "ok" else outcome
+        telemetry.SERVER_SECONDS.labels("chat", self.model, error).observe(seconds)
+        if self.first_token:
+            telemetry.FIRST_TOKEN_SECONDS.labels(*labels).observe(self.first_token)
+            telemetry.SERVER_FIRST_TOKEN.labels("chat", self.model).observe(self.first_token)
+        for phase in telemetry.PHASES:
+            telemetry.PHASE_SECONDS.labels(phase).observe(self.phases[phase])
+        telemetry.MODEL_TURNS.labels(self.model).observe(self.turns)
+        if outcome == "left":
+            telemetry.DISCONNECTS.labels(self.phase).inc()
+        if self.run:
+            telemetry.TOOL_CALLS_OF_REQUEST.labels(self.model).observe(len(self.run.executed))
+            telemetry.DEADLINE_REMAINING.observe(max(0.0, self.run.deadline.remaining()))
+
+    def _log(self, outcome: str, seconds: float) -> None:
+        phases = {phase: round(1000 * self.phases[phase], 1) for phase in telemetry.PHASES}
+        run = {"run_id": self.run.id} if self.run else {}
+        log.info(
+            telemetry.LOG_REQUEST, api=self.api, outcome=outcome, turns=self.turns,
+            ms=round(1000 * seconds, 1), **phases, **run,
+        )  # fmt: skip
+
+
+T = TypeVar("T")
+
+
+async def record_outcome(told: AsyncGenerator[T], watch: RequestMetrics) -> AsyncGenerator[T]:
+    """Pass on what is told; at the end, whichever that is, the watch is told of it."""
+    outcome = "left"
+    try:
+        async with aclosing(told):
+            async for each in told:
+                yield each
+        outcome = "ok"
+    except BadRequestError:
+        outcome = "refused"
+        raise
+    except Exception:
+        outcome = "error"
+        raise
+    finally:
+        watch.finish(outcome)

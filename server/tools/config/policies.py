@@ -1,0 +1,205 @@
+"""What a tools file may say of a tool: how long, how often, how many, and what instead.
+
+Every field has a sound default; `defaults:` in the file replaces them for all tools.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from falsework.server.tools.config.expressions import Condition
+from falsework.server.tools.config.units import Bytes, Seconds
+from falsework.server.tools.errors import ErrorType
+
+EffectClass = Literal["pure", "read", "write", "destructive"]
+RETRY_REASONS = ("connect", "timeout", "reset", "crash")
+RETRYABLE_STATUSES = range(400, 600)
+WRITE_EFFECTS: frozenset[str] = frozenset({"write", "destructive"})
+
+
+class Policy(BaseModel):
+    """A part of the tools file: unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+def _reason(reason: str | int) -> str | int:
+    if reason in RETRY_REASONS or (str(reason).isdigit() and int(reason) in RETRYABLE_STATUSES):
+        return reason
+    raise ValueError(f"should be one of {', '.join(RETRY_REASONS)}, or a status from 400 on")
+
+
+RetryReason = Annotated[str | int, AfterValidator(_reason)]
+
+
+class RetryPolicy(Policy):
+    """When to try again."""
+
+    max_attempts: int = Field(default=3, ge=1, le=5, description="Attempts, the first included.")
+    base: Seconds = Field(default=0.1, description="Pauses: random(0, base * 2^n).")
+    cap: Seconds = 2.0
+    retry_after_cap: Seconds = Field(default=5.0, description="The longest that is obeyed.")
+    retry_on: tuple[RetryReason, ...] = ("connect", "timeout", "reset", "crash", 429, 502,
+                                      503, 504)  # fmt: skip
+
+
+class RetryBudgetPolicy(Policy):
+    """Retries per upstream: every call earns `ratio`, every retry costs 1."""
+
+    ratio: float = Field(default=0.2, ge=0, le=1)
+    burst: float = Field(default=10, ge=0)
+
+
+class BreakerPolicy(Policy):
+    """When to leave an upstream alone."""
+
+    enabled: bool = True
+    window: Seconds = 30.0
+    min_calls: int = Field(default=10, ge=1)
+    failure_rate: float = Field(default=0.5, gt=0, le=1)
+    slow_call: Seconds = 2.0
+    slow_rate: float = Field(default=0.8, gt=0, le=1)
+    open_for: Seconds = 5.0
+    open_max: Seconds = 60.0
+    successes_to_close: int = Field(default=3, ge=1)
+
+
+class BulkheadPolicy(Policy):
+    """How many calls of a tool at once."""
+
+    max_concurrent: int = Field(default=16, ge=1)
+    max_queue: int = Field(default=32, ge=0)
+    queue_timeout: Seconds = 0.25
+
+
+class RateLimitPolicy(Policy):
+    """How many attempts of a tool are made in how long."""
+
+    calls: int = Field(ge=1)
+    per: Seconds = 1.0
+
+
+class HedgePolicy(Policy):
+    """A second copy of a slow read."""
+
+    after: Literal["p95"] | Seconds = "p95"
+    floor: Seconds = 0.2
+
+
+class CachePolicy(Policy):
+    """How long a result may be used again."""
+
+    ttl: Seconds = 0.0
+    stale_if_error: Seconds = 0.0
+
+
+class FallbackPolicy(Policy):
+    """What answers instead: another tool, an old result, or a constant."""
+
+    tool: str | None = None
+    stale: bool = False
+    value: Any = None
+    partial: bool = Field(default=False, description="Marks the whole reply as partial.")
+    when: tuple[ErrorType, ...] = ("unavailable", "timeout", "circuit_open", "overloaded",
+                              "upstream_error", "rate_limited")  # fmt: skip
+
+    @model_validator(mode="after")
+    def _one_answer(self) -> Self:
+        constant = "value" in self.model_fields_set
+        if [self.tool is not None, self.stale, constant].count(True) != 1:
+            raise ValueError("should be exactly one of tool, stale and value")
+        return self
+
+
+class IdempotencyPolicy(Policy):
+    """The upstream honours a key: the same key never acts twice."""
+
+    header: str = "Idempotency-Key"
+
+
+class VerifyPolicy(Policy):
+    """A read that tells what became of a write whose answer never came."""
+
+    tool: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    matches: Condition = Field(description="Of `args` and `result`; true where it was applied.")
+
+
+class ApprovalPolicy(Policy):
+    """Calls that wait for a person; `never` waits for nobody."""
+
+    when: Condition | None = Field(default=None, description="Of `args`; otherwise always.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _never(cls, written: Any) -> Any:
+        return {"when": "`false`"} if written == "never" else written
+
+
+class ResultLimits(Policy):
+    """How much a tool may answer."""
+
+    max_response_bytes: Bytes = 256 * 2**10
+    max_result_chars: int = Field(default=8000, ge=16, description="For the model.")
+    max_json_depth: int = Field(default=32, ge=1)
+
+
+class EgressPolicy(Policy):
+    """Where a tool may connect to: its own URL's host, and what stands here."""
+
+    allow_hosts: tuple[str, ...] = ()
+    deny_private: bool | None = Field(
+        default=None, description="Refuse private addresses; by itself unless the URL names one."
+    )
+    require_tls: bool | None = Field(default=None, description="By itself in public.")
+
+
+class ToolPolicy(Policy):
+    """How a tool is called, whatever kind it is."""
+
+    effect: EffectClass | None = Field(default=None, description="Otherwise as its kind.")
+    deadline: Seconds = Field(default=8.0, description="All attempts, waits and fallbacks.")
+    attempt_timeout: Seconds = 3.0
+    connect_timeout: Seconds = 0.5
+    retry: RetryPolicy = RetryPolicy()
+    retry_budget: RetryBudgetPolicy = RetryBudgetPolicy()
+    breaker: BreakerPolicy = BreakerPolicy()
+    bulkhead: BulkheadPolicy = BulkheadPolicy()
+    rate_limit: RateLimitPolicy | None = None
+    hedge: HedgePolicy | None = None
+    cache: CachePolicy = CachePolicy()
+    fallback: tuple[FallbackPolicy, ...] = ()
+    idempotency: IdempotencyPolicy | None = None
+    verify: VerifyPolicy | None = None
+    requires: tuple[str, ...] = ()
+    approval: ApprovalPolicy | None = Field(
+        default=None, description="By itself always for what is destructive, else never."
+    )
+    limits: ResultLimits = ResultLimits()
+    egress: EgressPolicy = EgressPolicy()
+    on_cancel: Literal["cancel", "finish"] | None = Field(
+        default=None, description="When the client leaves; otherwise writes finish."
+    )
+
+
+def effect_defaults(policy: ToolPolicy, effect: EffectClass) -> dict[str, Any]:
+    """Return what the effect decides where the file says nothing."""
+    on_cancel = "finish" if effect in WRITE_EFFECTS else "cancel"
+    approval = ApprovalPolicy() if effect == "destructive" else None
+    return {
+        "effect": effect,
+        "on_cancel": policy.on_cancel or on_cancel,
+        "approval": policy.approval or approval,
+    }
+
+
+class RequestPolicy(Policy):
+    """How far one request may go."""
+
+    deadline: Seconds = 60.0
+    max_steps: int = Field(default=8, ge=1, description="Turns of the model.")
+    max_tool_calls: int = Field(default=12, ge=0)
+    max_parallel: int = Field(default=4, ge=1)
+    max_identical_calls: int = Field(default=2, ge=1)
+    max_failed_steps: int = Field(default=3, ge=1, description="In a row.")
+    answer_reserve: Seconds = Field(default=2.5, description="Of the deadline, kept from tools.")

@@ -1,0 +1,52 @@
+"""How many calls of one tool run at once, and how long others may wait for their turn."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+
+import anyio
+
+from falsework.server.tools.config.policies import BulkheadPolicy
+from falsework.server.tools.deadline import Deadline
+from falsework.server.tools.errors import ToolCallError
+
+
+class Bulkhead:
+    """Keeps one slow tool from taking everything."""
+
+    def __init__(self, policy: BulkheadPolicy) -> None:
+        self._policy = policy
+        self._places = anyio.CapacityLimiter(policy.max_concurrent)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that run."""
+        return self._places.statistics().borrowed_tokens
+
+    @property
+    def queued(self) -> int:
+        """Calls that wait."""
+        return self._places.statistics().tasks_waiting
+
+    @asynccontextmanager
+    async def acquire(self, deadline: Deadline) -> AsyncGenerator[None]:
+        """Hold a place; raise a Fault `overloaded` where none gets free in time."""
+        owner = object()
+        await self._take(owner, deadline)
+        try:
+            yield
+        finally:
+            self._places.release_on_behalf_of(owner)
+
+    async def _take(self, owner: object, deadline: Deadline) -> None:
+        with suppress(anyio.WouldBlock):
+            self._places.acquire_on_behalf_of_nowait(owner)
+            return
+        if self.queued < self._policy.max_queue:
+            with anyio.move_on_after(min(self._policy.queue_timeout, deadline.remaining())):
+                await self._places.acquire_on_behalf_of(owner)
+                return
+            if deadline.remaining() <= 0:
+                raise ToolCallError("deadline_exhausted", "There is no time left for this call.")
+        raise ToolCallError(
+            "overloaded", "Too many calls of this tool are running. Try again later."
+        )
