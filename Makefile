@@ -1,5 +1,6 @@
 # make serve   the server, in its own virtual environment, with the built-in model
 # make test    the whole suite, real engine included
+# make test-fast   what needs no engine and no minutes: under one of them
 # make check   formatter, linter, types
 # make bench   our time over that of vLLM's own server, in one run (half an hour)
 # make lock    the pinned lists in requirements/ anew, from pyproject.toml
@@ -21,7 +22,7 @@ LOCK = $(VENV)/bin/uv pip compile --quiet $(UPGRADE) --universal --no-header \
 LOCK_CPU = $(LOCK) --python-version 3.11 $(LOCK_TORCH) --override requirements/left-out.txt \
 	--extra cpu --group builtin
 
-.PHONY: serve test check bench format lock clean
+.PHONY: serve test test-fast check bench format lock clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.runtime
@@ -29,6 +30,9 @@ serve: $(VENV)/.runtime
 
 test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+test-fast: $(VENV)/.dev
+	$(VENV)/bin/python -m pytest -m "not engine and not slow" $(ARGS)
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .

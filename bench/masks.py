@@ -28,7 +28,7 @@ from falsework.grammars.vocabulary import Vocabulary
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from bfcl import schema_of
-from real import llama3
+from support.real_tokenizers import llama3
 
 Schema = Mapping[str, Any]
 STEPS = 40

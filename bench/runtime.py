@@ -23,10 +23,9 @@ import httpx2
 import openai
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-import houses
-import toolhouses
-from faulty import call, calls, hangs, http_tool, kind, run, says, toolbox, upstream
-from ledgers import written
+from support import scripted_app, tool_app
+from support.lost_answers import written
+from support.upstream import call, calls, hangs, http_tool, kind, run, says, toolbox, upstream
 
 from falsework.server.models import resolve_model
 from falsework.server.observability.logging import configure_logging
@@ -139,11 +138,11 @@ async def losing(port: int) -> AsyncIterator[int]:
 
 async def retried(options: argparse.Namespace) -> str:
     """Writes behind the whole server, asked for by an OpenAI SDK whose connections get lost."""
-    scaffold = houses.scaffold_of(Path(resolve_model("smollm2", print)))
-    turns = [houses.calls(("look", "{}")), "Done."] * (3 * options.retried)
+    scaffold = scripted_app.scaffold_of(Path(resolve_model("smollm2", print)))
+    turns = [scripted_app.calls(("look", "{}")), "Done."] * (3 * options.retried)
     async with upstream(always=says("done", after=0.06)) as up:
         file = {"tools": [http_tool(up, method="POST")]}
-        with toolhouses.house_of(scaffold, *turns, file=file) as house:
+        with tool_app.house_of(scaffold, *turns, file=file) as house:
             async with losing(house.port) as port:
 
                 def ask() -> None:

@@ -1,0 +1,240 @@
+"""The laws that every dialect keeps, with real tokenizers walked through the real automaton."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support import real_tokenizers
+from support.family_replies import TOOLS, automaton_of, form_of, read, thought
+from support.walker import Walker
+
+from falsework.grammars import json_values
+from falsework.grammars.dfa import START, compile_dfa
+from falsework.grammars.events import (
+    Call,
+)
+from falsework.grammars.masks import TokenMasks, tokens_in_mask
+from falsework.grammars.output_parser import OutputParseError
+from falsework.grammars.reply_grammar import reply_grammar
+from falsework.prompts.dialects import DIALECTS, Dialect, with_reasoning
+
+DIALECTS_THAT_ARE = [*DIALECTS.values(), with_reasoning(DIALECTS["scaffold"])]
+WELL_FORMED = st.text(max_size=12).filter(lambda t: not any(0xD800 <= ord(c) <= 0xDFFF for c in t))
+
+LEVELS = st.lists(st.integers(-9, 9).map(lambda n: n / 4), max_size=3)
+
+each_dialect = pytest.mark.parametrize(
+    "dialect", DIALECTS_THAT_ARE, ids=lambda d: d.name + ("-think" if d.think else "")
+)
+each_tokenizer = pytest.mark.parametrize("name", real_tokenizers.NAMES)
+some = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> list[Call]:
+    made = []
+    for tool in draw(st.lists(st.sampled_from(TOOLS[:2]), min_size=1, max_size=3)):
+        arguments: dict[str, object] = {}
+        if tool.parameters:
+            arguments["city"] = draw(WELL_FORMED)
+            optional = {
+                "days": st.integers(-(10**15), 10**15),
+                "unit": st.sampled_from(["celsius", "fahrenheit", "°"]),
+                "detail": st.fixed_dictionaries(
+                    {}, optional={"wind": st.booleans(), "levels": LEVELS}
+                ).map(lambda drawn: {k: drawn[k] for k in ("wind", "levels") if k in drawn}),
+                "note": st.none() | WELL_FORMED,
+            }  # fmt: skip
+            arguments |= {k: draw(v) for k, v in optional.items() if draw(st.booleans())}
+        made.append(Call(tool.name, json_values.dumps(arguments)))
+    return made
+
+
+@st.composite
+def cut(draw: st.DrawFn, text: str) -> list[str]:
+    places = sorted(draw(st.sets(st.integers(0, len(text)), max_size=12)))
+    return [text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)]
+
+
+@each_dialect
+@given(said=calls(), data=st.data())
+@some
+def test_it_reads_what_it_wrote_however_the_reply_is_cut(
+    dialect: Dialect, said: list[Call], data: st.DataObject
+) -> None:
+    form = form_of(dialect)
+    written = thought(form) + dialect.markup.render(said)
+
+    heard = read(form, data.draw(cut(written)))
+
+    assert said == heard.calls
+    assert heard.text == ""
+    assert heard.reasoning == ("Hm. </thin" if dialect.think else "")
+
+
+@each_dialect
+@pytest.mark.parametrize("mode", ["auto", "required"])
+@given(said=calls())
+@some
+def test_the_constraint_admits_what_it_writes(
+    dialect: Dialect, mode: str, said: list[Call]
+) -> None:
+    form = form_of(dialect, mode)
+
+    assert automaton_of(form).accepts(thought(form) + dialect.markup.render(said))
+
+
+@each_dialect
+@each_tokenizer
+def test_every_token_of_what_it_writes_is_in_the_mask(
+    dialect: Dialect, name: str, smollm2: Path
+) -> None:
+    tokenizer = real_tokenizers.tokenizer(name, smollm2)
+    form = form_of(dialect)
+    arguments = {"city": 'Zürich "é" 東京 \n', "days": 3, "unit": "°"}
+    arguments |= {"detail": {"wind": True, "levels": [1.5, -2.0]}, "note": None}
+    said = [Call("get_weather", json_values.dumps(arguments)), Call("get", "{}")]
+    automaton = compile_dfa(reply_grammar(form), tokenizer.vocabulary.alphabet)
+    masks = TokenMasks(automaton, tokenizer.vocabulary, tokenizer.width)
+    state = START
+
+    for token in tokenizer.encode(thought(form) + dialect.markup.render(said)):
+        spelled = tokenizer.vocabulary.tokens[token]
+        assert token in tokens_in_mask(masks.mask_for(state)), spelled
+        state = automaton.step(state, spelled)
+
+    assert set(tokenizer.vocabulary.ends) <= set(tokens_in_mask(masks.mask_for(state)))
+
+
+@each_dialect
+@each_tokenizer
+@pytest.mark.parametrize("seed", range(3))
+def test_a_model_that_says_anything_says_right_calls(
+    dialect: Dialect, name: str, seed: int, smollm2: Path
+) -> None:
+    tokenizer = real_tokenizers.tokenizer(name, smollm2)
+    form = form_of(dialect, "required")
+    automaton = compile_dfa(reply_grammar(form), tokenizer.vocabulary.alphabet)
+
+    said = Walker(automaton).say(seed, steps=120)
+
+    for call in read(form, [said]).calls:
+        schema = next(tool.parameters for tool in TOOLS if tool.name == call.name)
+        jsonschema.validate(json.loads(call.arguments), schema)
+
+
+@each_dialect
+@given(said=calls(), data=st.data())
+@some
+def test_the_other_spellings_that_models_fall_into_are_calls_too(
+    dialect: Dialect, said: list[Call], data: st.DataObject
+) -> None:
+    form = form_of(dialect)
+    for habit in dialect.markup.habits:
+        written = thought(form) + habit.render(said)
+
+        assert automaton_of(form).accepts(written)
+        assert said == read(form, data.draw(cut(written))).calls
+        assert not automaton_of(form_of(dialect, "required")).accepts(written)
+
+
+@each_dialect
+@given(said=calls(), data=st.data())
+@some
+def test_a_call_cut_short_is_never_reported_as_a_call(
+    dialect: Dialect, said: list[Call], data: st.DataObject
+) -> None:
+    form = form_of(dialect)
+    written = thought(form) + dialect.markup.render(said)
+    at = data.draw(st.integers(0, len(written) - 1))
+
+    heard = read(form, data.draw(cut(written[:at])), complete=False)
+
+    assert heard.calls == said[: len(heard.calls)]
+    if len(heard.calls) == len(said):
+        # Only what stands behind the last call may be missing.
+        behind = dialect.markup.render(said)[: -len(dialect.markup.closing) or None]
+        assert at >= len(thought(form)) + len(behind)
+
+
+@each_dialect
+def test_a_tool_that_was_not_offered_cannot_be_called(dialect: Dialect) -> None:
+    for wrong in ("get_weather", "rm_rf", "ge", "gett", ""):
+        written = dialect.markup.render([Call(wrong, '{"city": "x"}')])
+        for mode in ("auto", "required"):
+            form = form_of(dialect, mode, only=frozenset({"get"}))
+
+            assert not automaton_of(form).accepts(thought(form) + written)
+
+
+@each_dialect
+def test_wrong_arguments_cannot_be_said(dialect: Dialect) -> None:
+    form = form_of(dialect, "required")
+    wrongs = ({}, {"city": 5}, {"city": "x", "days": "3"}, {"city": "x", "zz": 1}, {"unit": "°"})
+    for wrong in wrongs:
+        written = dialect.markup.render([Call("get_weather", json_values.dumps(wrong))])
+
+        assert not automaton_of(form).accepts(thought(form) + written)
+
+
+@each_dialect
+def test_tool_choice_means_the_same_in_every_family(dialect: Dialect) -> None:
+    one = dialect.markup.render([Call("get", "{}")])
+    two = dialect.markup.render([Call("get", "{}"), Call("get", "{}")])
+    text = "Hello 世界"
+    admitted = {
+        "none": (True, False, False), "auto": (True, True, True), "required": (False, True, True),
+    }  # fmt: skip
+    for mode, expected in admitted.items():
+        form = form_of(dialect, mode)
+        said = [automaton_of(form).accepts(thought(form) + reply) for reply in (text, one, two)]
+        if mode == "none" and not dialect.markup.trigger:
+            said[1:] = [bool(read(form, [thought(form) + r]).calls) for r in (one, two)]
+        assert tuple(said) == expected, mode
+    alone = form_of(dialect, "required", parallel=False)
+    assert automaton_of(alone).accepts(thought(alone) + one)
+    assert not automaton_of(alone).accepts(thought(alone) + two)
+
+
+@each_dialect
+def test_text_and_then_a_call_is_both(dialect: Dialect) -> None:
+    if not dialect.markup.trigger:
+        pytest.skip("calls of this family stand only at the beginning of a reply")
+    form = form_of(dialect)
+    said = [Call("get", "{}")]
+
+    heard = read(form, list(thought(form) + "Sure <tool.\n" + dialect.markup.render(said)))
+
+    assert ("Sure <tool.\n", said) == (heard.text, heard.calls)
+
+
+@each_dialect
+def test_a_reply_that_begins_like_a_call_must_be_one(dialect: Dialect) -> None:
+    form = form_of(dialect)
+    automaton = automaton_of(form)
+    for beginning in ('```json\n{"name": "ge"', '{"nam', " ", "\n\nHello", '[{"name"'):
+        text = thought(form) + beginning + "x"
+
+        assert not automaton.accepts(text)
+    assert automaton.step(START, (thought(form) + dialect.markup.prefix).encode())
+
+
+def test_a_reply_that_breaks_its_promise_is_a_misread_not_a_guess() -> None:
+    form = form_of(DIALECTS["hermes"], "required")
+    for broken in ("<tool_call>{}", '<tool_call>\n{"name": "get", "arguments": {}} </tool_call>'):
+        with pytest.raises(OutputParseError):
+            read(form, [broken])
+    with pytest.raises(OutputParseError):
+        read(form, ['<tool_call>\n{"name": "get"'])
+
+
+def test_arguments_are_text_and_nobody_re_serialises_them() -> None:
+    form = form_of(DIALECTS["hermes"])
+    untidy = Call("get_weather", '{"city":"\\u00e9\\/","days":1e0,\n "city":"x"}')
+
+    assert [untidy] == read(form, [DIALECTS["hermes"].markup.render([untidy])]).calls

@@ -1,0 +1,136 @@
+"""A whole server around a scripted engine: everything is real but the words of the model."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from transformers import AutoTokenizer
+
+from falsework.grammars.events import Call
+from falsework.prompts.dialects import DIALECTS, with_reasoning
+from falsework.prompts.renderer import PromptRenderer
+from falsework.prompts.tokenizers import build_vocabulary
+from falsework.server.api.chat import completion
+from falsework.server.api.chat.objects import ReplyHeader
+from falsework.server.app import create_app
+from falsework.server.cli.process import Server, bind
+from falsework.server.engines.scripted import ScriptedEngine
+from falsework.server.generation.admission import AdmissionController
+from falsework.server.generation.turn import TurnBuilder
+from falsework.server.generation.turn_runner import TurnRunner
+from falsework.server.observability.request_metrics import RequestMetrics
+from falsework.server.settings import Settings
+from falsework.server.tools.registry import ToolRegistry
+from support.chat_bodies import asked
+
+Json = dict[str, Any]
+
+DIALECT = DIALECTS["scaffold"]
+SETTINGS = Settings(port=0, log_level="error", drain_seconds=1, database="sqlite://")
+
+
+def calls(*said: tuple[str, str]) -> str:
+    """Return calls as the model spells them."""
+    return DIALECT.markup.render([Call(name, arguments) for name, arguments in said])
+
+
+def scaffold_of(folder: Path, *, thinks: bool = False) -> TurnBuilder:
+    """Return the scaffold of a model, with a think block or without."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    dialect = with_reasoning(DIALECT) if thinks else DIALECT
+    vocabulary = build_vocabulary(tokenizer, dialect.markers)
+    return TurnBuilder(
+        PromptRenderer(tokenizer, dialect, knows_tools=False), vocabulary, 4096, think_budget=64
+    )
+
+
+def whole(engine: ScriptedEngine, scaffold: TurnBuilder, **fields: Any) -> Json:
+    """Return the reply to a request as one object."""
+    question = asked(**fields)
+    told = TurnRunner(engine, scaffold, AdmissionController(1)).stream(
+        question, RequestMetrics("m", "chat", stream=False)
+    )
+    return asyncio.run(completion.collect_completion(told, ReplyHeader(question, "fp")))
+
+
+def chunks(
+    engine: ScriptedEngine, scaffold: TurnBuilder, *, half_calls: bool = False, **fields: Any
+) -> list[Json]:
+    """Return the reply to a request chunk by chunk."""
+    question = asked(stream=True, **fields)
+    steps = TurnRunner(engine, scaffold, AdmissionController(1)).stream(
+        question, RequestMetrics("m", "chat", stream=True), half_calls=half_calls
+    )
+
+    async def told() -> list[Json]:
+        stream = completion.stream_chunks(steps, ReplyHeader(question, "fp"))
+        return [chunk async for chunk in stream]
+
+    return asyncio.run(told())
+
+
+class Running:
+    """A server that runs in a thread of its own."""
+
+    def __init__(
+        self,
+        engine: ScriptedEngine,
+        scaffold: TurnBuilder,
+        settings: Settings,
+        tools: AbstractAsyncContextManager[ToolRegistry] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.app = create_app(settings, engine, scaffold, tools)
+        self.port = 0
+        self.web: uvicorn.Server = Server(self.app, settings, self._listens)
+        self._listening = threading.Event()
+        self._thread = threading.Thread(target=self.web.run, args=([bind(settings)],))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self._thread.start()
+        assert self._listening.wait(10)
+
+    def stop(self) -> None:
+        self.web.should_exit = True
+
+    def wait(self) -> None:
+        self._thread.join(15)
+        assert not self._thread.is_alive()
+
+    def _listens(self, port: int) -> None:
+        self.port = port
+        self._listening.set()
+
+
+@contextmanager
+def running(
+    engine: ScriptedEngine,
+    scaffold: TurnBuilder,
+    settings: Settings = SETTINGS,
+    tools: AbstractAsyncContextManager[ToolRegistry] | None = None,
+) -> Iterator[Running]:
+    """Run a server on the loopback."""
+    house = Running(engine, scaffold, settings, tools)
+    house.start()
+    try:
+        yield house
+    finally:
+        house.stop()
+        house.wait()
+
+
+def eventually(holds: Any, seconds: float = 5) -> bool:
+    """Tell whether something comes true in time."""
+    deadline = time.monotonic() + seconds
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return bool(holds())

@@ -1,0 +1,79 @@
+"""`falsework serve` in a process of its own, as users start it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+KEY = "a-key-of-the-tests"
+START_SECONDS = 240
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running `falsework serve`."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def key(self) -> str:
+        return KEY
+
+    def says(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+@contextmanager
+def serving(model: str | Path, log: Path, *settings: str) -> Iterator[Server]:
+    """Run `falsework serve` with a model; at the end it must leave with 0."""
+    port = free_port()
+    command = [Path(sys.executable).with_name("falsework"), "serve", model, "--port", str(port)]
+    limits = ["--max-concurrent-requests", "16"]
+    database = f"sqlite:///{log.with_suffix('.db')}"
+    environment = os.environ | {
+        "FALSEWORK_API_KEY": f"{KEY},another-key",
+        "FALSEWORK_DATABASE": database,
+    }
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [*command, *settings, *limits], stdout=file, stderr=file, env=environment
+        )
+    running = Server(f"http://127.0.0.1:{port}", process, log)
+    try:
+        wait_until_ready(running)
+        yield running
+    finally:
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(timeout=60)
+    assert code == 0, running.says()
+
+
+def free_port() -> int:
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        port: int = door.getsockname()[1]
+        return port
+
+
+def wait_until_ready(server: Server) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        assert server.process.poll() is None, f"the server ended:\n{server.says()}"
+        try:
+            with urllib.request.urlopen(f"{server.url}/ready", timeout=5):
+                return
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            time.sleep(0.5)
+    pytest.fail(f"the server wasn't ready within {START_SECONDS} s:\n{server.says()}")

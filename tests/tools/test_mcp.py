@@ -1,0 +1,156 @@
+"""Real MCP servers, over both transports: found, called, killed, changed."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from support.mcp_processes import SCRIPT, over_http
+from support.server_process import free_port
+from support.upstream import call, calls, kind, toolbox
+
+from falsework.server.tools.results import ToolResult
+
+pytestmark = pytest.mark.anyio
+
+STDIO = {"command": [sys.executable, SCRIPT, "stdio"]}
+TOOLS = ["add", "crash", "refuse", "sleep", "scored"]
+
+
+def served(**fields: Any) -> dict[str, Any]:
+    return {"servers": {"here": {**STDIO, "tools": TOOLS, "effect": "read", **fields}}}
+
+
+async def test_a_servers_tools_are_described_by_it_and_called_over_stdio() -> None:
+    async with toolbox(**served()) as box:
+        outcome = await call(box, '{"a": 2, "b": 3}', "here__add")
+        tool = box.tools["here__add"]
+
+    assert outcome.value == {"result": 5}
+    assert tool.description == "Add two numbers."
+    assert tool.parameters is not None
+    assert tool.parameters["required"] == ["a", "b"]
+
+
+async def test_a_servers_tools_are_called_over_http() -> None:
+    port = free_port()
+    entry = {"url": f"http://127.0.0.1:{port}/mcp", "tools": ["add"], "effect": "read"}
+    with over_http(port):
+        async with toolbox(servers={"here": entry}) as box:
+            outcome = await call(box, '{"a": 2, "b": 3}', "here__add")
+
+    assert outcome.value == {"result": 5}
+
+
+async def test_a_tool_that_says_no_is_told_to_the_model_and_not_tried_again() -> None:
+    async with toolbox(**served()) as box:
+        outcome = await call(box, '{"why": "not on Sundays"}', "here__refuse")
+
+    assert (kind(outcome), outcome.attempts) == ("tool_error", 1)
+    assert "not on Sundays" in outcome.for_model()
+
+
+async def test_a_server_that_dies_in_mid_call_is_started_again_and_others_notice_nothing(
+    tmp_path: Path,
+) -> None:
+    other = {
+        "here": served()["servers"]["here"],
+        "there": {**STDIO, "tools": ["sleep"], "effect": "read"},
+    }
+    asked = [("here__crash", f'{{"marker": "{tmp_path}/crashed"}}'),
+             ("there__sleep", '{"seconds": 0.5}')]  # fmt: skip
+    async with toolbox(servers=other) as box:
+        crashed, slept = await calls(box, asked)
+
+    assert (crashed.value, crashed.attempts > 1) == ({"result": "alive"}, True)
+    assert (slept.value, slept.attempts) == ({"result": "slept"}, 1)
+
+
+async def test_a_write_whose_server_died_is_not_repeated(tmp_path: Path) -> None:
+    async with toolbox(**served(effect="write")) as box:
+        outcome = await call(box, f'{{"marker": "{tmp_path}/crashed"}}', "here__crash")
+        again = await call(box, '{"a": 1, "b": 1}', "here__add")
+
+    assert (outcome.attempts, outcome.effect) == (1, "unknown")
+    assert again.ok
+
+
+async def test_a_server_over_http_that_is_killed_is_reached_again_when_it_is_back() -> None:
+    port = free_port()
+    entry = {"url": f"http://127.0.0.1:{port}/mcp", "tools": ["add"], "effect": "read"}
+    with over_http(port) as process:
+        async with toolbox(servers={"here": entry}) as box:
+            assert (await call(box, '{"a": 1, "b": 1}', "here__add")).ok
+            process.kill()
+            process.wait()
+            lost = await call(box, '{"a": 1, "b": 2}', "here__add")
+            with over_http(port):
+                await anyio.sleep(1)
+                back = await call(box, '{"a": 1, "b": 3}', "here__add")
+
+    assert kind(lost) == "unavailable"
+    assert back.ok
+
+
+async def test_a_server_killed_in_mid_call_over_http_is_back_at_once_and_others_go_on() -> None:
+    port, other_port = free_port(), free_port()
+    entry = {"tools": ["add", "sleep"], "effect": "read"}
+    servers = {
+        "here": {**entry, "url": f"http://127.0.0.1:{port}/mcp", "attempt_timeout": "8s"},
+        "there": {**entry, "url": f"http://127.0.0.1:{other_port}/mcp", "attempt_timeout": "8s"},
+    }
+    ends: dict[str, ToolResult] = {}
+    both = anyio.Event()
+
+    async def slept(server: str) -> None:
+        ends[server] = await call(box, '{"seconds": 2}', f"{server}__sleep")
+        if len(ends) == len(servers):
+            both.set()
+
+    with over_http(port) as process, over_http(other_port):
+        async with toolbox(servers=servers) as box, anyio.create_task_group() as tasks:
+            tasks.start_soon(slept, "here")
+            tasks.start_soon(slept, "there")
+            await anyio.sleep(0.5)
+            process.kill()
+            process.wait()
+            with over_http(port):
+                begun = anyio.current_time()
+                back = await call(box, '{"a": 1, "b": 3}', "here__add")
+                waited = anyio.current_time() - begun
+                await both.wait()
+
+    assert back.ok
+    assert waited <= 1.5  # a second, and the call
+    assert (ends["there"].value, ends["there"].attempts) == ({"result": "slept"}, 1)
+    assert (ends["here"].value, ends["here"].attempts > 1) == ({"result": "slept"}, True)
+
+
+async def test_a_schema_that_changed_under_us_is_refused() -> None:
+    port = free_port()
+    entry = {"url": f"http://127.0.0.1:{port}/mcp", "tools": ["scored", "add"], "effect": "read"}
+    with over_http(port) as process:
+        async with toolbox(servers={"here": entry}) as box:
+            assert (await call(box, '{"account": 1}', "here__scored")).ok
+            process.kill()
+            process.wait()
+            await call(box, '{"a": 1, "b": 1}', "here__add")
+            with over_http(port, MCP_SCHEMA="other"):
+                await anyio.sleep(1)
+                changed = await call(box, '{"account": 2}', "here__scored")
+                same = await call(box, '{"a": 1, "b": 2}', "here__add")
+
+    assert kind(changed) == "precondition_failed"
+    assert same.ok
+
+
+async def test_a_call_that_takes_too_long_ends_in_time() -> None:
+    fields = {"attempt_timeout": "200ms", "retry": {"max_attempts": 1}}
+    async with toolbox(**served(**fields)) as box:
+        outcome = await call(box, '{"seconds": 5}', "here__sleep")
+        after = await call(box, '{"a": 1, "b": 1}', "here__add", 20)
+
+    assert kind(outcome) == "timeout"
+    assert outcome.seconds < 0.4
+    assert after.ok or kind(after) == "timeout"  # a server that runs one call at a time

@@ -1,0 +1,120 @@
+"""Operations of OpenAPI documents: every name has its place, and what has none is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+from support.upstream import Json, call, kind, toolbox, upstream
+
+from falsework.server.tools.config.loader import ToolsFileError
+from falsework.server.tools.config.schema import OpenApiTool
+from falsework.server.tools.executors.openapi import load_operation
+
+pytestmark = pytest.mark.anyio
+
+TEXT = {"type": "string"}
+SERVER = {"url": "http://127.0.0.1:9"}
+
+
+def parameter(name: str, place: str, **fields: Any) -> Json:
+    return {"name": name, "in": place, "schema": TEXT, **fields}
+
+
+def document(folder: Path, *parameters: Json, path: str = "/c", **fields: Any) -> Path:
+    """Write a document whose one operation is `op`."""
+    servers = fields.pop("servers", [SERVER])
+    found = {"operationId": "op", "parameters": list(parameters), **fields}
+    written = folder / "api.json"
+    written.write_text(json.dumps({"servers": servers, "paths": {path: {"post": found}}}))
+    return written
+
+
+def described(written: Path) -> Any:
+    return load_operation(OpenApiTool(document=str(written), operation="op"), Path())
+
+
+NAMED = [
+    parameter("customer-id", "path", required=True),
+    parameter("X-Trace", "header"),
+    parameter("page.size", "query"),
+    parameter("filter[a]", "query"),
+    parameter("Authorization", "header"),
+    parameter("crumb", "cookie"),
+]
+
+
+@pytest.mark.parametrize(
+    ("given", "query", "trace"),
+    [
+        ({}, {}, None),
+        ({"X-Trace": "t"}, {}, "t"),
+        ({"page.size": "3"}, {"page.size": "3"}, None),
+        ({"filter[a]": "q", "X-Trace": "t"}, {"filter[a]": "q"}, "t"),
+    ],
+)
+async def test_every_name_stands_in_its_place_and_no_other(
+    given: Json, query: Json, trace: str | None, tmp_path: Path
+) -> None:
+    fields = {"type": "object", "properties": {"place_0": TEXT}}
+    body = {"content": {"application/json": {"schema": fields}}}
+    written = document(tmp_path, *NAMED, path="/c/{customer-id}", requestBody=body)
+    async with upstream() as up:
+        entry = {"document": str(written), "operation": "op", "base_url": up.url}
+        async with toolbox({"name": "look", "openapi": entry}) as box:
+            arguments = {"customer-id": "a/b", "place_0": "x", **given}
+            assert (await call(box, json.dumps(arguments))).ok
+            assert kind(await call(box, '{"customer-id": "1", "crumb": "c"}')) == (
+                "invalid_arguments"
+            )
+
+    (seen,) = up.seen
+    path, _, asked = seen.path.partition("?")
+    assert (path, dict(parse_qsl(asked))) == ("/c/a%2Fb", query)
+    assert (json.loads(seen.body), seen.headers.get("x-trace")) == ({"place_0": "x"}, trace)
+
+
+@pytest.mark.parametrize(("given", "sent"), [({"body": ["x"]}, b'["x"]'), ({}, b"")])
+async def test_a_body_that_is_no_object_is_one_argument_and_may_be_optional(
+    given: Json, sent: bytes, tmp_path: Path
+) -> None:
+    body = {"content": {"application/json": {"schema": {"type": "array"}}}}
+    written = document(tmp_path, requestBody=body)
+    async with upstream() as up:
+        entry = {"document": str(written), "operation": "op", "base_url": up.url}
+        async with toolbox({"name": "look", "openapi": entry}) as box:
+            assert (await call(box, json.dumps(given))).ok
+
+    assert up.seen[0].body == sent
+
+
+def test_a_servers_variables_are_at_their_defaults(tmp_path: Path) -> None:
+    variables = {"tenant": {"default": "acme"}}
+    server = {"url": "https://{tenant}.example/v1/", "variables": variables}
+
+    found = described(document(tmp_path, servers=[server]))
+
+    assert found.request.url == "https://acme.example/v1/c"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"servers": [{"url": "https://{tenant}.example"}]}, "the server URL has variables"),
+        ({"servers": [{"url": "/v1"}]}, "has no absolute server URL"),
+        ({"servers": []}, "has no absolute server URL"),
+        ({"path": "/c/{id}"}, "the path's 'id' is no parameter"),
+        ({"requestBody": {"$ref": "#/components/x"}}, "'#/components/x', which isn't in it"),
+        ({"requestBody": {"$ref": "other.json#/x"}}, "'other.json#/x', which isn't in it"),
+    ],
+)
+def test_what_makes_no_request_is_refused_in_words(fields: Json, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ToolsFileError, match=said):
+        described(document(tmp_path, **fields))
+
+
+def test_a_name_that_stands_in_two_places_is_refused(tmp_path: Path) -> None:
+    twice = [parameter("id", "query"), parameter("id", "header")]
+    with pytest.raises(ToolsFileError, match="'id' stands in two places"):
+        described(document(tmp_path, *twice))
