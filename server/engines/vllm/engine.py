@@ -29,6 +29,7 @@ from falsework.server.engines.base import (
 )
 from falsework.server.engines.vllm.config import engine_args
 from falsework.server.engines.vllm.extra_args import to_extra_args
+from falsework.server.engines.vllm.limits import fit_to_engine
 from falsework.server.errors import BadRequestError
 from falsework.server.settings import Settings
 
@@ -64,6 +65,7 @@ class VllmEngine:
     def __init__(self, llm: AsyncLLM, vocabulary: Vocabulary, *, keeps_markers: bool) -> None:
         self.vocabulary = vocabulary
         self.max_model_len: int = llm.model_config.max_model_len
+        self._logits: int = llm.model_config.get_vocab_size()
         self._llm = llm
         self._keeps_markers = keeps_markers
 
@@ -83,10 +85,7 @@ class VllmEngine:
         request_id: str,
     ) -> AsyncIterator[OutputDelta]:
         """Decode; when the caller stops listening, vLLM aborts the request."""
-        try:
-            parameters = self._parameters(sampling, constraint)
-        except ValueError as error:
-            raise BadRequestError(str(error)) from error
+        parameters = self._parameters(sampling, constraint)
         stream = self._llm.generate({"prompt_token_ids": list(prompt)}, parameters, request_id)
         try:
             async for output in stream:
@@ -99,8 +98,7 @@ class VllmEngine:
                 raise _dead() from error
             raise
         except ValueError as error:
-            # vLLM's own validation, before any token: a token number beyond the vocabulary, …
-            raise BadRequestError(str(error)) from error
+            raise _refused(error) from error  # vLLM's own validation, before any token
         finally:
             await stream.aclose()
 
@@ -112,24 +110,26 @@ class VllmEngine:
     def _parameters(
         self, sampling: SamplingParams, constraint: Constraint | None
     ) -> VllmSamplingParams:
-        # vLLM refuses several greedy choices; the best token alone is the same thing.
-        several_greedy = sampling.n > 1 and sampling.temperature == 0
-        return VllmSamplingParams(
-            n=sampling.n,
-            max_tokens=sampling.max_tokens,
-            temperature=1 if several_greedy else sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=1 if several_greedy else sampling.top_k,
-            seed=sampling.seed,
-            frequency_penalty=sampling.frequency_penalty,
-            presence_penalty=sampling.presence_penalty,
-            repetition_penalty=sampling.repetition_penalty,
-            logprobs=sampling.logprobs,
-            output_kind=RequestOutputKind.DELTA,
-            # Markers are special tokens in many vocabularies, and the parser needs to see them.
-            skip_special_tokens=constraint is None and not self._keeps_markers,
-            extra_args=to_extra_args(sampling, constraint),
-        )
+        sampling = fit_to_engine(sampling, self._logits)
+        try:
+            return VllmSamplingParams(
+                n=sampling.n,
+                max_tokens=sampling.max_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                top_k=sampling.top_k,
+                seed=sampling.seed,
+                frequency_penalty=sampling.frequency_penalty,
+                presence_penalty=sampling.presence_penalty,
+                repetition_penalty=sampling.repetition_penalty,
+                logprobs=sampling.logprobs,
+                output_kind=RequestOutputKind.DELTA,
+                # Markers are special tokens in many vocabularies, and the parser needs them.
+                skip_special_tokens=constraint is None and not self._keeps_markers,
+                extra_args=to_extra_args(sampling, constraint),
+            )
+        except ValueError as error:
+            raise _refused(error) from error
 
     def _delta(
         self, part: CompletionOutput, sampling: SamplingParams, output: RequestOutput
@@ -173,6 +173,11 @@ def _timings(output: RequestOutput) -> RequestTimings | None:
     return RequestTimings(
         stats.scheduled_ts - stats.queued_ts, stats.first_token_ts - stats.scheduled_ts
     )
+
+
+def _refused(error: ValueError) -> BadRequestError:
+    """Return vLLM's refusal of a request as ours; it names the field where vLLM does."""
+    return BadRequestError(str(error), getattr(error, "parameter", None), "invalid_value")
 
 
 def _dead() -> EngineDeadError:

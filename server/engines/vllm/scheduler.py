@@ -30,7 +30,13 @@ from falsework.prompts.tokenizers import build_vocabulary, eos_token_ids
 from falsework.server.engines.base import Constraint
 from falsework.server.engines.matcher import CompiledGrammar, GrammarMatcher
 from falsework.server.engines.vllm import patches
-from falsework.server.engines.vllm.extra_args import has_biases, has_constraint, take_constraint
+from falsework.server.engines.vllm.extra_args import (
+    has_biases,
+    has_constraint,
+    read_biases,
+    take_constraint,
+)
+from falsework.server.engines.vllm.limits import check_token_ids
 from falsework.server.engines.vllm.prompt_lookup import PromptLookupDrafter
 
 _T = TypeVar("_T")
@@ -167,20 +173,25 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
         patches.never_pad_drafts(self)
         self._vocabulary: Vocabulary = build_vocabulary(tokenizer, markers, ends, size)
         self._encode: Encode = lambda text: tokenizer.encode(text, add_special_tokens=False)
-        self._width = mask_width(size)
+        self._vocab_size = size
         self._cache: OrderedDict[bytes, CompiledGrammar] = OrderedDict()
         self._cached_bytes = 0
         self._lookups: dict[str, PromptLookupDrafter] = {}
         """Of requests without a constraint, by request id."""
 
     def add_request(self, request: Request) -> None:
-        """Add a request, with the constraint that it carries."""
+        """Add a request, with the constraint that it carries.
+
+        One that can't be sampled is given a grammar that has failed, so that it ends with an error.
+        """
         params = request.sampling_params
-        if has_constraint(params) and request.request_id not in self.requests:
-            structured = StructuredOutputRequest(params=None)
-            structured.grammar = self._grammar(params)
-            request.structured_output_request = structured
-            request.status = RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
+        if params and params.extra_args and request.request_id not in self.requests:
+            grammar = self._grammar(params)
+            if grammar is not None:
+                structured = StructuredOutputRequest(params=None)
+                structured.grammar = grammar
+                request.structured_output_request = structured
+                request.status = RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
         super().add_request(request)
 
     def update_draft_token_ids(self, draft_token_ids: DraftTokenIds) -> None:
@@ -196,9 +207,14 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
             request.spec_token_ids = [] if unready else self._drafts(request, limit)
 
     def _drafts(self, request: Request, limit: int) -> list[int]:
+        """Return the drafts of a request; none where they can't be made."""
         structured = request.structured_output_request
         if structured is None:
-            return self._unconstrained_drafts(request, limit)
+            try:
+                return self._unconstrained_drafts(request, limit)
+            except Exception:
+                log.exception("likely tokens couldn't be drafted")
+                return []
         grammar = structured.grammar
         if not isinstance(grammar, Grammar):
             return []
@@ -216,15 +232,21 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
         lookup.observe(request.all_token_ids)
         return lookup.propose([], limit)
 
-    def _grammar(self, params: SamplingParams) -> Grammar | Future[StructuredOutputGrammar]:
-        """Return the grammar of a request; where it can't be made, a future with the error."""
+    def _grammar(self, params: SamplingParams) -> Grammar | Future[StructuredOutputGrammar] | None:
+        """Return the grammar of a request, if it has one; a failed future where it can't be."""
         try:
+            biases = read_biases(params)
+            if biases is not None:
+                check_token_ids(biases.logit_bias, self._vocab_size)
+            if not has_constraint(params):
+                return None
             constraint = take_constraint(params)
             compiled = self._compiled(constraint)
             matcher = GrammarMatcher(compiled, constraint.think, constraint.start)
-            uses_lookup = self._uses_lookup and not has_biases(params)
+            uses_lookup = self._uses_lookup and biases is None
             return Grammar(matcher, PromptLookupDrafter() if uses_lookup else None)
         except Exception as error:  # noqa: BLE001 - becomes this request's own error
+            params.extra_args = None  # what is wrong with it must not reach the worker
             failed: Future[StructuredOutputGrammar] = Future()
             failed.set_exception(error)
             return failed
@@ -234,7 +256,9 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
         compiled = self._cache.get(constraint.key)
         if compiled is None:
             automaton = from_bytes(constraint.automaton)
-            compiled = CompiledGrammar(automaton, self._vocabulary, self._width, self._encode)
+            compiled = CompiledGrammar(
+                automaton, self._vocabulary, mask_width(self._vocab_size), self._encode
+            )
             self._cache[constraint.key] = compiled
             self._cached_bytes += automaton.table.nbytes
         self._cache.move_to_end(constraint.key)
