@@ -14,7 +14,7 @@ from typing import Any
 from falsework.server.tools.config.loader import parse_tools_file
 from falsework.server.tools.registry import ToolRegistry, open_registry
 from falsework.server.tools.results import ToolResult
-from falsework.server.tools.tool import ToolCall
+from falsework.server.tools.tool_call import ToolCall
 from falsework.server.tools.tool_run import ToolRun
 
 Json = dict[str, Any]
@@ -207,7 +207,7 @@ async def calls(
 
 
 def kind(outcome: ToolResult) -> str:
-    return outcome.fault.kind if outcome.fault else "ok"
+    return outcome.error.kind if outcome.error else "ok"
 
 
 def connections(box: ToolRegistry, name: str = "look") -> int:

@@ -133,7 +133,7 @@ def command(script: Json) -> TransportFactory:
 async def test_a_server_that_hangs_at_the_start_is_started_again() -> None:
     async with upstream(always=hangs) as up:
         connect = http_transport(f"{up.url}/mcp", httpx2.AsyncClient)
-        async with supervised(connect, patience=0.1) as server:
+        async with supervised(connect, start_timeout=0.1) as server:
             await anyio.sleep(1)
 
             assert server.restarts >= 1
@@ -171,13 +171,13 @@ async def test_a_list_of_tools_that_has_no_end_is_none() -> None:
 async def test_a_connection_that_was_lost_long_ago_does_not_cost_the_next_one() -> None:
     ticket = AttemptContext(Deadline.after(20), "call_1")
     async with supervised(command({"tools/call": "die"})) as server:
-        first = await server._connected(ticket.deadline)
+        first = await server._wait_connected(ticket.deadline)
         with pytest.raises(ToolCallError):
             await server.call_tool("t", {}, ticket)
-        second = await server._connected(ticket.deadline)
-        server._lose(first)
+        second = await server._wait_connected(ticket.deadline)
+        server._drop(first)
 
-        assert await server._connected(ticket.deadline) is second
+        assert await server._wait_connected(ticket.deadline) is second
         assert server.restarts == 1
 
 

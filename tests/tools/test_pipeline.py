@@ -20,7 +20,7 @@ from support.upstream import (
 )
 
 from falsework.server.tools.deadline import Deadline
-from falsework.server.tools.tool import ToolCall
+from falsework.server.tools.tool_call import ToolCall
 
 pytestmark = pytest.mark.anyio
 
@@ -210,7 +210,7 @@ async def test_the_second_copy_of_a_read_is_paid_for_and_the_loser_is_given_up()
 async def test_a_second_copy_waits_for_what_most_answers_take() -> None:
     async with upstream(always=says(2, after=0.05)) as up:
         async with toolbox(http_tool(up, hedge={"after": "p95", "floor": "0ms"})) as box:
-            box.tools["look"]._attempts._seconds.extend([0.3] * 25)  # most took so long
+            box.tools["look"]._retrier._latencies.extend([0.3] * 25)  # most took so long
             quick = await call(box, '{"id": 1}')
             usual = len(up.seen)
             up.script = [says(1, after=5)]

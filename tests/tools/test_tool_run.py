@@ -11,7 +11,7 @@ from support.upstream import Json, call, calls, http_tool, kind, run, says, tool
 
 from falsework.server.tools.deadline import Deadline
 from falsework.server.tools.results import ToolResult
-from falsework.server.tools.tool import ParsedArguments, ToolCall
+from falsework.server.tools.tool_call import ParsedArguments, ToolCall
 
 pytestmark = pytest.mark.anyio
 
@@ -147,8 +147,8 @@ async def test_arguments_that_are_wrong_three_times_end_the_calls() -> None:
             kinds.append(kind(outcome))
 
         assert kinds == ["invalid_arguments"] * 3
-        assert outcome.fault is not None
-        assert outcome.fault.details[0]["pointer"] == "/id"
+        assert outcome.error is not None
+        assert outcome.error.details[0]["pointer"] == "/id"
         assert (chain.stopped_by, len(up.seen)) == ("failed_steps", 0)
 
 

@@ -1,4 +1,4 @@
-"""Seconds and bytes as operators write them: `250ms`, `8s`, `10m`, `256KiB`."""
+"""Durations and sizes of the tools file: `250ms`, `8s`, `10m`, `256KiB`."""
 
 import re
 from collections.abc import Mapping
@@ -12,22 +12,22 @@ BYTES: Mapping[str, int] = {"B": 1, "KiB": 2**10, "MiB": 2**20, "KB": 10**3, "MB
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
 
 
-def _read(written: object, units: Mapping[str, float], example: str) -> object:
-    if not isinstance(written, str | bool):
-        return written
-    quantity = _QUANTITY.fullmatch(str(written).strip())
+def _parse_quantity(value: object, units: Mapping[str, float], example: str) -> object:
+    if not isinstance(value, str | bool):
+        return value
+    quantity = _QUANTITY.fullmatch(str(value).strip())
     if quantity is None or quantity[2] not in units:
-        known = ", ".join(units)
-        raise ValueError(f"should be a number and one of {known}, as in {example}")
+        names = ", ".join(units)
+        raise ValueError(f"should be a number and one of {names}, as in {example}")
     return float(quantity[1]) * units[quantity[2]]
 
 
-def _seconds(written: object) -> object:
-    return _read(written, SECONDS, "250ms")
+def _seconds(value: object) -> object:
+    return _parse_quantity(value, SECONDS, "250ms")
 
 
-def _bytes(written: object) -> object:
-    read = _read(written, BYTES, "256KiB")
+def _bytes(value: object) -> object:
+    read = _parse_quantity(value, BYTES, "256KiB")
     return int(read) if isinstance(read, float) else read
 
 
