@@ -1,7 +1,6 @@
 """`falsework tools check FILE` and `falsework tools call NAME ARGUMENTS --tools FILE`."""
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,7 +56,6 @@ class _ErrorReport:
     """Prints a ToolsFileError as one message, with exit status 2."""
 
     def __enter__(self) -> None:
-        sys.path.insert(0, str(Path.cwd()))  # where the functions of python tools are looked for
         configure_logging("warning")  # what is printed belongs to the result
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:

@@ -1,21 +1,20 @@
 """All tools of a tools file with their connections, MCP servers and unfinished writes."""
 
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
-import httpx2
 from anyio.abc import TaskGroup
 
 from falsework.server.observability import telemetry
 from falsework.server.tools.call_metrics import log_unexpected_error
 from falsework.server.tools.config.cross_checks import check_effects, upstream_conflicts
 from falsework.server.tools.config.loader import ToolsFileError
-from falsework.server.tools.config.policies import EffectClass, ToolPolicy
+from falsework.server.tools.config.policies import ToolPolicy
 from falsework.server.tools.config.schema import (
-    ClientCredentials,
     McpServerConfig,
     McpTool,
     ToolConfig,
@@ -23,19 +22,9 @@ from falsework.server.tools.config.schema import (
 )
 from falsework.server.tools.deadline import Deadline
 from falsework.server.tools.errors import ToolCallError
-from falsework.server.tools.executors.auth import build_auth, read_secret
-from falsework.server.tools.executors.base import Executor
-from falsework.server.tools.executors.egress import EgressRules, EgressTransport, egress_rules
-from falsework.server.tools.executors.http import BODILESS_METHODS, HttpExecutor
-from falsework.server.tools.executors.mcp import McpClient, McpExecutor
-from falsework.server.tools.executors.mcp_transports import (
-    MAX_MESSAGE_BYTES,
-    http_transport,
-    stdio_transport,
-)
-from falsework.server.tools.executors.openapi import OpenApiExecutor, load_operation
-from falsework.server.tools.executors.python import PythonExecutor
-from falsework.server.tools.executors.response_limits import SizeLimitTransport
+from falsework.server.tools.executor_builder import ExecutorBuilder
+from falsework.server.tools.executors.egress import EgressRules
+from falsework.server.tools.executors.mcp import McpClient
 from falsework.server.tools.request_mcp_servers import RequestMcpServers
 from falsework.server.tools.resilience.upstream import Upstream
 from falsework.server.tools.results import ToolResult
@@ -48,6 +37,8 @@ FINISH_SECONDS = 30
 
 NO_TOOLS = ToolsFile()
 
+Clock = Callable[[], float]
+
 
 class ToolRegistry:
     """The tools that this server runs; made by `open_registry`."""
@@ -55,25 +46,32 @@ class ToolRegistry:
     def __init__(
         self,
         file: ToolsFile,
-        folder: Path,
-        stack: AsyncExitStack,
+        builder: ExecutorBuilder,
         servers: TaskGroup,
         finishing: TaskGroup,
+        clock: Clock = time.monotonic,
     ) -> None:
         """`servers` owns MCP connections, `finishing` the writes that outlive their request."""
         self.file = file
         self.tools: dict[str, ServerTool] = {}
-        self.servers: dict[str, McpClient] = {}
         self.upstreams: dict[str, Upstream] = {}
-        self.egress: dict[str, EgressRules] = {}
-        """The egress rules by tool, and by MCP server as `mcp:NAME`."""
         self.closed = False
-        self._folder = folder
-        self._stack = stack
+        self._builder = builder
+        self._clock = clock
         self._first_of_upstream: dict[str, ToolConfig] = {}
         self.request_mcp_servers = RequestMcpServers(file.request_servers, servers)
         self._servers = servers
         self._finishing = finishing
+
+    @property
+    def servers(self) -> Mapping[str, McpClient]:
+        """The MCP servers of the file by name."""
+        return self._builder.servers
+
+    @property
+    def egress(self) -> Mapping[str, EgressRules]:
+        """The egress rules by tool, and by MCP server as `mcp:NAME`."""
+        return self._builder.egress
 
     async def load(self) -> None:
         """Add the tools and servers of the file; raise ToolsFileError."""
@@ -159,29 +157,7 @@ class ToolRegistry:
 
     async def add_server(self, name: str, entry: McpServerConfig) -> None:
         """Add an MCP server, and the tools that its entry names."""
-        environment = {key: read_secret(ref) for key, ref in entry.environment.items()}
-        if entry.url:
-            url, auth = entry.url, build_auth(entry.auth)
-            rules = egress_rules(entry.egress, [url, *_token_urls(entry)])
-            cap = max(MAX_MESSAGE_BYTES, entry.limits.max_response_bytes)
-
-            def client() -> httpx2.AsyncClient:
-                return httpx2.AsyncClient(
-                    transport=SizeLimitTransport(EgressTransport(rules), cap, exempt_events=True),
-                    auth=auth,
-                    headers={"accept-encoding": "identity"},
-                    timeout=httpx2.Timeout(None, connect=entry.connect_timeout),
-                )  # fmt: skip
-
-            connect = http_transport(url, client)
-            self.egress[f"mcp:{name}"] = rules
-        else:
-            connect = stdio_transport(entry.command, environment, str(self._folder))
-        self.servers[name] = server = McpClient(
-            name, connect, pin_schemas=entry.pin_schemas, spawned=not entry.url
-        )
-        telemetry.MCP_UP.labels(name).set_function(lambda: float(server.connected))
-        telemetry.MCP_RESTARTS.labels(name)  # a series from the start
+        server = self._builder.build_server(name, entry)
         await self._servers.start(server.supervise)
         shared = entry.model_dump(include=set(ToolPolicy.model_fields), exclude_unset=True)
         for tool in entry.tools:
@@ -191,76 +167,19 @@ class ToolRegistry:
 
     def add_tool(self, entry: ToolConfig) -> None:
         """Add a tool; raise ToolsFileError."""
-        executor, effect = EXECUTOR_FACTORIES[entry.kind](self, entry)
+        executor, effect = self._builder.build(entry)
         first = self._first_of_upstream.setdefault(executor.upstream, entry)
         if problems := list(upstream_conflicts(first, entry, executor.upstream)):
             raise ToolsFileError("\n".join(problems))
         upstream = self.upstreams.get(executor.upstream)
         if upstream is None:
-            upstream = self.upstreams[executor.upstream] = Upstream(executor.upstream, entry)
+            upstream = self.upstreams[executor.upstream] = Upstream(
+                executor.upstream, entry, self._clock
+            )
             _export_upstream(upstream)
         tool = ServerTool(entry, entry.effect or effect, executor, upstream, self.tools)
         self.tools[entry.name] = tool
         _export_bulkhead(tool)
-
-    def _http(self, entry: ToolConfig) -> tuple[Executor, EffectClass]:
-        assert entry.http is not None, "the kind says so"
-        client = self._client(entry, entry.http.url)
-        executor = HttpExecutor(entry.http, client, _key_header(entry))
-        return executor, "read" if entry.http.method in BODILESS_METHODS - {"DELETE"} else "write"
-
-    def _openapi(self, entry: ToolConfig) -> tuple[Executor, EffectClass]:
-        assert entry.openapi is not None, "the kind says so"
-        operation = load_operation(entry.openapi, self._folder)
-        client = self._client(entry, operation.request.url)
-        executor = OpenApiExecutor(operation, client, _key_header(entry))
-        return executor, "read" if operation.request.method in BODILESS_METHODS - {
-            "DELETE"
-        } else "write"
-
-    def _mcp(self, entry: ToolConfig) -> tuple[Executor, EffectClass]:
-        assert entry.mcp is not None, "the kind says so"
-        server = self.servers[entry.mcp.server]
-        cap = entry.limits.max_response_bytes
-        return McpExecutor(server, entry.mcp.tool or entry.name, cap), "write"
-
-    def _python(self, entry: ToolConfig) -> tuple[Executor, EffectClass]:
-        assert entry.python is not None, "the kind says so"
-        run_in = entry.python.run_location(entry.effect)
-        cap = entry.limits.max_response_bytes
-        executor = PythonExecutor(entry.python, run_in, entry.bulkhead.max_concurrent, cap)
-        self._stack.push_async_callback(executor.aclose)
-        telemetry.LEAKED_THREADS.labels(entry.name).set_function(
-            lambda: float(executor.leaked_threads)
-        )
-        return executor, "write"
-
-    def _client(self, entry: ToolConfig, url: str) -> httpx2.AsyncClient:
-        rules = self.egress[entry.name] = egress_rules(entry.egress, [url, *_token_urls(entry)])
-        client = httpx2.AsyncClient(
-            transport=SizeLimitTransport(EgressTransport(rules), entry.limits.max_response_bytes),
-            auth=build_auth(entry.auth),
-            timeout=httpx2.Timeout(entry.attempt_timeout, connect=entry.connect_timeout),
-        )
-        self._stack.push_async_callback(client.aclose)
-        return client
-
-
-ExecutorFactory = Callable[[ToolRegistry, ToolConfig], tuple[Executor, EffectClass]]
-EXECUTOR_FACTORIES: Mapping[str, ExecutorFactory] = {
-    "http": ToolRegistry._http,  # noqa: SLF001 - the table of this class's own methods
-    "mcp": ToolRegistry._mcp,  # noqa: SLF001
-    "openapi": ToolRegistry._openapi,  # noqa: SLF001
-    "python": ToolRegistry._python,  # noqa: SLF001
-}
-
-
-def _token_urls(entry: ToolConfig | McpServerConfig) -> list[str]:
-    return [entry.auth.token_url] if isinstance(entry.auth, ClientCredentials) else []
-
-
-def _key_header(entry: ToolConfig) -> str | None:
-    return entry.idempotency.header if entry.idempotency else None
 
 
 def _export_upstream(upstream: Upstream) -> None:
@@ -288,13 +207,17 @@ async def _load_description(tool: ServerTool) -> None:
 
 @asynccontextmanager
 async def open_registry(
-    file: ToolsFile = NO_TOOLS, folder: Path = Path()
+    file: ToolsFile = NO_TOOLS, folder: Path = Path(), clock: Clock = time.monotonic
 ) -> AsyncGenerator[ToolRegistry]:
-    """Open the tools of a file; raise ToolsFileError. Closing waits for writes that still run."""
+    """Open the tools of a file; raise ToolsFileError. Closing waits for writes that still run.
+
+    `folder` is the file's: documents, commands and Python functions are looked for there first.
+    `clock` is a monotonic clock in seconds.
+    """
     failure: ToolsFileError | None = None  # raised from here: a task group would wrap it
     async with AsyncExitStack() as stack, anyio.create_task_group() as servers:
         async with anyio.create_task_group() as finishing:
-            registry = ToolRegistry(file, folder, stack, servers, finishing)
+            registry = ToolRegistry(file, ExecutorBuilder(folder, stack), servers, finishing, clock)
             try:
                 await registry.load()
             except ToolsFileError as error:

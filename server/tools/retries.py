@@ -168,7 +168,7 @@ class Retrier:
     async def _attempt(self, arguments: Json, state: CallState) -> Any:
         """Make one attempt, and record its outcome at the circuit breaker."""
         permit, breaker = await self._acquire_permit(state), self._upstream.breaker
-        began = time.monotonic()
+        began = self._upstream.clock()
         state.attempts += 1
         try:
             value = await self._attempt_in_span(arguments, state)
@@ -181,7 +181,7 @@ class Retrier:
         except BaseException:  # a cancellation says nothing about the upstream
             breaker.release(permit)
             raise
-        seconds = time.monotonic() - began
+        seconds = self._upstream.clock() - began
         self._latencies.append(seconds)
         breaker.record_success(permit, seconds)
         return value

@@ -66,7 +66,7 @@ class ServerTool:
         self.description = entry.description or ""
         self.parameters: Mapping[str, Any] | None = entry.parameters
         self._tools = tools
-        self._cache = ResultCache(time.monotonic)
+        self._cache = ResultCache(upstream.clock)
         self._retrier = Retrier(self.label, self.entry, executor, upstream)
         self._schemas = ToolSchemas()
         self._loaded = False

@@ -116,7 +116,7 @@ class _Broken:
 
     upstream = "broken"
 
-    async def attempt(self, *_: Any) -> Any:
+    async def execute(self, *_: Any) -> Any:
         raise ZeroDivisionError("hunter2")
 
 

@@ -5,7 +5,7 @@ Every field has a default; `defaults:` in the tools file replaces them for all t
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, model_validator
 
 from falsework.server.tools.config.expressions import Condition
 from falsework.server.tools.config.units import Bytes, Seconds
@@ -144,7 +144,7 @@ class ApprovalPolicy(Policy):
 class ResultLimits(Policy):
     """Limits of a result."""
 
-    max_response_bytes: Bytes = 256 * 2**10
+    max_response_bytes: Bytes = ByteSize(256 * 2**10)
     max_result_chars: int = Field(default=8000, ge=16, description="For the model.")
     max_json_depth: int = Field(default=32, ge=1)
 

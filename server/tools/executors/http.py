@@ -142,7 +142,8 @@ def _render_url(url: str, arguments: Json) -> str:
         parts.append(literal)
         if name is not None:
             text = _to_text(arguments[name])
-            if text in {"", ".", ".."}:  # which would name another resource
+            in_path = not any("?" in part for part in parts)
+            if in_path and text in {"", ".", ".."}:  # which would name another resource
                 raise ToolCallError("invalid_arguments", f"'{name}' can't be part of a path.")
             parts.append(quote(text, safe=""))
     return "".join(parts)

@@ -3,7 +3,9 @@
 import asyncio
 import contextvars
 import inspect
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from falsework.server.tools.config.loader import ToolsFileError
@@ -19,8 +21,13 @@ from falsework.server.types import Json
 class PythonExecutor:
     """Calls a function with the arguments as keywords."""
 
-    def __init__(self, config: PythonTool, run_in: str, max_workers: int, cap: int) -> None:
-        """`max_workers` counts abandoned threads too; `cap` is the size limit of a result."""
+    def __init__(
+        self, config: PythonTool, run_in: str, max_workers: int, cap: int, folder: Path
+    ) -> None:
+        """Import the function, from `folder` first, as Python does for a script of that folder.
+
+        `max_workers` counts abandoned threads too; `cap` is the size limit of a result in bytes.
+        """
         self.upstream = f"python:{config.callable}"
         self._name = config.callable
         self._cap = cap
@@ -28,6 +35,8 @@ class PythonExecutor:
         self._processes = ProcessPool(max_workers, cap) if run_in == "process" else None
         self._threads = ThreadPoolExecutor(max_workers, thread_name_prefix=self.upstream)
         self._abandoned: list[Future[bytes]] = []
+        if (path := str(folder.resolve())) not in sys.path:
+            sys.path.insert(0, path)  # worker processes get the same path
         try:
             self._function = load_callable(config.callable)
         except (ImportError, AttributeError, TypeError) as error:

@@ -22,6 +22,9 @@ class ResultCache:
         self._clock = clock
         self._entries: cachetools.LRUCache[Hashable, _Entry] = cachetools.LRUCache(max_entries)
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def put(self, key: Hashable, value: Any) -> None:
         """Store a result."""
         self._entries[key] = _Entry(value, self._clock())

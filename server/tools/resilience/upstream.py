@@ -34,17 +34,17 @@ class Upstream:
         self.name = name
         self.breaker = CircuitBreaker(policy.breaker, clock, on_change=self._count_transition)
         self.budget = RetryBudget(policy.retry_budget)
-        self._clock = clock
+        self.clock = clock
         self._random = random_number
         self._paused_until = 0.0
 
     def pause_for(self, seconds: float) -> None:
         """Allow no attempt for so many seconds, as the upstream asked."""
-        self._paused_until = max(self._paused_until, self._clock() + min(seconds, MAX_PAUSE))
+        self._paused_until = max(self._paused_until, self.clock() + min(seconds, MAX_PAUSE))
 
     async def wait_until_allowed(self, max_wait: float, deadline: Deadline) -> None:
         """Wait until the pause is over; raise a ToolCallError where that takes too long."""
-        while (remaining := self._paused_until - self._clock()) > 0:
+        while (remaining := self._paused_until - self.clock()) > 0:
             if remaining > min(max_wait, deadline.remaining()):
                 message = "The upstream asked for a pause."
                 raise ToolCallError("rate_limited", message, retry_after=remaining)
