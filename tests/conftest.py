@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.documented_commands import clone
 from support.server_process import Server, serving
 
 from falsework.server.models import resolve_model
@@ -49,6 +50,13 @@ def server(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     log = tmp_path_factory.mktemp("server") / "log.txt"
     with serving("smollm2", log, "--max-model-len", "4096") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def cloned(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a clone that is ready to run, the built-in model prepared."""
+    assert smollm2.is_dir()
+    return clone(tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture(scope="session")
