@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 from support.documented_commands import CURL, SERVE, run, served
 from support.documents import Block, block, blocks
+from support.json_schema import faults
 
 from falsework.server.cli.banner import EXAMPLE_REQUEST
 
@@ -61,9 +61,7 @@ def test_the_first_request_gets_a_call_that_fits_its_schema_as_shown(cloned: Pat
 
 
 def assert_fits(arguments: str, schema: Any) -> None:
-    faults = list(jsonschema.Draft202012Validator(schema).iter_errors(json.loads(arguments)))
-
-    assert faults == [], arguments
+    assert faults(json.loads(arguments), schema) == [], arguments
 
 
 @pytest.mark.usefixtures("server_of_the_readme")

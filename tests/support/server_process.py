@@ -75,5 +75,5 @@ def wait_until_ready(server: Server) -> None:
             with urllib.request.urlopen(f"{server.url}/ready", timeout=5):
                 return
         except (urllib.error.URLError, TimeoutError, ConnectionError):
-            time.sleep(0.5)
+            time.sleep(0.1)
     pytest.fail(f"the server wasn't ready within {START_SECONDS} s:\n{server.says()}")
