@@ -9,6 +9,7 @@ from support.documented_commands import clone
 from support.server_process import Server, serving
 
 from falsework.server.models import resolve_model
+from falsework.server.observability.logging import configure_logging
 from falsework.server.storage.store import Store
 
 if TYPE_CHECKING:
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 def anyio_backend() -> str:
     """Run asynchronous tests on asyncio, as the server does."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _logs_of_the_server() -> None:
+    """Log as the server does; what structlog does otherwise draws each traceback for seconds."""
+    configure_logging("debug")
 
 
 @pytest.fixture(scope="session")

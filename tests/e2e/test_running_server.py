@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 from support.openai_sdk import TOOLS, Sdk, body, calls_of, check, function
-from support.scripted_app import eventually
-from support.server_process import Server
+from support.server_process import Server, eventually
 
 Json = dict[str, Any]
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from support.documents import ROOT, block
-from support.server_process import START_SECONDS
+from support.server_process import START_SECONDS, is_open
 
 PORT = 8000
 """The one of the documents."""
@@ -44,15 +43,10 @@ def clone(folder: Path) -> Path:
     return folder
 
 
-def is_taken(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 @contextmanager
 def served(command: str, folder: Path) -> Iterator[Path]:
     """Run a command that serves until it is ended; yield what it prints."""
-    assert not is_taken(PORT), f"the documents' port, {PORT}, is taken here"
+    assert not is_open(PORT), f"the documents' port, {PORT}, is taken here"
     log = folder / "log.txt"
     settings = {
         "FALSEWORK_DATABASE": f"sqlite:///{folder}/kept.db",

@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from falsework.server.settings import Settings
 from falsework.server.tools.registry import ToolRegistry
 from support.chat_bodies import asked
 from support.real_tokenizers import hugging_face
+from support.server_process import eventually  # noqa: F401 - many tests find it here
 
 Json = dict[str, Any]
 
@@ -130,11 +130,3 @@ def running(
     finally:
         house.stop()
         house.wait()
-
-
-def eventually(holds: Any, seconds: float = 5) -> bool:
-    """Tell whether something comes true in time."""
-    deadline = time.monotonic() + seconds
-    while not holds() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return bool(holds())
