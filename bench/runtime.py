@@ -29,7 +29,7 @@ from support.upstream import call, calls, hangs, http_tool, kind, run, says, too
 
 from falsework.server.models import resolve_model
 from falsework.server.observability.logging import configure_logging
-from falsework.server.tools.tool import ToolCall
+from falsework.server.tools.tool_call import ToolCall
 
 FAULTS = 0.1
 QUIET = {"breaker": {"enabled": False}, "retry": {"base": "0ms"}}

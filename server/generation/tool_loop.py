@@ -20,7 +20,7 @@ from falsework.server.generation.turn_runner import TurnRunner
 from falsework.server.observability import telemetry
 from falsework.server.observability.request_metrics import RequestMetrics
 from falsework.server.tools.results import ToolResult
-from falsework.server.tools.tool import ToolCall
+from falsework.server.tools.tool_call import ToolCall
 from falsework.server.tools.tool_run import ToolRun
 
 

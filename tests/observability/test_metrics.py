@@ -23,7 +23,7 @@ from falsework.server.tools.errors import ToolCallError
 from falsework.server.tools.executors.base import AttemptContext, ToolDescription
 from falsework.server.tools.resilience.upstream import Upstream
 from falsework.server.tools.retries import CallState, Retrier
-from falsework.server.tools.tool import ToolCall
+from falsework.server.tools.tool_call import ToolCall
 
 LOOK = {"type": "server_tool", "name": "look"}
 
