@@ -15,7 +15,6 @@ from support.random_sampling import VOCABULARY, random_sampling
 from support.vllm_engine import ABOUT_A_PERSON, Drafting, drafting_on
 
 from falsework.server.engines.base import SamplingParams
-from falsework.server.engines.vllm import engine as vllm_engine
 from falsework.server.errors import BadRequestError
 
 pytestmark = [
@@ -67,7 +66,8 @@ def test_a_bias_that_passes_every_check_ends_its_own_request_and_nobody_elses(
     drafting: Drafting, monkeypatch: pytest.MonkeyPatch, constrained: bool
 ) -> None:
     """As if a check in front of the engine were missing."""
-    monkeypatch.setattr(vllm_engine, "fit_to_engine", lambda sampling, _: sampling)
+    check = "falsework.server.engines.vllm.engine.fit_to_engine"
+    monkeypatch.setattr(check, lambda sampling, _: sampling)
 
     async def both() -> tuple[list[str | None], str]:
         turn = await drafting.bare.turn(ABOUT_A_PERSON)

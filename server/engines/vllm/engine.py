@@ -1,10 +1,12 @@
 """vLLM's engine, started and asked from our process: the only file that speaks to its front."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError
+from vllm import AsyncEngineArgs
 from vllm import SamplingParams as VllmSamplingParams
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
@@ -22,6 +24,7 @@ from falsework.prompts.tokenizers import Tokenizer, build_vocabulary, eos_token_
 from falsework.server.engines.base import (
     Constraint,
     EngineDeadError,
+    EngineStartError,
     OutputDelta,
     RequestTimings,
     SamplingParams,
@@ -41,15 +44,29 @@ async def start_engine(
     settings: Settings, model: Path | str, tokenizer: Tokenizer, dialect: Dialect
 ) -> "VllmEngine":
     """Start vLLM on a model whose replies are in `dialect`."""
-    compiled = asyncio.create_task(asyncio.to_thread(_compile_kernels))
-    await asyncio.sleep(0)  # lets that thread begin: vLLM's start holds the loop until it is done
-    llm = AsyncLLM.from_engine_args(engine_args(settings, str(model), dialect.markers))
+    args = engine_args(settings, str(model), dialect.markers)
+    # In threads: vLLM's start would hold the loop for many seconds.
+    llm, _ = await asyncio.gather(
+        asyncio.to_thread(_start, args), asyncio.to_thread(_compile_kernels)
+    )
     await llm.collective_rpc("patch_sampling")
-    await compiled
     ends = eos_token_ids(llm.model_config.try_get_generation_config())
     size = llm.model_config.get_vocab_size()
     vocabulary = build_vocabulary(tokenizer, dialect.markers, ends, size)
     return VllmEngine(llm, vocabulary, keeps_markers=dialect.think is not None)
+
+
+def _start(args: AsyncEngineArgs) -> AsyncLLM:
+    """Start vLLM; raise EngineStartError where it refuses its arguments, or its process ends."""
+    try:
+        return AsyncLLM.from_engine_args(args)
+    except ValidationError as error:
+        reasons = [detail["msg"].removeprefix("Value error, ") for detail in error.errors()]
+        raise EngineStartError(f"The engine refuses this: {reasons[0]}") from error
+    except (ValueError, OSError, NotImplementedError) as error:
+        raise EngineStartError(f"The engine refuses this: {error}") from error
+    except RuntimeError as error:  # of which vLLM only says that its process has logged the cause
+        raise EngineStartError(f"The engine couldn't be started: {error}") from error
 
 
 def _compile_kernels() -> None:
@@ -69,6 +86,11 @@ class VllmEngine:
         self._llm = llm
         self._keeps_markers = keeps_markers
 
+    @property
+    def is_dead(self) -> bool:
+        """Whether the engine's process has ended."""
+        return bool(self._llm.errored)
+
     async def check_health(self) -> None:
         """Return when the engine's process answers."""
         try:
@@ -83,7 +105,7 @@ class VllmEngine:
         sampling: SamplingParams,
         constraint: Constraint | None,
         request_id: str,
-    ) -> AsyncIterator[OutputDelta]:
+    ) -> AsyncGenerator[OutputDelta]:
         """Decode; when the caller stops listening, vLLM aborts the request."""
         parameters = self._parameters(sampling, constraint)
         stream = self._llm.generate({"prompt_token_ids": list(prompt)}, parameters, request_id)
@@ -181,4 +203,4 @@ def _refused(error: ValueError) -> BadRequestError:
 
 
 def _dead() -> EngineDeadError:
-    return EngineDeadError("The engine has stopped; the server must be restarted.")
+    return EngineDeadError("The engine has stopped.")

@@ -37,6 +37,7 @@ from falsework.server.engines.vllm.extra_args import (
     take_constraint,
 )
 from falsework.server.engines.vllm.limits import check_token_ids
+from falsework.server.engines.vllm.parent_watch import exit_with_parent
 from falsework.server.engines.vllm.prompt_lookup import PromptLookupDrafter
 
 _T = TypeVar("_T")
@@ -161,6 +162,7 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        exit_with_parent()
         config: VllmConfig = self.vllm_config
         tokenizer = cached_tokenizer_from_config(config.model_config)
         size = config.model_config.get_vocab_size()
