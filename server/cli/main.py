@@ -15,7 +15,6 @@ from falsework import __version__
 from falsework.bench.endpoint import EndpointError
 from falsework.prompts.dialects import DIALECTS
 from falsework.server.cli.tools import app as tools_commands
-from falsework.server.engines.base import EngineStartError
 from falsework.server.models import UnknownModel, resolve_model
 from falsework.server.settings import CONFIG_VARIABLE, ConfigError, Settings, flag_name, load
 from falsework.server.tools.config.loader import ToolsFileError
@@ -62,6 +61,7 @@ def serve(config: Path | None = None, **flags: Any) -> None:
     """
     # vLLM's CPU workers import this file first, and fail where it has imported numba.
     from falsework.server.cli.process import EngineLostError, run_server  # noqa: PLC0415
+    from falsework.server.engines.base import EngineStartError  # noqa: PLC0415
 
     try:
         settings = load(flags, config)
