@@ -48,9 +48,7 @@ class TurnRunner:
             ChoiceProcessor(turn.reader(), request.stop, named=request.named, half_calls=half_calls)
             for _ in range(turn.sampling.n)
         ]
-        outputs = self.engine.generate(
-            turn.prompt, turn.sampling, turn.constraint, new_id("turn-")
-        )
+        outputs = self.engine.generate(turn.prompt, turn.sampling, turn.constraint, new_id("turn-"))
         wait = _ShutdownWait()
         cached = 0
         with time_turn(request, metrics) as timer, self.admission.cancel_at_shutdown(wait.cancel):
