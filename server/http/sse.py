@@ -11,9 +11,14 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from falsework.server.api.chat.objects import Json
-from falsework.server.errors import APIError, ClientDisconnected, InternalServerError
+from falsework.server.errors import (
+    APIError,
+    ClientDisconnected,
+    InternalServerError,
+    error_body,
+)
 from falsework.server.observability import telemetry
+from falsework.server.types import Json
 
 LINE_END = "\n"
 KEEP_ALIVE_SECONDS = 10
@@ -133,15 +138,3 @@ def _event(chunk: Json) -> ServerSentEvent:
 
 def _said(text: str, name: str | None = None) -> ServerSentEvent:
     return ServerSentEvent(data=text, event=name, sep=LINE_END)
-
-
-def error_body(refusal: APIError) -> Json:
-    """Return a refusal as clients read it."""
-    return {
-        "error": {
-            "message": refusal.message,
-            "type": refusal.type,
-            "param": refusal.param,
-            "code": refusal.code,
-        }
-    }
