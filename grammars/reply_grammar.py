@@ -82,7 +82,9 @@ def _body(form: ReplyFormat) -> Expression:
     ways = [literal(head)]
     if trigger and form.answer is None:
         ways.append(
-            sequence(text_until_marker(trigger, _barred(form)), literal(head[len(trigger) :]))
+            sequence(
+                text_until_marker(trigger, barred_characters(form)), literal(head[len(trigger) :])
+            )
         )
     answer = _answer(form)
     if form.answer is not None and not trigger:
@@ -111,14 +113,14 @@ def _refuse_ambiguity(answer: Expression, head: str, where: str) -> None:
 
 def _answer(form: ReplyFormat) -> Expression:
     if form.answer is None:
-        return text_without_marker(form.markup.trigger, _barred(form))
+        return text_without_marker(form.markup.trigger, barred_characters(form))
     try:
         return json_schema.value_grammar(form.answer)
     except UnsupportedSchema as fault:
         raise UnsupportedFormat(fault.reason, _at(form.answer_where, fault), tool=None) from None
 
 
-def _barred(form: ReplyFormat) -> str:
+def barred_characters(form: ReplyFormat) -> str:
     """Return the first characters that answer text may not have: blanks, and what begins a call."""
     thought = form.think.opening[0] if form.think and not form.thinking else ""
     barred = form.markup.barred if form.choice.callable_tools(form.tools) else ""
