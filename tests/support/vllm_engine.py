@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY
 
 from falsework.server.api.chat.request import to_generation_request
 from falsework.server.api.chat.schema import parse
+from falsework.server.cli.process import start_model
 from falsework.server.engines.base import Constraint, Engine, OutputDelta
 from falsework.server.generation.choice import ChoiceDelta, ChoiceProcessor
 from falsework.server.generation.turn import PreparedTurn, TurnBuilder
@@ -133,12 +134,10 @@ def broken(constraint: Constraint, **fields: Any) -> Constraint:
 
 @asynccontextmanager
 async def engine(model: Path, draft_tokens: int, **settings: Any) -> AsyncIterator[Bare]:
-    from falsework.server.engines.vllm.engine import start_engine  # noqa: PLC0415 - it warns of itself
-
     # In bfloat16 a logit moves by up to 0.03 with what shares its step, which turns near draws.
     wanted = {"kv_cache_gib": 0.25, "max_model_len": 4096, "dtype": "float32", **settings}
     configured = Settings(model=str(model), draft_tokens=draft_tokens, **wanted)
-    decoder, scaffold = await start_engine(configured, model)
+    decoder, scaffold = await start_model(configured, model)
     try:
         yield Bare(configured, decoder, scaffold)
     finally:
