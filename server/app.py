@@ -1,5 +1,6 @@
 """The routes, and the one place where settings, engine, scaffold, tools and database meet."""
 
+from falsework.server.types import Json
 import hashlib
 import socket
 import time
@@ -14,7 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from starlette.exceptions import HTTPException
 
 from falsework import __version__
-from falsework.server.api.chat.objects import Json
+
 from falsework.server.api.console import console_page, console_state
 from falsework.server.api.routes import Routes
 from falsework.server.engines.base import Engine, EngineDeadError

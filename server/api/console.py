@@ -1,5 +1,6 @@
 """GET /console: the last requests as waterfalls, breakers, latencies; no other system needed."""
 
+from falsework.server.types import Json
 import base64
 import hashlib
 from importlib import resources
@@ -11,7 +12,6 @@ from falsework.server.observability import telemetry
 from falsework.server.observability.tracing import RecentTraces
 from falsework.server.tools.registry import ToolRegistry
 
-Json = dict[str, Any]
 
 CONSOLE_HTML = resources.files("falsework.server.api").joinpath("console.html").read_text("utf-8")
 

@@ -4,6 +4,8 @@ A client says so with an Idempotency-Key. OpenAI's SDKs send none, but they coun
 the first retry of a body is the request before it.
 """
 
+from falsework.server.ids import new_id
+from falsework.server.types import Json
 import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,7 +14,7 @@ from dataclasses import dataclass, field
 import anyio
 from starlette.requests import Request
 
-from falsework.server.api.chat.objects import Json, new_id
+
 from falsework.server.errors import BadRequestError, ConflictError
 from falsework.server.http.sse import cancel_on_disconnect
 from falsework.server.observability import telemetry

@@ -1,5 +1,6 @@
 """What the routes of chat completions and responses do with a request, from body to reply."""
 
+from falsework.server.types import Json
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -13,7 +14,7 @@ from fastapi.responses import JSONResponse, Response
 
 from falsework.server.api.chat import executed_calls, schema
 from falsework.server.api.chat.completion import collect_completion, stream_chunks
-from falsework.server.api.chat.objects import Json, ReplyHeader
+from falsework.server.api.chat.objects import ReplyHeader
 from falsework.server.api.chat.request import GenerationRequest, to_generation_request
 from falsework.server.api.idempotency import IdempotencyKeys, IdempotentRequest
 from falsework.server.api.responses import schema as responses_wire

@@ -113,7 +113,7 @@ async def _outcome(toolbox: ToolRegistry, asked: ToolCall, approved: bool) -> To
     try:
         await toolbox.tools[asked.name].load_description()
     except ToolCallError as fault:
-        return ToolResult(asked.id, asked.name, asked.arguments, fault=fault)
+        return asked.result(fault=fault)
     run = toolbox.new_run("by-hand", toolbox.file.request.deadline)
     approvals = frozenset({asked.id} if approved else ())
     (outcome,) = await run.execute([asked], approvals)

@@ -1,5 +1,7 @@
 """A request with tools that the server runs: the model's turns, and the calls between them."""
 
+from falsework.server.generation.usage import Usage
+from falsework.server.ids import new_id
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
@@ -12,8 +14,8 @@ from opentelemetry.trace import INVALID_SPAN, use_span
 from falsework.grammars.events import Arguments, Call, CallBegins, CallEnds, Event, Reasoning, Text
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.prompts.messages import Message
-from falsework.server.api.chat.objects import Usage, new_id
-from falsework.server.api.chat.request import GenerationRequest
+
+from falsework.server.generation.request import GenerationRequest
 from falsework.server.errors import APIError
 from falsework.server.generation.choice import ChoiceDelta, FinishReason
 from falsework.server.generation.turn_runner import TurnRunner

@@ -1,5 +1,6 @@
 """Replies on their way to a client that may go away at any time."""
 
+from falsework.server.types import Json
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -11,8 +12,13 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from falsework.server.api.chat.objects import Json
-from falsework.server.errors import APIError, ClientDisconnected, InternalServerError
+
+from falsework.server.errors import (
+    APIError,
+    ClientDisconnected,
+    InternalServerError,
+    error_body,
+)
 from falsework.server.observability import telemetry
 
 LINE_END = "\n"
@@ -134,14 +140,3 @@ def _event(chunk: Json) -> ServerSentEvent:
 def _said(text: str, name: str | None = None) -> ServerSentEvent:
     return ServerSentEvent(data=text, event=name, sep=LINE_END)
 
-
-def error_body(refusal: APIError) -> Json:
-    """Return a refusal as clients read it."""
-    return {
-        "error": {
-            "message": refusal.message,
-            "type": refusal.type,
-            "param": refusal.param,
-            "code": refusal.code,
-        }
-    }

@@ -1,12 +1,12 @@
 """What rows of the database hold as text, and what that means."""
 
+from falsework.server.types import Json
 import json
 from typing import Any
 
 from falsework.server.tools.errors import ToolCallError
 from falsework.server.tools.results import ToolResult
 
-Json = dict[str, Any]
 
 
 def dump_result(outcome: ToolResult, canonical: str) -> str:

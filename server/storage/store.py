@@ -1,5 +1,6 @@
 """What outlives a request, in SQLite or PostgreSQL: responses, keyed requests, calls made."""
 
+from falsework.server.types import Json
 import hashlib
 import json
 import time
@@ -33,7 +34,6 @@ from falsework.server.storage.schema import (
 from falsework.server.storage.serialization import dump_result, load_result
 from falsework.server.tools.results import ToolResult
 
-Json = dict[str, Any]
 
 SINGLE_CONNECTION: Json = {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}
 """A database in memory is one connection: what one rolls back mustn't be another's."""

@@ -39,7 +39,7 @@ from falsework.server.tools.request_mcp_servers import RequestMcpServers
 from falsework.server.tools.resilience.upstream import Upstream
 from falsework.server.tools.results import ToolResult
 from falsework.server.tools.tool import ServerTool
-from falsework.server.tools.tool_run import ToolRun
+from falsework.server.tools.tool_run import RecordResult, ToolRun, record_nothing
 from falsework.server.tools.unexpected_errors import log_unexpected_error
 
 DESCRIBE_SECONDS = 10
@@ -97,18 +97,36 @@ class ToolRegistry:
             tool for tool in self.exposed() if tool.entry.mcp and tool.entry.mcp.server == label
         ]
 
-    def new_run(
+    def new_run(  # noqa: PLR0913 - what differs between requests
         self,
         run_id: str,
         seconds: float,
-        guests: Mapping[str, ServerTool] | None = None,
-        **more: Any,
+        request_tools: Mapping[str, ServerTool] | None = None,
+        *,
+        principal: str = "",
+        record: RecordResult = record_nothing,
+        memory: dict[tuple[str, str], ToolResult] | None = None,
+        max_tool_calls: int | None = None,
+        done_before: frozenset[str] = frozenset(),
     ) -> ToolRun:
-        """Return the run of a request that has so many seconds, and brings `guests`."""
+        """Return the run of a request that has so many seconds.
+
+        `request_tools` are those of MCP servers that the request brings. `record` stores each
+        result, `memory` holds those of an earlier try of the same request.
+        """
         policy = self.file.request
-        deadline = Deadline.after(min(seconds, policy.deadline))
-        tools = {**self.tools, **(guests or {})}
-        return ToolRun(run_id, tools, deadline, policy, self.run_to_completion, **more)
+        return ToolRun(
+            run_id,
+            {**self.tools, **(request_tools or {})},
+            Deadline.after(min(seconds, policy.deadline)),
+            policy,
+            self.run_to_completion,
+            principal=principal,
+            record=record,
+            max_tool_calls=max_tool_calls,
+            memory={} if memory is None else memory,
+            done_before=done_before,
+        )
 
     async def run_to_completion(self, work: Callable[[], Awaitable[ToolResult]]) -> ToolResult:
         """Run something to its end, whoever stops waiting for it."""

@@ -14,6 +14,8 @@ Json = dict[str, Any]
 class ToolResult:
     """One call, ended: with a value, or with a fault.
 
+    `arguments` is the model's text, `canonical` the JSON that equal calls share.
+
     `degraded`: a fallback answered, named by `fallback`; `partial`: it says that something is
     missing. `effect` says what became of a write.
     `note` is told to the model beside the result. `seconds` is how long it took, `backoff` and
@@ -23,6 +25,7 @@ class ToolResult:
     call_id: str
     tool: str
     arguments: str
+    canonical: str = ""
     value: Any = None
     fault: ToolCallError | None = None
     effect: WriteEffect = "none"
@@ -40,6 +43,11 @@ class ToolResult:
     def ok(self) -> bool:
         """Whether there is a result."""
         return self.fault is None
+
+    @property
+    def dedup_key(self) -> tuple[str, str]:
+        """What equal calls have in common: the tool and the canonical arguments."""
+        return (self.tool, self.canonical)
 
     def envelope(self) -> Json:
         """Return what an error, or a result with something to say beside it, looks like."""

@@ -47,7 +47,6 @@ class CallState:
     deadline: Deadline
     call_id: str
     key: str | None = None
-    headers: dict[str, str] = field(default_factory=dict)
     attempts: int = 0
     backoff: float = 0.0
     queued: float = 0.0
@@ -259,7 +258,7 @@ class Retrier:
         longest = self._policy.attempt_timeout
         patience = max(0.0, min(longest, effort.deadline.remaining()))
         cut_by = DEADLINE_REASON if effort.hurried and patience < longest else ""
-        headers = dict(effort.headers)
+        headers: dict[str, str] = {}
         propagate.inject(headers)  # the upstream's spans belong to this attempt
         deadline = Deadline.after(patience)
         ticket = AttemptContext(deadline, effort.call_id, effort.key, headers=headers)

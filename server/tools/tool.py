@@ -53,12 +53,39 @@ CHECK_HINT = "Check what became of it before doing it again."
 
 
 @dataclass(frozen=True)
+class ParsedArguments:
+    """The arguments of a call, parsed and checked against the tool's schema.
+
+    `canonical` is the JSON text that equal calls share. Where the arguments are wrong, `error` says
+    why, and `canonical` is the model's own text.
+    """
+
+    value: Json
+    canonical: str
+    error: ToolCallError | None = None
+
+
+@dataclass(frozen=True)
 class ToolCall:
-    """A call that the model made; `arguments` is its JSON text."""
+    """A call that the model made; `arguments` is its JSON text.
+
+    `parsed` is set by `ToolRun.parse`, once, and travels with the call.
+    """
 
     id: str
     name: str
     arguments: str
+    parsed: ParsedArguments | None = field(default=None, compare=False)
+
+    @property
+    def dedup_key(self) -> tuple[str, str]:
+        """What equal calls have in common: the tool and the canonical arguments."""
+        return (self.name, self.parsed.canonical if self.parsed else self.arguments)
+
+    def result(self, **fields: Any) -> ToolResult:
+        """Return the result of this call, with these fields."""
+        name, canonical = self.dedup_key
+        return ToolResult(self.id, name, self.arguments, canonical, **fields)
 
 
 @dataclass(frozen=True)
@@ -68,7 +95,6 @@ class CallContext:
     deadline: Deadline
     principal: str = ""
     key: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
     approved: bool = False
     verifying: bool = False
     """Whether the result decides what became of a write: asked for anew, by no other, uncut."""
@@ -148,6 +174,14 @@ class ServerTool:
         checked: Json = read
         return checked
 
+    def parse(self, text: str) -> ParsedArguments:
+        """Return the arguments of a call, parsed and checked; nothing is raised."""
+        try:
+            value = self.parse_arguments(text)
+        except ToolCallError as error:
+            return ParsedArguments({}, text, error)
+        return ParsedArguments(value, canonical_json(value))
+
     def requires_approval(self, arguments: Json) -> bool:
         """Tell whether a person has to agree to this call first."""
         approval = self.entry.approval
@@ -155,13 +189,11 @@ class ServerTool:
             return False
         return approval.when is None or evaluate(approval.when, args=arguments) is not False
 
-    def _check_approval(self, arguments: Json, under: CallContext) -> None:
-        if self.requires_approval(arguments) and not under.approved:
-            raise ToolCallError("approval_required", "A person has to approve this call first.")
-
     async def call(self, asked: ToolCall, under: CallContext) -> ToolResult:
         """Run a call through all layers; whatever happens to it is told by its outcome."""
-        with observe_call(ToolResult(asked.id, self.name, asked.arguments), self.labels) as ending:
+        if asked.parsed is None:
+            asked = replace(asked, parsed=self.parse(asked.arguments))
+        with observe_call(asked.result(), self.labels) as ending:
             ending.outcome = await self._ended(asked, under)
         return ending.outcome
 
@@ -179,34 +211,34 @@ class ServerTool:
             )
             unforeseen = ToolCallError("internal", "The call failed inside the server.")
             unforeseen.hint = CHECK_HINT if effect == "unknown" else ""
-            return ToolResult(asked.id, self.name, asked.arguments, fault=unforeseen, effect=effect,
-                           attempts=effort.attempts)  # fmt: skip
+            return asked.result(fault=unforeseen, effect=effect, attempts=effort.attempts)
 
     def _effort(self, asked: ToolCall, under: CallContext, *, hurried: bool) -> CallState:
         relies = self.entry.verify or any(each.tool for each in self.entry.fallback)
         reserve = VERIFY_RESERVE * max(0.0, under.deadline.remaining()) if relies else 0.0
         key = under.key if self.entry.idempotency else None
         deadline = under.deadline.minus(reserve)
-        return CallState(deadline, asked.id, key, dict(under.headers), hurried=hurried)
+        return CallState(deadline, asked.id, key, hurried=hurried)
 
     async def _called(self, asked: ToolCall, under: CallContext, effort: CallState) -> ToolResult:
-        plain = ToolResult(asked.id, self.name, asked.arguments)
-        try:
-            arguments = self.parse_arguments(asked.arguments)
-            self._judged("repaired" if under.repairs else "valid")
-            self._check_approval(arguments, under)
-        except ToolCallError as fault:
-            if fault.kind == "invalid_arguments":
-                self._judged("failed")
-            return replace(plain, fault=fault)
-        key = (under.principal, canonical_json(arguments))
+        plain, parsed = asked.result(), asked.parsed
+        assert parsed is not None, "a call is parsed before it is made"
+        if parsed.error:
+            self._judged("failed")
+            return replace(plain, fault=parsed.error)
+        self._judged("repaired" if under.repairs else "valid")
+        arguments = parsed.value
+        if self.requires_approval(arguments) and not under.approved:
+            message = "A person has to approve this call first."
+            return replace(plain, fault=ToolCallError("approval_required", message))
+        key = (under.principal, parsed.canonical)
         if not under.verifying and (kept := self._kept(key, self.entry.cache.ttl)):
             value, cut = self._cut(kept[0])
             return replace(plain, value=value, truncated=cut)
         try:
             value = await self._run(arguments, effort)
         except ToolCallError as fault:
-            return await self._instead(asked, arguments, under, effort, fault)
+            return await self._instead(asked, under, effort, fault)
         cache = self.entry.cache
         if not self.has_side_effects and (cache.ttl or cache.stale_if_error):
             self._cache.put(key, value)
@@ -256,7 +288,6 @@ class ServerTool:
     async def _instead(
         self,
         asked: ToolCall,
-        arguments: Json,
         under: CallContext,
         effort: CallState,
         fault: ToolCallError,
@@ -267,9 +298,15 @@ class ServerTool:
         effect = self._effect(effort.doubts)
         if fault.kind == "overloaded":
             telemetry.BULKHEAD_REJECTIONS.labels(self.label).inc()
-        failed = ToolResult(asked.id, self.name, asked.arguments, fault=fault, effect=effect,
-                         attempts=effort.attempts, backoff=effort.backoff,
-                         queued=effort.queued)  # fmt: skip
+        failed = asked.result(
+            fault=fault,
+            effect=effect,
+            attempts=effort.attempts,
+            backoff=effort.backoff,
+            queued=effort.queued,
+        )
+        assert asked.parsed is not None, "a call is parsed before it is made"
+        arguments = asked.parsed.value
         under = replace(under, key=None)
         if effect == "unknown":
             fault.hint = CHECK_HINT
@@ -280,7 +317,7 @@ class ServerTool:
             return failed
         for fallback in self.entry.fallback:
             if fault.kind in fallback.when:
-                answered = await self._fallen_back(fallback, failed, arguments, under)
+                answered = await self._fallen_back(fallback, failed, under)
                 if answered:
                     return answered
         return failed
@@ -294,16 +331,14 @@ class ServerTool:
         return lambda name, text: self._others[name].call(ToolCall(call_id, name, text), under)
 
     async def _fallen_back(
-        self, fallback: FallbackPolicy, failed: ToolResult, arguments: Json, under: CallContext
+        self, fallback: FallbackPolicy, failed: ToolResult, under: CallContext
     ) -> ToolResult | None:
         if fallback.tool is not None:
-            said = await self._asking(failed.call_id, under)(
-                fallback.tool, canonical_json(arguments)
-            )
+            said = await self._asking(failed.call_id, under)(fallback.tool, failed.canonical)
             return self._by_another(fallback, failed, said)
         if fallback.stale:
             oldest = self.entry.cache.stale_if_error
-            kept = self._kept((under.principal, canonical_json(arguments)), oldest, "stale")
+            kept = self._kept((under.principal, failed.canonical), oldest, "stale")
             return self._degraded(failed, kept[0], fallback, "stale") if kept else None
         return self._degraded(failed, fallback.value, fallback, "value")
 

@@ -18,7 +18,7 @@ from falsework.server.tools.call_metrics import UNKNOWN_TOOL, count_call
 from falsework.server.tools.config.policies import RequestPolicy
 from falsework.server.tools.deadline import Deadline
 from falsework.server.tools.errors import ToolCallError, WriteEffect
-from falsework.server.tools.results import ToolResult, canonical_json
+from falsework.server.tools.results import ToolResult
 from falsework.server.tools.tool import CallContext, ServerTool, ToolCall
 from falsework.server.tools.unexpected_errors import log_unexpected_error
 
@@ -39,7 +39,7 @@ class RunToCompletion(Protocol):
         ...
 
 
-async def _forget(_: ToolResult) -> None:
+async def record_nothing(_: ToolResult) -> None:
     """Record nothing."""
 
 
@@ -47,7 +47,7 @@ def _begun(asked: ToolCall) -> ToolResult:
     """Return what is to be known of a write if the process ends before the write does."""
     fault = ToolCallError("cancelled", "The server ended while this call was made.")
     fault.hint = "Check what became of it before doing it again."
-    return ToolResult(asked.id, asked.name, asked.arguments, fault=fault, effect="unknown")
+    return asked.result(fault=fault, effect="unknown")
 
 
 def _is_wrong(outcome: ToolResult) -> bool:
@@ -58,9 +58,9 @@ def _is_wrong(outcome: ToolResult) -> bool:
 class ToolRun:
     """The calls of one request.
 
-    `deadline` is the request's; tools may use it up to the reserve for the answer. `record` is told
-    each outcome before the model is. `memory` are outcomes of an earlier try of the same request,
-    `done_before` the tools that succeeded earlier in the conversation.
+    `deadline` is the request's; tools may use it up to the reserve for the answer. `record` stores
+    each result before the model reads it. `memory` holds the results of an earlier try of the same
+    request, `done_before` the tools that succeeded earlier in the conversation.
     """
 
     id: str
@@ -69,8 +69,7 @@ class ToolRun:
     policy: RequestPolicy
     finish: RunToCompletion
     principal: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    record: RecordResult = _forget
+    record: RecordResult = record_nothing
     max_tool_calls: int | None = None
     memory: dict[tuple[str, str], ToolResult] = field(default_factory=dict)
     done_before: frozenset[str] = frozenset()
@@ -111,12 +110,12 @@ class ToolRun:
         first_of: dict[tuple[str, str], anyio.Event] = {}
 
         async def one(index: int, each: ToolCall) -> None:
-            mine = self.dedup_key(each)
-            done = first_of.get(mine)
+            key = each.dedup_key
+            done = first_of.get(key)
             if done:
                 await done.wait()  # the same call, twice in one turn: the first answers both
             else:
-                first_of[mine] = done = anyio.Event()
+                first_of[key] = done = anyio.Event()
             async with places:
                 try:
                     ends[index] = await self._one(each, each.id in approved)
@@ -124,7 +123,7 @@ class ToolRun:
                     done.set()
 
         async with anyio.create_task_group() as tasks:
-            for index, each in enumerate(asked):
+            for index, each in enumerate(map(self.parse, asked)):
                 tasks.start_soon(one, index, each)
         outcomes = [end for end in ends if end is not None]
         self.executed += outcomes
@@ -132,7 +131,7 @@ class ToolRun:
         return outcomes
 
     async def _one(self, asked: ToolCall, approved: bool) -> ToolResult:
-        identity = self.dedup_key(asked)
+        identity = asked.dedup_key
         self._identical[identity] += 1
         if self._identical[identity] > self.policy.max_identical_calls:
             self._stop("identical_calls")
@@ -148,7 +147,6 @@ class ToolRun:
             self.deadline.minus(self.reserve),
             self.principal,
             self._key(asked),
-            self.headers,
             approved,
             repairs=self._got_wrong(asked.name),
         )
@@ -166,17 +164,17 @@ class ToolRun:
             return await (self.finish(work) if tool.survives_disconnect else work())
         except ToolCallError as fault:  # the server is shutting down
             effect: WriteEffect = "unknown" if tool.has_side_effects else "none"
-            outcome = ToolResult(asked.id, asked.name, asked.arguments, fault=fault, effect=effect)
+            outcome = asked.result(fault=fault, effect=effect)
             count_call(outcome, tool.labels)
             return outcome
 
     async def _recorded(self, tool: ServerTool, asked: ToolCall, under: CallContext) -> ToolResult:
         """Call a tool; a write isn't begun unless that is on record."""
-        outcome = ToolResult(asked.id, asked.name, asked.arguments, fault=NOT_RECORDED)
+        outcome = asked.result(fault=NOT_RECORDED)
         try:
             if tool.has_side_effects:
                 await self.record(_begun(asked))
-            outcome = self.memory[self.dedup_key(asked)] = await tool.call(asked, under)
+            outcome = self.memory[asked.dedup_key] = await tool.call(asked, under)
             await self.record(outcome)
         except Exception as fault:  # noqa: BLE001 - the database's: a call fails by its outcome
             log_unexpected_error(telemetry.UNRECORDED_LINE, fault, tool=asked.name)
@@ -206,7 +204,7 @@ class ToolRun:
 
     def _refusal(self, asked: ToolCall, fault: ToolCallError) -> ToolResult:
         """Return the outcome of a call that isn't made."""
-        outcome = ToolResult(asked.id, asked.name, asked.arguments, fault=fault)
+        outcome = asked.result(fault=fault)
         tool = self.tools.get(asked.name)
         count_call(outcome, tool.labels if tool else UNKNOWN_TOOL)
         return outcome
@@ -232,20 +230,26 @@ class ToolRun:
             self.stopped_by = by
             telemetry.LIMIT_HITS.labels(by).inc()
 
-    def dedup_key(self, asked: ToolCall) -> tuple[str, str]:
+    def parse(self, call: ToolCall) -> ToolCall:
+        """Return the call with its arguments parsed and checked; what is parsed stays as it is."""
+        tool = self.tools.get(call.name)
+        if call.parsed or tool is None:
+            return call
+        return replace(call, parsed=tool.parse(call.arguments))
+
+    def requires_approval(self, call: ToolCall) -> bool:
+        """Tell whether a person has to approve a call first; wrong arguments need no approval."""
+        tool = self.tools[call.name]
+        parsed = call.parsed or tool.parse(call.arguments)
+        return parsed.error is None and tool.requires_approval(parsed.value)
+
+    def dedup_key(self, call: ToolCall) -> tuple[str, str]:
         """Return what equal calls have in common: the tool and the canonical arguments."""
-        tool = self.tools.get(asked.name)
-        try:
-            return (
-                asked.name,
-                canonical_json(tool.parse_arguments(asked.arguments) if tool else {}),
-            )
-        except ToolCallError:
-            return (asked.name, asked.arguments)
+        return self.parse(call).dedup_key
 
     def _key(self, asked: ToolCall) -> str:
         """Return what makes this call the same call when the whole request is sent again."""
-        name, arguments = self.dedup_key(asked)
+        name, arguments = asked.dedup_key
         return hmac.new(
             self.id.encode(), f"{name}\n{arguments}".encode(errors="replace"), hashlib.sha256
         ).hexdigest()

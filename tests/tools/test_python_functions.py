@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 def function(name: str, **fields: Any) -> Json:
     once = {"retry": {"max_attempts": 1}, "breaker": {"enabled": False}}
-    python = {"callable": f"some_tools:{name}"}
+    python = {"callable": f"support.python_tools:{name}"}
     return {"name": name, "parameters": {"type": "object"}, "python": python, **once, **fields}
 
 

@@ -11,7 +11,7 @@ from support.upstream import Json, call, calls, http_tool, kind, run, says, tool
 
 from falsework.server.tools.deadline import Deadline
 from falsework.server.tools.results import ToolResult
-from falsework.server.tools.tool import ToolCall
+from falsework.server.tools.tool import ParsedArguments, ToolCall
 
 pytestmark = pytest.mark.anyio
 
@@ -19,7 +19,7 @@ ANYTHING = {"type": "object"}
 
 
 def python_tool(name: str, callable_name: str | None = None, **fields: Any) -> Json:
-    where = f"some_tools:{callable_name or name}"
+    where = f"support.python_tools:{callable_name or name}"
     return {"name": name, "parameters": ANYTHING, "python": {"callable": where}, **fields}
 
 
@@ -61,10 +61,10 @@ async def test_a_function_in_a_thread_that_does_not_listen_is_counted_until_it_e
     async with toolbox(tool) as box:
         executor: Any = box.tools["sleep"].executor
         outcome = await call(box, '{"seconds": 0.6}', "sleep")
-        leaked = executor.leaked
+        leaked = executor.leaked_threads
         await anyio.sleep(0.6)
 
-        assert (kind(outcome), leaked, executor.leaked) == ("timeout", 1, 0)
+        assert (kind(outcome), leaked, executor.leaked_threads) == ("timeout", 1, 0)
         assert outcome.seconds < 0.3
 
 
@@ -109,6 +109,33 @@ async def test_the_same_call_twice_in_one_turn_runs_once() -> None:
         ends = await calls(box, [("look", '{"id": 1}')] * 2)
 
     assert (len(up.seen), [end.ok for end in ends]) == (1, [True, True])
+
+
+async def test_the_arguments_of_a_call_are_parsed_and_checked_once() -> None:
+    recorded: list[ToolResult] = []
+
+    async def record(outcome: ToolResult) -> None:
+        recorded.append(outcome)
+
+    tool = {"method": "POST", "approval": {"when": "args.id > `10`"}, "idempotency": {}}
+    async with upstream() as up, toolbox(http_tool(up, **tool)) as box:
+        parsed: list[str] = []
+        look = box.tools["look"]
+        parse = look.parse
+
+        def counted(text: str) -> ParsedArguments:
+            parsed.append(text)
+            return parse(text)
+
+        look.parse = counted  # type: ignore[method-assign]
+        chain = run(box, record=record)
+        asked = chain.parse(ToolCall("1", "look", '{ "id": 1 }'))
+        waits = chain.requires_approval(asked)
+        (outcome,) = await chain.execute([asked])
+
+    assert (outcome.ok, waits, parsed) == (True, False, ['{ "id": 1 }'])
+    assert [one.dedup_key for one in recorded] == [("look", '{"id":1}')] * 2
+    assert list(chain.memory) == [("look", '{"id":1}')]
 
 
 async def test_arguments_that_are_wrong_three_times_end_the_calls() -> None:

@@ -160,7 +160,7 @@ def test_check_says_what_is_wrong_and_exits_with_2(tmp_path: Path, text: str, sa
 
 def test_a_tool_is_called_by_hand_with_a_trace(tmp_path: Path) -> None:
     text = (
-        'tools: [{name: double, python: {callable: "some_tools:double"}, effect: pure, '
+        'tools: [{name: double, python: {callable: "support.python_tools:double"}, effect: pure, '
         "parameters: {type: object}}]"
     )
     file = write(tmp_path, text)

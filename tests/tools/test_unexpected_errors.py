@@ -93,7 +93,7 @@ async def test_any_arguments_cost_one_call(arguments: str, method: str) -> None:
 
 @pytest.mark.parametrize("effect", ["read", "write"])
 async def test_a_result_that_is_no_json_costs_one_call(effect: str) -> None:
-    python = {"callable": "some_tools:today"}
+    python = {"callable": "support.python_tools:today"}
     bad = {"name": "bad", "parameters": ANYTHING, "python": python, "effect": effect}
 
     outcome = await _costs_one_call(bad, "{}")

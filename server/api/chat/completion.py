@@ -1,15 +1,11 @@
 """A chat completion, whole or streamed, from what is told of a request."""
 
+from falsework.server.generation.usage import Usage
+from falsework.server.types import Json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from falsework.server.api.chat.objects import (
-    ChunkBuilder,
-    CompletionBuilder,
-    Json,
-    ReplyHeader,
-    Usage,
-)
+from falsework.server.api.chat.objects import ChunkBuilder, CompletionBuilder, ReplyHeader
 from falsework.server.generation.choice import ChoiceDelta
 from falsework.server.generation.tool_loop import LoopEvent, ToolCallsFinished
 

@@ -1,59 +1,17 @@
-"""The objects that a client receives, made from the steps of a reply."""
+"""Chat completions, whole or in chunks: folds of the events of a reply."""
 
-import secrets
-import string
+from falsework.server.types import Json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from falsework.grammars.events import Arguments, CallBegins, CallEnds, Event, Reasoning, Text
-from falsework.server.api.chat.request import GenerationRequest
+from falsework.server.generation.request import GenerationRequest
 from falsework.server.engines.base import TokenLogprob
 from falsework.server.generation.choice import ChoiceDelta, FinishReason
 
-Json = dict[str, Any]
 
-ID_ALPHABET = string.ascii_letters + string.digits
-
-
-def new_id(prefix: str) -> str:
-    """Return an identifier that no other reply has."""
-    return prefix + "".join(secrets.choice(ID_ALPHABET) for _ in range(24))
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a reply cost, in tokens."""
-
-    prompt: int
-    completion: int
-    cached: int = 0
-    reasoning: int = 0
-
-    def __add__(self, more: "Usage") -> "Usage":
-        """Return what both cost together."""
-        return Usage(
-            self.prompt + more.prompt,
-            self.completion + more.completion,
-            self.cached + more.cached,
-            self.reasoning + more.reasoning,
-        )
-
-    def to_openai(self) -> Json:
-        """Return it as clients read it."""
-        return {
-            "prompt_tokens": self.prompt,
-            "completion_tokens": self.completion,
-            "total_tokens": self.prompt + self.completion,
-            "prompt_tokens_details": {"cached_tokens": self.cached, "audio_tokens": 0},
-            "completion_tokens_details": {
-                "reasoning_tokens": self.reasoning,
-                "audio_tokens": 0,
-                "accepted_prediction_tokens": 0,
-                "rejected_prediction_tokens": 0,
-            },
-        }
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Calls that wait for the client's approval, and what it says to them; each answer counts once."""
 
+from falsework.server.types import Json
 import hashlib
 import json
 from collections.abc import Sequence
@@ -17,7 +18,6 @@ from falsework.server.storage.store import Store
 from falsework.server.tools.tool import ToolCall
 from falsework.server.tools.tool_run import ToolRun
 
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)

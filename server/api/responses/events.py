@@ -1,12 +1,14 @@
 """The events of a response, in OpenAI's order, and the items that they build up."""
 
+from falsework.server.ids import new_id
+from falsework.server.types import Json
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from falsework.grammars.events import Arguments, CallBegins, CallEnds, Event, Reasoning, Text
-from falsework.server.api.chat.objects import new_id
+
 from falsework.server.api.responses.messages import interrupted_result
 from falsework.server.api.responses.object import ResponseObject
 from falsework.server.api.server_tools import BUILTIN_SERVER_LABEL
@@ -15,7 +17,6 @@ from falsework.server.tools.errors import ErrorType, ToolCallError
 from falsework.server.tools.results import ToolResult
 from falsework.server.tools.tool import ToolCall
 
-Json = dict[str, Any]
 
 TERMINAL_EVENTS = {"cancelled": "incomplete", "completed": "completed", "incomplete": "incomplete"}
 """The last event by the status; of all others it is `failed`."""

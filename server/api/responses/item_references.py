@@ -1,5 +1,6 @@
 """Items that a request names instead of sending them again; an id tells whose item it is of."""
 
+from falsework.server.types import Json
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,6 @@ from falsework.server.api.responses.object import response_id_of_item
 from falsework.server.errors import BadRequestError
 from falsework.server.storage.store import Store
 
-Json = dict[str, Any]
 
 
 async def resolve_references(items: Sequence[Json], owner: str, records: Store) -> list[Json]:

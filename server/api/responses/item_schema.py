@@ -1,5 +1,6 @@
 """The items of a conversation, as clients spell them and as responses had them."""
 
+from falsework.server.types import Json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -10,7 +11,6 @@ from falsework.server.api.chat.message_schema import WireModel
 from falsework.server.api.chat.schema import param_path, validate
 from falsework.server.errors import BadRequestError
 
-Json = dict[str, Any]
 ParamPath = tuple[int | str, ...]
 
 NonEmptyStr = Annotated[str, Field(min_length=1)]

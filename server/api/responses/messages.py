@@ -1,5 +1,6 @@
 """The items of a conversation, turned into messages for the prompt."""
 
+from falsework.server.types import Json
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,6 @@ from falsework.server.errors import BadRequestError
 from falsework.server.tools.errors import ToolCallError
 from falsework.server.tools.results import ToolResult
 
-Json = dict[str, Any]
 
 SERVER_MADE = "made_here"
 """Marks the items of a kept conversation that this server made; clients can't set it."""

@@ -1,13 +1,15 @@
 """The response object: every field that clients look for, from the request and what was told."""
 
+from falsework.server.generation.usage import Usage
+from falsework.server.ids import new_id
+from falsework.server.types import Json
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from falsework.server.api.chat.objects import Usage, new_id
+
 from falsework.server.api.responses.schema import CreateResponseRequest, ResponseToolChoice
 
-Json = dict[str, Any]
 
 RESPONSE_ID_PREFIX = "resp_"
 ID_LENGTH = 24

@@ -1,5 +1,6 @@
 """A response's request, turned into the question that a chat request would be."""
 
+from falsework.server.types import Json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +22,6 @@ from falsework.server.errors import BadRequestError
 from falsework.server.settings import Settings
 from falsework.server.tools.registry import ToolRegistry
 
-Json = dict[str, Any]
 
 FREE_TEXT_SCHEMA: Json = {
     "type": "object",

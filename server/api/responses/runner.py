@@ -1,11 +1,13 @@
 """How a response is made: lists, approved calls, the model's turns and the calls between them."""
 
+from falsework.server.generation.usage import Usage
+from falsework.server.types import Json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 
-from falsework.server.api.chat.objects import Json, Usage
-from falsework.server.api.chat.request import GenerationRequest
+
+from falsework.server.generation.request import GenerationRequest
 from falsework.server.api.responses.messages import listed_servers, to_messages
 from falsework.server.api.responses.request import translate_error_params
 from falsework.server.api.responses.state import InProgressResponse, tool_listing

@@ -1,12 +1,13 @@
 """Responses: made, kept, taken up again, told to whoever asks for them."""
 
+from falsework.server.types import Json
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing, suppress
 
 import anyio
 import structlog
 
-from falsework.server.api.chat.objects import Json
+
 from falsework.server.api.idempotency import IdempotentRequest
 from falsework.server.api.responses.approvals import call_digest, consume_approvals, parse_approvals
 from falsework.server.api.responses.events import ResponseEventBuilder, terminal_event

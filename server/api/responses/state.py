@@ -1,11 +1,12 @@
 """A response while it is made, and its items as they are shown."""
 
+from falsework.server.types import Json
 from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 
-from falsework.server.api.chat.objects import Json
+
 from falsework.server.api.responses.approvals import ApprovalAnswer
 from falsework.server.api.responses.events import ResponseEventBuilder
 from falsework.server.api.responses.messages import SERVER_MADE
