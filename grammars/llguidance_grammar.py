@@ -2,13 +2,10 @@
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import llguidance
-
-from falsework.grammars.jump_forward import Encode
-from falsework.grammars.vocabulary import Vocabulary
 
 LIMITS = llguidance.LLParserLimits(
     max_lexer_states=50_000,  # at most 2 kB each
@@ -38,11 +35,16 @@ class GrammarFailure(RuntimeError):
 class _Spelled:
     """A vocabulary as `llguidance.TokenizerWrapper` asks for it."""
 
-    def __init__(self, vocabulary: Vocabulary, encode: Encode) -> None:
-        self.tokens = [token or b"" for token in vocabulary.tokens]
-        self.eos_token_id = vocabulary.ends[0]
+    def __init__(
+        self,
+        tokens: Sequence[bytes | None],
+        ends: Sequence[int],
+        encode: Callable[[str], Sequence[int]],
+    ) -> None:
+        self.tokens = [token or b"" for token in tokens]
+        self.eos_token_id = ends[0]
         self.bos_token_id = None
-        self.special_token_ids = list(vocabulary.ends)
+        self.special_token_ids = list(ends)
         self._encode = encode
 
     def __call__(self, text: bytes | str) -> list[int]:
@@ -50,24 +52,21 @@ class _Spelled:
         return list(self._encode(text.decode() if isinstance(text, bytes) else text))
 
 
-@functools.lru_cache(maxsize=8)
-def make_tokenizer(vocabulary: Vocabulary, encode: Encode) -> llguidance.LLTokenizer:
+def make_tokenizer(
+    tokens: Sequence[bytes | None], ends: Sequence[int], encode: Callable[[str], Sequence[int]]
+) -> llguidance.LLTokenizer:
     """Return llguidance's view of a vocabulary, in which markers are spelled as any text.
 
-    Takes up to a second, during which no other thread runs.
+    Takes up to a second for a large one, during which no other thread runs.
     """
-    spelled = llguidance.TokenizerWrapper(_Spelled(vocabulary, encode))
-    return llguidance.LLTokenizer(spelled, eos_token=list(vocabulary.ends))
+    spelled = llguidance.TokenizerWrapper(_Spelled(tokens, ends, encode))
+    return llguidance.LLTokenizer(spelled, eos_token=list(ends))
 
 
 @functools.lru_cache(maxsize=1)
 def byte_tokenizer() -> llguidance.LLTokenizer:
     """Return a vocabulary of single bytes, for questions about a grammar and no model."""
-    return make_tokenizer(Vocabulary([*(bytes([one]) for one in range(256)), None], [256]), _bytes)
-
-
-def _bytes(text: str) -> Sequence[int]:
-    return text.encode()
+    return make_tokenizer([*(bytes([one]) for one in range(256)), None], [256], str.encode)
 
 
 def compile_grammar(tokenizer: llguidance.LLTokenizer, grammar: str) -> llguidance.LLMatcher:

@@ -15,6 +15,7 @@ from falsework.grammars.llguidance_grammar import (
 )
 from falsework.grammars.reply_grammar import (
     ReplyFormat,
+    ReplyPlan,
     UnsupportedFormat,
     alternative_formats,
     barred_characters,
@@ -40,12 +41,8 @@ class _Rules:
         return json.dumps({"grammars": [{"lark_grammar": "\n".join(self.lines)}, *self.others]})
 
 
-def lark_reply(form: ReplyFormat, schemas: Mapping[str, Schema], answer: Schema | None) -> str:
-    """Say a whole reply of this form; raise UnsupportedFormat where it would be ambiguous.
-
-    `schemas` are the arguments' schemas by the tool's name and `answer` the answer's, as llguidance
-    is to enforce them.
-    """
+def lark_reply(form: ReplyFormat, plan: ReplyPlan) -> str:
+    """Say a whole reply of this form; raise UnsupportedFormat where it would be ambiguous."""
     rules = _Rules()
     if form.think:
         block = _until(rules, "think", form.think.closing)
@@ -55,19 +52,18 @@ def lark_reply(form: ReplyFormat, schemas: Mapping[str, Schema], answer: Schema 
         rules.add("start", thought if form.thinking else opened)
     else:
         rules.add("start", "body")
-    rules.add("body", " | ".join(_ways(rules, form, schemas, answer)))
+    rules.add("body", " | ".join(_ways(rules, form, plan)))
     return rules.serialized()
 
 
-def _ways(
-    rules: _Rules, form: ReplyFormat, schemas: Mapping[str, Schema], answer: Schema | None
-) -> list[str]:
+def _ways(rules: _Rules, form: ReplyFormat, plan: ReplyPlan) -> list[str]:
     """Return what a reply may be behind its think block."""
+    answer = plan.answer.llguidance.schema if plan.answer else None
     tools = form.choice.callable_tools(form.tools)
     if not tools:
         return [_answer(rules, form, answer)]
     for number, tool in enumerate(tools):
-        rules.add(f"arguments_{number}", json_rule(schemas[tool.name]))
+        rules.add(f"arguments_{number}", json_rule(plan.arguments[tool.name].llguidance.schema))
     names = [tool.name for tool in tools]
     calls = _calls(rules, "calls", form.markup, names, parallel=form.choice.parallel)
     head, trigger = form.markup.prefix, form.markup.trigger

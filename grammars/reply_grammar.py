@@ -2,16 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from falsework.grammars import json_schema
+from falsework.grammars import json_schema, schema_plan
 from falsework.grammars.call_formats import ReasoningTags, ToolCallFormat
 from falsework.grammars.dfa import DEAD, DFA, START, compile_dfa
 from falsework.grammars.events import Tool
 from falsework.grammars.expressions import NFA, Expression, choice, literal, optional, sequence
 from falsework.grammars.free_text import text_until_marker, text_without_marker
 from falsework.grammars.schema_errors import UnsupportedSchema
+from falsework.grammars.schema_plan import SchemaPlan
 from falsework.grammars.tool_choice import ToolChoice
 
 NO_CALLS = ToolChoice("none")
@@ -51,9 +52,44 @@ class UnsupportedFormat(ValueError):
         self.tool = tool
 
 
-def reply_grammar(form: ReplyFormat) -> Expression:
-    """Say a whole reply of this form; raise FormRefused for a schema that can't be enforced."""
-    body = _body(form)
+@dataclass(frozen=True)
+class ReplyPlan:
+    """How each schema of a reply is served: the arguments' by the tool's name, and the answer's."""
+
+    arguments: Mapping[str, SchemaPlan] = field(default_factory=dict)
+    answer: SchemaPlan | None = None
+
+    @property
+    def needs_llguidance(self) -> bool:
+        """Whether a byte automaton can't say one of the schemas."""
+        plans = [*self.arguments.values(), *([self.answer] if self.answer else [])]
+        return any(plan.how == "llguidance" or plan.expression is None for plan in plans)
+
+
+def plan_reply(form: ReplyFormat) -> ReplyPlan:
+    """Plan the schemas of a form; raise UnsupportedFormat for one that can't be served."""
+    arguments = {}
+    for tool in form.choice.callable_tools(form.tools):
+        try:
+            arguments[tool.name] = schema_plan.plan(
+                tool.parameters, form.markup.notation, arguments=True
+            )
+        except UnsupportedSchema as fault:
+            raise UnsupportedFormat(fault.reason, _at(tool.where, fault), tool=tool.name) from None
+    if form.answer is None:
+        return ReplyPlan(arguments)
+    try:
+        return ReplyPlan(arguments, schema_plan.plan(form.answer))
+    except UnsupportedSchema as fault:
+        raise UnsupportedFormat(fault.reason, _at(form.answer_where, fault), tool=None) from None
+
+
+def reply_grammar(form: ReplyFormat, plan: ReplyPlan | None = None) -> Expression:
+    """Say a whole reply of this form; raise UnsupportedFormat for a schema that can't be served.
+
+    `plan` is the form's, where it is made already; all of its schemas need an expression.
+    """
+    body = _body(form, plan or plan_reply(form))
     if form.think is None:
         return body
     gap = literal(form.think.gap)
@@ -70,12 +106,12 @@ def between_characters_state(form: ReplyFormat, automaton: DFA) -> int:
     return START if form.thinking else automaton.step(START, form.think.opening.encode())
 
 
-def _body(form: ReplyFormat) -> Expression:
+def _body(form: ReplyFormat, plan: ReplyPlan) -> Expression:
     tools = form.choice.callable_tools(form.tools)
     if not tools:
-        return _answer(form)
+        return _answer(form, plan)
     head, trigger = form.markup.prefix, form.markup.trigger
-    said = [(tool.name, _arguments(tool, form.markup)) for tool in tools]
+    said = [(tool.name, _expression(plan.arguments[tool.name])) for tool in tools]
     calls = _Calls(form.markup, said, parallel=form.choice.parallel)
     if form.choice.mode == "required":
         return sequence(literal(head), calls)
@@ -86,7 +122,7 @@ def _body(form: ReplyFormat) -> Expression:
                 text_until_marker(trigger, barred_characters(form)), literal(head[len(trigger) :])
             )
         )
-    answer = _answer(form)
+    answer = _answer(form, plan)
     if form.answer is not None and not trigger:
         _refuse_ambiguity(answer, head, form.answer_where)
     habitual = [
@@ -111,13 +147,15 @@ def _refuse_ambiguity(answer: Expression, head: str, where: str) -> None:
         raise UnsupportedFormat(msg, where, tool=None)
 
 
-def _answer(form: ReplyFormat) -> Expression:
-    if form.answer is None:
+def _answer(form: ReplyFormat, plan: ReplyPlan) -> Expression:
+    if plan.answer is None:
         return text_without_marker(form.markup.trigger, barred_characters(form))
-    try:
-        return json_schema.value_grammar(form.answer)
-    except UnsupportedSchema as fault:
-        raise UnsupportedFormat(fault.reason, _at(form.answer_where, fault), tool=None) from None
+    return _expression(plan.answer)
+
+
+def _expression(plan: SchemaPlan) -> Expression:
+    assert plan.expression, "a reply that an automaton can't say is llguidance's"
+    return plan.expression
 
 
 def barred_characters(form: ReplyFormat) -> str:
@@ -149,13 +187,6 @@ class _Calls:
             again = (markup.separator + markup.before_name).encode()
             net.jumps.append((net.literal(end, again), names))
         return net.literal(end, markup.closing.encode())
-
-
-def _arguments(tool: Tool, markup: ToolCallFormat) -> Expression:
-    try:
-        return json_schema.arguments_grammar(tool.parameters, markup.notation)
-    except UnsupportedSchema as fault:
-        raise UnsupportedFormat(fault.reason, _at(tool.where, fault), tool=tool.name) from None
 
 
 def _at(where: str, fault: UnsupportedSchema) -> str:

@@ -76,6 +76,14 @@ def mask_width(tokens: int) -> int:
     """Return how many words of 32 bits a mask over so many tokens has."""
     return (tokens + 31) // 32
 
+    def text_of(self, tokens: Iterable[int]) -> bytes:
+        """Return what tokens spell; raise ValueError for one that spells nothing."""
+        spelled = [self.tokens[one] if one < len(self.tokens) else None for one in tokens]
+        if None in spelled:
+            msg = "a token spells nothing"
+            raise ValueError(msg)
+        return b"".join(filter(None, spelled))
+
 
 def set_bits(row: Ints, tokens: Iterable[int]) -> None:
     """Set the bits of these tokens."""

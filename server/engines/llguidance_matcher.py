@@ -9,21 +9,28 @@ from numpy.typing import NDArray
 
 from falsework.grammars.dfa import DEAD, DFA, START
 from falsework.grammars.jump_forward import Encode
-from falsework.grammars.llguidance_grammar import GrammarFailure, compile_grammar, make_tokenizer
+from falsework.grammars.llguidance_grammar import GrammarFailure, compile_grammar
 from falsework.grammars.vocabulary import Vocabulary, set_bits
-from falsework.server.engines.matcher import ThinkingBudget
+from falsework.server.engines.base import ThinkingBudget
 
 
 class LlguidanceGrammar:
     """What all replies under one grammar share: the compiled grammar, which each of them copies."""
 
-    def __init__(self, grammar: str, vocabulary: Vocabulary, width: int, encode: Encode) -> None:
+    def __init__(
+        self,
+        grammar: str,
+        tokenizer: llguidance.LLTokenizer,
+        vocabulary: Vocabulary,
+        width: int,
+        encode: Encode,
+    ) -> None:
         """Masks are `width` words of 32 tokens each; raise UnsupportedGrammar."""
         self.vocabulary = vocabulary
         self.width = width
         self.encode = encode
-        self.size = len(grammar)
-        self._compiled = compile_grammar(make_tokenizer(vocabulary, encode), grammar)
+        self.nbytes = len(grammar)
+        self._compiled = compile_grammar(tokenizer, grammar)
 
     def copy(self) -> llguidance.LLMatcher:
         """Return a matcher at the beginning."""
@@ -53,9 +60,9 @@ class LlguidanceMatcher:
         grammar: LlguidanceGrammar,
         budget: ThinkingBudget | None = None,
         block: DFA | None = None,
-        start: Sequence[int] = (),
+        prefix: Sequence[int] = (),
     ) -> None:
-        """Begin behind the tokens `start`; raise ValueError where they can't be said.
+        """Begin behind the tokens `prefix`; raise ValueError where they can't be said.
 
         `block` is the automaton of a reply's think block, by whose states `budget` goes.
         """
@@ -63,14 +70,12 @@ class LlguidanceMatcher:
         self._budget = budget if block else None
         self._block = block
         self._matcher = grammar.copy()
-        if self._matcher.try_consume_tokens(list(start)) != len(start):
+        if self._matcher.try_consume_tokens(list(prefix)) != len(prefix):
             msg = "the grammar can't say what the prompt ends with"
             raise ValueError(msg)
         self._places: list[_Place] = []
-        state = START
-        for token in start:
-            state = self._in_block(state, token)
-        self._places.append(self._place(state, ()))
+        thought = block.step(START, grammar.vocabulary.text_of(prefix)) if block else DEAD
+        self._places.append(self._place(thought, ()))
 
     @property
     def is_terminated(self) -> bool:
