@@ -1,12 +1,15 @@
 """A whole reply as one Lark grammar for llguidance: what `reply_grammar` says as an automaton."""
 
 import json
+import keyword
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from falsework.grammars.call_formats import ReasoningTags, ToolCallFormat
+from falsework.grammars.call_formats import ToolCallFormat
+from falsework.grammars.events import Tool
+from falsework.grammars.json_schema import ANNOTATIONS
 from falsework.grammars.llguidance_grammar import (
     UnsupportedGrammar,
     byte_tokenizer,
@@ -63,7 +66,11 @@ def _ways(rules: _Rules, form: ReplyFormat, plan: ReplyPlan) -> list[str]:
     if not tools:
         return [_answer(rules, form, answer)]
     for number, tool in enumerate(tools):
-        rules.add(f"arguments_{number}", json_rule(plan.arguments[tool.name].llguidance.schema))
+        schema = plan.arguments[tool.name].llguidance.schema
+        if form.markup.notation.bare_arguments:
+            _keyword_arguments(rules, f"arguments_{number}", schema, tool)
+        else:
+            rules.add(f"arguments_{number}", json_rule(schema))
     names = [tool.name for tool in tools]
     calls = _calls(rules, "calls", form.markup, names, parallel=form.choice.parallel)
     head, trigger = form.markup.prefix, form.markup.trigger
@@ -92,6 +99,41 @@ def _calls(
     call = rules.add(f"{name}_one", f"({' | '.join(ways)}) {_literal(markup.after_arguments)}")
     again = f" ({_literal(markup.separator + markup.before_name)} {call})*" if parallel else ""
     return rules.add(name, f"{call}{again} {_literal(markup.closing)}")
+
+
+def _keyword_arguments(rules: _Rules, name: str, schema: Schema, tool: Tool) -> None:
+    """Add a rule for `a=1, b="x"`: the properties in order, with values as JSON spells them."""
+    root = schema if isinstance(schema, Mapping) else {}
+    properties: Mapping[str, Any] = root.get("properties", {})
+    required = root.get("required", ())
+    if not _is_plain(root):
+        msg = "this model's calls have no spelling for these arguments"
+        raise UnsupportedFormat(msg, tool.where, tool=tool.name)
+    # `first`: nothing is said yet; `later`: a member stands before, so a comma must come.
+    for number, (member, value) in enumerate(properties.items()):
+        below = {"$defs": root.get("$defs", {}), **value} if isinstance(value, Mapping) else value
+        rules.add(f"{name}_value_{number}", json_rule(below))
+        said = f"{_literal(f'{member}=')} {name}_value_{number} {name}_later_{number + 1}"
+        for way, comma in (("first", ""), ("later", f"{_literal(', ')} ")):
+            skipped = "" if member in required else f" | {name}_{way}_{number + 1}"
+            rules.add(f"{name}_{way}_{number}", f"{comma}{said}{skipped}")
+    for way in ("first", "later"):
+        rules.add(f"{name}_{way}_{len(properties)}", '""')
+    rules.add(name, f"{name}_first_0")
+
+
+def _is_plain(root: Mapping[str, Any]) -> bool:
+    """Tell whether keyword arguments can say an object: named members, references to $defs."""
+    names = root.get("properties", {})
+    named = set(root.get("required", ())) <= set(names)
+    keywords = {"type", "properties", "required", "additionalProperties", "$defs"}
+    references = re.findall(r'"\$ref": "([^"]*)"', json.dumps(dict(root)))
+    return (
+        named
+        and root.keys() <= keywords | ANNOTATIONS
+        and all(name.isidentifier() and not keyword.iskeyword(name) for name in names)
+        and all(one.startswith("#/$defs/") for one in references)
+    )
 
 
 def _answer(rules: _Rules, form: ReplyFormat, schema: Schema | None) -> str:

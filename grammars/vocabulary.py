@@ -71,11 +71,6 @@ class Vocabulary:
         object.__setattr__(self, "alphabet", alphabet)
         object.__setattr__(self, "longest", max(len(token or b"") for token in self.tokens))
 
-
-def mask_width(tokens: int) -> int:
-    """Return how many words of 32 bits a mask over so many tokens has."""
-    return (tokens + 31) // 32
-
     def text_of(self, tokens: Iterable[int]) -> bytes:
         """Return what tokens spell; raise ValueError for one that spells nothing."""
         spelled = [self.tokens[one] if one < len(self.tokens) else None for one in tokens]
@@ -83,6 +78,11 @@ def mask_width(tokens: int) -> int:
             msg = "a token spells nothing"
             raise ValueError(msg)
         return b"".join(filter(None, spelled))
+
+
+def mask_width(tokens: int) -> int:
+    """Return how many words of 32 bits a mask over so many tokens has."""
+    return (tokens + 31) // 32
 
 
 def set_bits(row: Ints, tokens: Iterable[int]) -> None:

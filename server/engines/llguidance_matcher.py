@@ -1,4 +1,4 @@
-"""One reply while it is decoded under a grammar of llguidance; the interface is GrammarMatcher's."""
+"""The matcher of one reply under a grammar of llguidance; its interface is GrammarMatcher's."""
 
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
