@@ -81,12 +81,13 @@ def compile_grammar(tokenizer: llguidance.LLTokenizer, grammar: str) -> llguidan
 
 def reason(error: str) -> str:
     """Return what llguidance says, without where it stands in the text that we made."""
-    said = error.partition("\n")[0]
+    first, *more = error.splitlines()
     for marker in ("failed to compile JSON schema: ", "Unimplemented keys: "):
-        at = said.find(marker)
+        at = first.find(marker)
         if at >= 0:
-            return said[at:].removeprefix("failed to compile JSON schema: ")
-    return said
+            first = first[at:].removeprefix("failed to compile JSON schema: ")
+    details = [line.removeprefix("error: ") for line in more if line.startswith("error: ")]
+    return " ".join([first[:200], *details])[:400]
 
 
 def is_empty(matcher: llguidance.LLMatcher) -> bool:

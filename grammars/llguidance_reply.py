@@ -23,6 +23,7 @@ from falsework.grammars.reply_grammar import (
     alternative_formats,
     barred_characters,
 )
+from falsework.grammars.text_grammar import TextGrammar
 
 Schema = Mapping[str, Any] | bool
 
@@ -64,7 +65,7 @@ def _ways(rules: _Rules, form: ReplyFormat, plan: ReplyPlan) -> list[str]:
     answer = plan.answer.llguidance.schema if plan.answer else None
     tools = form.choice.callable_tools(form.tools)
     if not tools:
-        return [_answer(rules, form, answer)]
+        return [_text(rules, form.text)] if form.text else [_answer(rules, form, answer)]
     for number, tool in enumerate(tools):
         schema = plan.arguments[tool.name].llguidance.schema
         if form.markup.notation.bare_arguments:
@@ -134,6 +135,12 @@ def _is_plain(root: Mapping[str, Any]) -> bool:
         and all(name.isidentifier() and not keyword.iskeyword(name) for name in names)
         and all(one.startswith("#/$defs/") for one in references)
     )
+
+
+def _text(rules: _Rules, grammar: TextGrammar) -> str:
+    """Add a client's grammar, which has names of its own."""
+    rules.others.append({"name": "text", "lark_grammar": grammar.lark()})
+    return "@text"
 
 
 def _answer(rules: _Rules, form: ReplyFormat, schema: Schema | None) -> str:

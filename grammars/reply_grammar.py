@@ -13,6 +13,7 @@ from falsework.grammars.expressions import NFA, Expression, choice, literal, opt
 from falsework.grammars.free_text import text_until_marker, text_without_marker
 from falsework.grammars.schema_errors import UnsupportedSchema
 from falsework.grammars.schema_plan import SchemaPlan
+from falsework.grammars.text_grammar import TextGrammar
 from falsework.grammars.tool_choice import ToolChoice
 
 NO_CALLS = ToolChoice("none")
@@ -23,7 +24,8 @@ class ReplyFormat:
     """What a reply is made of.
 
     `thinking`: the prompt has opened a think block; with `think` and not `thinking` the model may
-    open one itself. `answer`: the JSON Schema that answer text must satisfy; None: free text.
+    open one itself. `answer`: the JSON Schema that answer text must satisfy, `text`: its grammar
+    where it is no JSON; neither: free text.
     """
 
     markup: ToolCallFormat
@@ -31,6 +33,7 @@ class ReplyFormat:
     choice: ToolChoice = NO_CALLS
     answer: json_schema.Schema | None = None
     answer_where: str = "response_format.json_schema.schema"
+    text: TextGrammar | None = None
     think: ReasoningTags | None = None
     thinking: bool = False
 
@@ -39,7 +42,7 @@ class ReplyFormat:
         tools = [(tool.name, tool.parameters) for tool in self.choice.callable_tools(self.tools)]
         policy = (self.choice.mode, self.choice.parallel, bool(self.tools))
         admitted = json.dumps([repr(self.markup), policy, tools, self.answer, self.thinking,
-                               repr(self.think)])  # fmt: skip
+                               repr(self.think), self.text and self.text.lark()])  # fmt: skip
         return hashlib.blake2b(admitted.encode(), digest_size=32).digest()
 
 
@@ -58,12 +61,15 @@ class ReplyPlan:
 
     arguments: Mapping[str, SchemaPlan] = field(default_factory=dict)
     answer: SchemaPlan | None = None
+    text: TextGrammar | None = None
 
     @property
     def needs_llguidance(self) -> bool:
-        """Whether a byte automaton can't say one of the schemas."""
+        """Whether a byte automaton can't say one of the schemas or grammars."""
         plans = [*self.arguments.values(), *([self.answer] if self.answer else [])]
-        return any(plan.how == "llguidance" or plan.expression is None for plan in plans)
+        return (self.text is not None and self.text.syntax != "choice") or any(
+            plan.how == "llguidance" or plan.expression is None for plan in plans
+        )
 
 
 def plan_reply(form: ReplyFormat) -> ReplyPlan:
@@ -77,7 +83,7 @@ def plan_reply(form: ReplyFormat) -> ReplyPlan:
         except UnsupportedSchema as fault:
             raise UnsupportedFormat(fault.reason, _at(tool.where, fault), tool=tool.name) from None
     if form.answer is None:
-        return ReplyPlan(arguments)
+        return ReplyPlan(arguments, text=form.text)
     try:
         return ReplyPlan(arguments, schema_plan.plan(form.answer))
     except UnsupportedSchema as fault:
@@ -148,6 +154,8 @@ def _refuse_ambiguity(answer: Expression, head: str, where: str) -> None:
 
 
 def _answer(form: ReplyFormat, plan: ReplyPlan) -> Expression:
+    if plan.text is not None:
+        return choice([literal(text) for text in plan.text.texts])
     if plan.answer is None:
         return text_without_marker(form.markup.trigger, barred_characters(form))
     return _expression(plan.answer)

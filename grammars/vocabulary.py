@@ -92,6 +92,13 @@ def set_bits(row: Ints, tokens: Iterable[int]) -> None:
         words[token >> 5] |= np.uint32(1 << (token & 31))
 
 
+def clear_bits(row: Ints, tokens: Iterable[int]) -> None:
+    """Clear the bits of these tokens."""
+    words = row.view(np.uint32)
+    for token in tokens:
+        words[token >> 5] &= ~np.uint32(1 << (token & 31))
+
+
 def _characters(token: bytes | None) -> int:
     """Return how many characters a token has when it is plain text, otherwise _NEVER."""
     try:

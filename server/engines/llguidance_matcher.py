@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from falsework.grammars.dfa import DEAD, DFA, START
 from falsework.grammars.jump_forward import Encode
 from falsework.grammars.llguidance_grammar import GrammarFailure, compile_grammar
-from falsework.grammars.vocabulary import Vocabulary, set_bits
+from falsework.grammars.vocabulary import Vocabulary, clear_bits, set_bits
 from falsework.server.engines.base import ThinkingBudget
 
 
@@ -148,8 +148,12 @@ class LlguidanceMatcher:
         mask = np.frombuffer(self._matcher.compute_bitmask(), np.int32)
         self._check()
         row[: len(mask)] = mask[: len(row)]
+        clear_bits(row, self._grammar.vocabulary.ends)  # a client's grammar may name tokens
         if self._matcher.is_accepting():
             set_bits(row, self._grammar.vocabulary.ends)
+        if not row.any():
+            msg = "the grammar has no way on that this vocabulary can spell"
+            raise GrammarFailure(msg)
         return row
 
     def _place(self, block: int, run: tuple[int, ...]) -> _Place:

@@ -32,7 +32,7 @@ from falsework.grammars.reply_grammar import (
 from falsework.grammars.vocabulary import Vocabulary
 from falsework.server.engines.base import Constraint
 from falsework.server.errors import InvalidSchemaError
-from falsework.server.generation.grammar_process import GrammarProcess
+from falsework.server.generation.trial_process import TrialProcess, TrialTooLong
 from falsework.server.observability import telemetry
 
 GRAMMAR_CACHE_BYTES = 256 * 2**20
@@ -67,7 +67,7 @@ class ConstraintCompiler:
         self._vocabulary = vocabulary
         self._encode = encode
         self._compilers = anyio.CapacityLimiter(MAX_PARALLEL_COMPILES)
-        self._process = GrammarProcess()
+        self._trials = TrialProcess()
         self._tokenizer: LLTokenizer | None = None
         self._cache: cachetools.LRUCache[bytes, CompiledConstraint] = cachetools.LRUCache(
             GRAMMAR_CACHE_BYTES, getsizeof=lambda kept: len(kept.constraint.grammar)
@@ -105,7 +105,7 @@ class ConstraintCompiler:
             return self._by_automaton(form, plan)
         except UnsupportedFormat as error:
             raise _refusal(error) from error
-        except (GrammarTooLarge, UnsupportedGrammar) as error:
+        except (GrammarTooLarge, UnsupportedGrammar, TrialTooLong) as error:
             msg = f"These schemas can't be enforced together: {error}."
             raise InvalidSchemaError(msg, where) from error
         except EmptyLanguage as error:
@@ -126,7 +126,8 @@ class ConstraintCompiler:
 
     def _by_llguidance(self, form: ReplyFormat, plan: ReplyPlan) -> CompiledConstraint:
         grammar = lark_reply(form, plan)
-        self._process.check(grammar)
+        if reason := self._trials.ask("compile", grammar=grammar):
+            raise UnsupportedGrammar(reason)
         matcher = compile_grammar(self.llguidance_tokenizer(), grammar)
         if is_empty(matcher):
             raise EmptyLanguage
