@@ -1,5 +1,6 @@
 """A tokenizer's vocabulary as bytes, laid out for walking an automaton over it."""
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -70,6 +71,11 @@ class Vocabulary:
         alphabet[[token[0] for token in self.tokens if token and len(token) == 1]] = True
         object.__setattr__(self, "alphabet", alphabet)
         object.__setattr__(self, "longest", max(len(token or b"") for token in self.tokens))
+
+    @functools.cached_property
+    def ordered(self) -> Sequence[tuple[bytes, int]]:
+        """Return (bytes, number) of the tokens that spell something, by their bytes."""
+        return sorted((token, number) for number, token in enumerate(self.tokens) if token)
 
     def text_of(self, tokens: Iterable[int]) -> bytes:
         """Return what tokens spell; raise ValueError for one that spells nothing."""

@@ -87,7 +87,8 @@ class Constraint:
     `grammar`: "automaton": a serialised DFA (`grammars.dfa.DFA.to_bytes`); "llguidance": a grammar
     as llguidance reads it. `key` is its digest. The prompt ends with the forced prefix `opening`,
     whose tokens are `prefix`; decoding begins behind it. `think_block`, for llguidance: the
-    serialised DFA of the think block, of which `think.resting` is a state.
+    serialised DFA of the think block, of which `think.resting` is a state. What is decoded begins
+    with none of `barred`.
     """
 
     key: bytes
@@ -97,6 +98,7 @@ class Constraint:
     opening: str = ""
     think: ThinkingBudget | None = None
     think_block: bytes = b""
+    barred: tuple[bytes, ...] = ()
 
 
 class Engine(Protocol):

@@ -29,6 +29,7 @@ from falsework.grammars.jump_forward import Encode
 from falsework.grammars.llguidance_grammar import make_tokenizer
 from falsework.grammars.vocabulary import Vocabulary, mask_width
 from falsework.prompts.tokenizers import build_vocabulary, eos_token_ids
+from falsework.server.engines.barred_matcher import BarredMatcher
 from falsework.server.engines.base import Constraint
 from falsework.server.engines.llguidance_matcher import LlguidanceGrammar, LlguidanceMatcher
 from falsework.server.engines.matcher import CompiledGrammar, GrammarMatcher
@@ -37,7 +38,7 @@ from falsework.server.engines.vllm.extra_args import has_biases, has_constraint,
 from falsework.server.engines.vllm.prompt_lookup import PromptLookupDrafter
 
 _T = TypeVar("_T")
-Matcher = GrammarMatcher | LlguidanceMatcher
+Matcher = GrammarMatcher | LlguidanceMatcher | BarredMatcher
 
 log = init_logger(__name__)
 
@@ -244,6 +245,12 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
             return failed
 
     def _matcher(self, constraint: Constraint) -> Matcher:
+        matcher = self._unbarred_matcher(constraint)
+        if not constraint.barred:
+            return matcher
+        return BarredMatcher(matcher, constraint.barred, self._vocabulary)
+
+    def _unbarred_matcher(self, constraint: Constraint) -> GrammarMatcher | LlguidanceMatcher:
         compiled = self._compiled(constraint)
         if isinstance(compiled, CompiledGrammar):
             return GrammarMatcher(compiled, constraint.think, constraint.prefix)
