@@ -33,16 +33,21 @@ class ReplyFormat:
     choice: ToolChoice = NO_CALLS
     answer: json_schema.Schema | None = None
     answer_where: str = "response_format.json_schema.schema"
-    text: TextGrammar | None = None
     think: ReasoningTags | None = None
     thinking: bool = False
+    text: TextGrammar | None = None
+    answer_strict: bool = False
 
     def cache_key(self) -> bytes:
         """Return a digest that two forms share only if they admit the same replies."""
-        tools = [(tool.name, tool.parameters) for tool in self.choice.callable_tools(self.tools)]
+        tools = [
+            (tool.name, tool.parameters, tool.strict)
+            for tool in self.choice.callable_tools(self.tools)
+        ]
         policy = (self.choice.mode, self.choice.parallel, bool(self.tools))
-        admitted = json.dumps([repr(self.markup), policy, tools, self.answer, self.thinking,
-                               repr(self.think), self.text and self.text.lark()])  # fmt: skip
+        think = (self.thinking, repr(self.think))
+        answer = (self.answer, self.answer_strict, self.text and self.text.lark())
+        admitted = json.dumps([repr(self.markup), policy, tools, think, answer])
         return hashlib.blake2b(admitted.encode(), digest_size=32).digest()
 
 

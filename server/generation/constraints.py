@@ -1,21 +1,25 @@
 """The constraint of a reply: its grammar compiled for one of two engines, and kept."""
 
 import hashlib
+import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import anyio
 import anyio.to_thread
 import cachetools
 from llguidance import LLTokenizer
 
-from falsework.grammars.dfa import DEAD, START, EmptyLanguage, compile_dfa
+from falsework.grammars.dfa import DEAD, START, EmptyLanguage, compile_dfa, from_bytes
 from falsework.grammars.expressions import GrammarTooLarge, literal, sequence
 from falsework.grammars.free_text import text_until_marker
 from falsework.grammars.jump_forward import forced_tokens
+from falsework.grammars.last_choice import last_choice
 from falsework.grammars.llguidance_grammar import (
     UnsupportedGrammar,
+    byte_tokenizer,
     compile_grammar,
     is_empty,
     make_tokenizer,
@@ -29,6 +33,7 @@ from falsework.grammars.reply_grammar import (
     plan_reply,
     reply_grammar,
 )
+from falsework.grammars.schema_plan import Check, SchemaPlan
 from falsework.grammars.vocabulary import Vocabulary
 from falsework.server.engines.base import Constraint
 from falsework.server.errors import InvalidSchemaError
@@ -48,24 +53,64 @@ class ForcedPrefix:
     text: str = ""
 
 
+@dataclass(frozen=True)
+class CheckPolicy:
+    """What becomes of keywords that decoding can't enforce.
+
+    "check": calls and answers are judged when they are complete, and decoded again up to
+    `attempts` times; "refuse": the schema is refused.
+    """
+
+    unenforceable: Literal["check", "refuse"] = "check"
+    attempts: int = 2
+
+
+HINTS: Mapping[str, str] = {
+    "contains": "name the items with 'prefixItems' or 'items'",
+    "dependentSchemas": "write 'anyOf' with a branch for each case",
+    "else": "write 'anyOf' with a branch for each case",
+    "if": "write 'anyOf' with a branch for each case",
+    "not": "name what is allowed, with 'enum' or 'anyOf'",
+    "oneOf": "write 'anyOf'",
+    "then": "write 'anyOf' with a branch for each case",
+    "unevaluatedItems": "write 'items': false beside 'prefixItems'",
+    "unevaluatedProperties": "write 'additionalProperties': false beside 'properties'",
+    "uniqueItems": "ask for an object with a boolean for each item",
+}
+"""What to write instead of a keyword that can only be checked."""
+
 NO_PREFIX = ForcedPrefix()
+
+ANSWER = ""
+"""What stands for the answer where tools stand by their names."""
 
 
 @dataclass(frozen=True)
 class CompiledConstraint:
-    """A form's constraint, the resting state of its think block, its forced prefix."""
+    """A form's constraint, the resting state of its think block, its forced prefix.
+
+    `checks`: the schemas, as JSON texts, of calls and answers that have to be judged when they are
+    complete, by the tool's name or ANSWER.
+    """
 
     constraint: Constraint
     resting: int
     opening: ForcedPrefix
+    checks: Mapping[str, str] = field(default_factory=dict)
 
 
 class ConstraintCompiler:
     """Compiles forms of replies for one vocabulary."""
 
-    def __init__(self, vocabulary: Vocabulary, encode: Callable[[str], Sequence[int]]) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        encode: Callable[[str], Sequence[int]],
+        checks: CheckPolicy = CheckPolicy(),
+    ) -> None:
         self._vocabulary = vocabulary
         self._encode = encode
+        self._checks = checks
         self._compilers = anyio.CapacityLimiter(MAX_PARALLEL_COMPILES)
         self._trials = TrialProcess()
         self._tokenizer: LLTokenizer | None = None
@@ -100,6 +145,7 @@ class ConstraintCompiler:
         where = "tools" if form.tools else form.answer_where
         try:
             plan = plan_reply(form)
+            self._refuse_checks(form, plan)
             if plan.needs_llguidance:
                 return self._by_llguidance(form, plan)
             return self._by_automaton(form, plan)
@@ -112,6 +158,15 @@ class ConstraintCompiler:
             msg = "These schemas can't be enforced: nothing that this model can say satisfies them."
             raise InvalidSchemaError(msg, where) from error
 
+    def _refuse_checks(self, form: ReplyFormat, plan: ReplyPlan) -> None:
+        """Refuse keywords that can only be checked, where the client or the operator wants it."""
+        refused = self._checks.unenforceable == "refuse"
+        for tool in form.choice.callable_tools(form.tools):
+            if tool.strict or refused:
+                _refuse(plan.arguments[tool.name].checks, tool.where, tool.name)
+        if plan.answer and (form.answer_strict or refused):
+            _refuse(plan.answer.checks, form.answer_where, None)
+
     def _by_automaton(self, form: ReplyFormat, plan: ReplyPlan) -> CompiledConstraint:
         try:
             automaton = compile_dfa(reply_grammar(form, plan), self._vocabulary.alphabet)
@@ -120,9 +175,9 @@ class ConstraintCompiler:
         packed = automaton.to_bytes()
         tokens = forced_tokens(automaton, START, self._vocabulary, self._encode).forced
         resting = between_characters_state(form, automaton)
-        return CompiledConstraint(
-            Constraint(_digest(packed), packed), resting, self._opening(tokens)
-        )
+        checks = {name: json.dumps(one.schema) for name, one in _named(plan).items() if one.checks}
+        constraint = Constraint(_digest(packed), packed)
+        return CompiledConstraint(constraint, resting, self._opening(tokens), checks)
 
     def _by_llguidance(self, form: ReplyFormat, plan: ReplyPlan) -> CompiledConstraint:
         grammar = lark_reply(form, plan)
@@ -135,7 +190,27 @@ class ConstraintCompiler:
         block, resting = self._think_block(form)
         constraint = Constraint(_digest(packed), packed, "llguidance", think_block=block)
         opening = self._opening(tuple(matcher.compute_ff_tokens()))
-        return CompiledConstraint(constraint, resting, opening)
+        # All are judged: llguidance lets a free object have a key twice.
+        checks = {name: json.dumps(one.schema) for name, one in _named(plan).items()}
+        return CompiledConstraint(constraint, resting, opening, checks)
+
+    def judge(self, schema: str, text: str) -> Mapping[str, Any] | None:
+        """Return the first fault of a JSON text, see `trial_worker`; raise TrialTooLong."""
+        fault: Mapping[str, Any] | None = self._trials.ask("judge", schema=schema, text=text)
+        return fault
+
+    def prefix_tokens(self, text: str) -> tuple[int, ...]:
+        """Return the tokens of a reply's beginning; none where they spell another text."""
+        tokens = tuple(self._encode(text))
+        spelled = b"".join(self._vocabulary.tokens[token] or b"" for token in tokens)
+        return tokens if spelled == text.encode() else ()
+
+    def last_choice(self, constraint: Constraint, text: bytes, start: int, end: int) -> int | None:
+        """Return the end of the last byte in text[start:end] that others could have replaced."""
+        if constraint.kind == "automaton":
+            return last_choice(from_bytes(constraint.grammar), text, start, end)
+        matcher = compile_grammar(byte_tokenizer(), constraint.grammar.decode())
+        return last_choice(matcher, text, start, end)
 
     def llguidance_tokenizer(self) -> LLTokenizer:
         """Return llguidance's view of the vocabulary, made at the first call."""
@@ -161,6 +236,17 @@ class ConstraintCompiler:
         while spelled and not _whole(b"".join(spelled)):
             spelled.pop()  # a token may end inside a character, which a prompt shouldn't
         return ForcedPrefix(tokens[: len(spelled)], b"".join(spelled).decode())
+
+
+def _refuse(checks: Sequence[Check], where: str, tool: str | None) -> None:
+    for keyword, pointer in checks:
+        hint = HINTS.get(keyword, "leave it out, or leave out 'strict'")
+        msg = f"'{keyword}' can't be enforced while decoding, only checked afterwards: {hint}"
+        raise UnsupportedFormat(msg, f"{where}#{pointer}", tool=tool)
+
+
+def _named(plan: ReplyPlan) -> dict[str, SchemaPlan]:
+    return {**plan.arguments, **({ANSWER: plan.answer} if plan.answer else {})}
 
 
 def _digest(packed: bytes) -> bytes:

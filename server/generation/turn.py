@@ -1,6 +1,7 @@
 """From a request to what the engine needs: prompt, constraint, and the reader of the reply."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import anyio
 import anyio.to_thread
@@ -13,7 +14,12 @@ from falsework.grammars.vocabulary import Vocabulary
 from falsework.prompts.renderer import ChatTemplateError, Prompt, PromptRenderer
 from falsework.server.engines.base import Constraint, SamplingParams, ThinkingBudget
 from falsework.server.errors import BadRequestError, ContextLengthExceeded
-from falsework.server.generation.constraints import NO_PREFIX, ConstraintCompiler, ForcedPrefix
+from falsework.server.generation.constraints import (
+    NO_PREFIX,
+    CheckPolicy,
+    ConstraintCompiler,
+    ForcedPrefix,
+)
 from falsework.server.generation.request import GenerationRequest
 
 
@@ -27,10 +33,18 @@ class PreparedTurn:
     constraint: Constraint | None
     form: ReplyFormat
     opening: ForcedPrefix = NO_PREFIX
+    checks: Mapping[str, str] = field(default_factory=dict)
+    """What has to be judged when it is complete, see CompiledConstraint."""
 
     def reader(self) -> OutputParser:
         """Return a reader for one choice, which knows the opening already."""
         return OutputParser(self.form, self.opening.text)
+
+    def reader_behind(self, said: str) -> OutputParser:
+        """Return a reader that has read the beginning of a reply."""
+        reader = OutputParser(self.form, said)
+        reader.feed("")
+        return reader
 
 
 class TurnBuilder:
@@ -43,12 +57,14 @@ class TurnBuilder:
         max_model_len: int,
         *,
         think_budget: int,
+        checks: CheckPolicy = CheckPolicy(),  # noqa: B008 - it can't change
     ) -> None:
         self.dialect_name = prompter.dialect.name
         self.max_model_len = max_model_len
         self._prompter = prompter
         self._think_budget = think_budget
-        self.constraints = ConstraintCompiler(vocabulary, self._encode)
+        self.checks = checks
+        self.constraints = ConstraintCompiler(vocabulary, self._encode, checks)
 
     async def build(self, request: GenerationRequest) -> PreparedTurn:
         """Return the turn of a request: its prompt laid out and tokenised, its grammar compiled.
@@ -58,7 +74,7 @@ class TurnBuilder:
         prompt = await anyio.to_thread.run_sync(self._lay_out, request)
         form = self._form(request, prompt)
         sampling = self._fitted(request, len(prompt.tokens))
-        if not (form.tools or form.answer is not None or form.thinking):
+        if not (form.tools or form.answer is not None or form.text or form.thinking):
             return PreparedTurn(request, prompt.tokens, sampling, None, form)
         kept = await self.constraints.compiled(form)
         opening = kept.opening
@@ -76,6 +92,7 @@ class TurnBuilder:
             ),
             form,
             opening,
+            kept.checks,
         )
 
     def _lay_out(self, request: GenerationRequest) -> Prompt:
@@ -101,6 +118,8 @@ class TurnBuilder:
             request.params.schema,
             dialect.think if prompt.thinking or request.think_budget != 0 else None,
             prompt.thinking,
+            request.text_grammar,
+            request.response_strict,
         )
 
     def _think(self, request: GenerationRequest, resting: int) -> ThinkingBudget | None:
