@@ -26,7 +26,7 @@ MAX_QUOTED = 100
 
 
 class APIError(Exception):
-    """An error for the client; `status`, `type` and `code` are OpenAI's vocabulary, `param` names the field."""
+    """An error for the client; `status`, `type`, `code` are OpenAI's, `param` names the field."""
 
     status = 500
     type = "server_error"

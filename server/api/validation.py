@@ -1,4 +1,4 @@
-"""Bodies of requests, checked by pydantic; its errors in OpenAI's words, by the name of the field."""
+"""Bodies of requests, checked by pydantic; its errors in OpenAI's words, by the field's name."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar

@@ -1,6 +1,5 @@
 """The time of one turn of the model, divided into phases; its span and its metrics."""
 
-from falsework.server.generation.usage import Usage
 import asyncio
 import time
 from collections.abc import Iterator
@@ -9,10 +8,10 @@ from contextlib import contextmanager
 from opentelemetry import trace
 from opentelemetry.trace import StatusCode
 
-
-from falsework.server.generation.request import GenerationRequest
 from falsework.server.engines.base import RequestTimings
 from falsework.server.generation.choice import ChoiceDelta
+from falsework.server.generation.request import GenerationRequest
+from falsework.server.generation.usage import Usage
 from falsework.server.observability import telemetry
 from falsework.server.observability.request_metrics import RequestMetrics
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of the prompt and of the completion; `cached` are of the one, `reasoning` of the other."""
+    """Tokens of prompt (of them `cached`) and completion (of them `reasoning`)."""
 
     prompt: int
     completion: int

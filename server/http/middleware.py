@@ -1,6 +1,5 @@
 """What every request meets first and last: its id, its span, and the handler of last resort."""
 
-from falsework.server.ids import new_id
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -11,12 +10,12 @@ from opentelemetry.trace import INVALID_SPAN, Span, StatusCode
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-
 from falsework.server.errors import (
     ClientDisconnected,
     InternalServerError,
     error_response,
 )
+from falsework.server.ids import new_id
 from falsework.server.observability import telemetry
 from falsework.server.observability.tracing import request_span
 

@@ -1,6 +1,5 @@
 """Replies on their way to a client that may go away at any time."""
 
-from falsework.server.types import Json
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -12,7 +11,6 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-
 from falsework.server.errors import (
     APIError,
     ClientDisconnected,
@@ -20,6 +18,7 @@ from falsework.server.errors import (
     error_body,
 )
 from falsework.server.observability import telemetry
+from falsework.server.types import Json
 
 LINE_END = "\n"
 KEEP_ALIVE_SECONDS = 10
@@ -139,4 +138,3 @@ def _event(chunk: Json) -> ServerSentEvent:
 
 def _said(text: str, name: str | None = None) -> ServerSentEvent:
     return ServerSentEvent(data=text, event=name, sep=LINE_END)
-

@@ -15,8 +15,7 @@ from falsework.grammars.events import Call
 from falsework.prompts.dialects import DIALECTS, with_reasoning
 from falsework.prompts.renderer import PromptRenderer
 from falsework.prompts.tokenizers import build_vocabulary
-from falsework.server.api.chat import completion
-from falsework.server.api.chat.objects import ReplyHeader
+from falsework.server.api.chat.objects import ReplyHeader, collect_completion, stream_chunks
 from falsework.server.app import create_app
 from falsework.server.cli.process import Server, bind
 from falsework.server.engines.scripted import ScriptedEngine
@@ -55,7 +54,7 @@ def whole(engine: ScriptedEngine, scaffold: TurnBuilder, **fields: Any) -> Json:
     told = TurnRunner(engine, scaffold, AdmissionController(1)).stream(
         question, RequestMetrics("m", "chat", stream=False)
     )
-    return asyncio.run(completion.collect_completion(told, ReplyHeader(question, "fp")))
+    return asyncio.run(collect_completion(told, ReplyHeader(question, "fp")))
 
 
 def chunks(
@@ -68,7 +67,7 @@ def chunks(
     )
 
     async def told() -> list[Json]:
-        stream = completion.stream_chunks(steps, ReplyHeader(question, "fp"))
+        stream = stream_chunks(steps, ReplyHeader(question, "fp"))
         return [chunk async for chunk in stream]
 
     return asyncio.run(told())

@@ -4,13 +4,12 @@ Clients may send `executed_tools` back. Many drop what they don't know, so the r
 under the first of the calls that the client runs.
 """
 
-from falsework.server.types import Json
 import re
 from collections.abc import Iterable, Sequence
 
 from falsework.server.api.chat.message_schema import ExecutedToolCall, MessageParam
-
 from falsework.server.storage.store import Store
+from falsework.server.types import Json
 
 SERVER_CALL_ID = re.compile(r"call_[a-zA-Z0-9]{24}")
 
@@ -24,7 +23,7 @@ async def save_executed_calls(store: Store, owner: str, chunks: Iterable[Json]) 
         executed += message.get("executed_tools") or ()
         ids += (call["id"] for call in message.get("tool_calls") or () if "id" in call)
     if executed and ids:
-        await store.save_executed_calls(owner, ids[0], executed)
+        await store.calls.save_executed(owner, ids[0], executed)
 
 
 async def restore_executed_calls(
@@ -32,7 +31,9 @@ async def restore_executed_calls(
 ) -> list[MessageParam]:
     """Return the messages, each with what the server ran in it."""
     ids = {i: _call_id(message) for i, message in enumerate(messages)}
-    executed = await store.get_executed_calls(owner, [call_id for call_id in ids.values() if call_id])
+    executed = await store.calls.get_executed(
+        owner, [call_id for call_id in ids.values() if call_id]
+    )
     return [_with(message, executed.get(ids[i], ())) for i, message in enumerate(messages)]
 
 

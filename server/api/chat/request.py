@@ -82,7 +82,7 @@ def _tool_choice(request: schema.ChatCompletionRequest, tools: tuple[Tool, ...])
     parallel = request.parallel_tool_calls is not False
     match request.tool_choice or ANY_TOOL:
         case schema.FunctionChoice(function=function):
-            return one_tool(FunctionRef(function and function.name, CHOICE_PARAM), tools)
+            return one_tool(FunctionRef(function.name if function else None, CHOICE_PARAM), tools)
         case schema.AllowedToolsChoice(allowed_tools=allowed):
             param = f"{CHOICE_PARAM}.allowed_tools"
             references = [

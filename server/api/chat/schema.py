@@ -1,8 +1,8 @@
 """The chat request as clients spell it; spellings that mean the same become one here.
 
-Every field is honoured (`ChatCompletionRequest`), changes nothing here (`IGNORED_FIELDS`), or would change the
-result and is refused by name (`UNSUPPORTED_FIELDS`). A field that nobody knows yet is accepted, and null
-always means absent.
+Every field is honoured (`ChatCompletionRequest`), changes nothing here (`IGNORED_FIELDS`), or would
+change the result and is refused by name (`UNSUPPORTED_FIELDS`). A field that nobody knows yet is
+accepted, and null always means absent.
 """
 
 from typing import Annotated, Any, Literal
@@ -187,9 +187,7 @@ class ChatCompletionRequest(CommonFields):
         one_of(TOOL_CHOICES, "tool_choice", param="tool_choice"),
         BeforeValidator(expand_shorthand_choice),
     ] = None
-    response_format: Annotated[
-        WireModel | None, one_of(RESPONSE_FORMATS, "response_format")
-    ] = None
+    response_format: Annotated[WireModel | None, one_of(RESPONSE_FORMATS, "response_format")] = None
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     n: int | None = Field(default=None, ge=1, le=128)
