@@ -34,9 +34,10 @@ from falsework.grammars.reply_grammar import (
     reply_grammar,
 )
 from falsework.grammars.schema_plan import Check, SchemaPlan
+from falsework.grammars.text_grammar import TextGrammar
 from falsework.grammars.vocabulary import Vocabulary
 from falsework.server.engines.base import Constraint
-from falsework.server.errors import InvalidSchemaError
+from falsework.server.errors import BadRequestError, InvalidSchemaError
 from falsework.server.generation.trial_process import TrialProcess, TrialTooLong
 from falsework.server.observability import telemetry
 
@@ -152,9 +153,13 @@ class ConstraintCompiler:
         except UnsupportedFormat as error:
             raise _refusal(error) from error
         except (GrammarTooLarge, UnsupportedGrammar, TrialTooLong) as error:
+            if form.text:
+                raise _bad_grammar(form.text, str(error)) from error
             msg = f"These schemas can't be enforced together: {error}."
             raise InvalidSchemaError(msg, where) from error
         except EmptyLanguage as error:
+            if form.text:
+                raise _bad_grammar(form.text, "no text satisfies it") from error
             msg = "These schemas can't be enforced: nothing that this model can say satisfies them."
             raise InvalidSchemaError(msg, where) from error
 
@@ -259,6 +264,11 @@ def _whole(text: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _bad_grammar(grammar: TextGrammar, reason: str) -> BadRequestError:
+    message = f"Invalid '{grammar.where}': {reason}."
+    return BadRequestError(message, grammar.where, "invalid_grammar")
 
 
 def _refusal(error: UnsupportedFormat) -> InvalidSchemaError:
