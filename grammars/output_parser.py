@@ -31,8 +31,13 @@ class OutputParser:
         self._think = form.think
         self._trigger = form.markup.trigger if calls and form.answer is None else ""
         self._pending = opening
+        self._received = len(opening)
         self._ended = False
         self._count = 0
+        self.call_starts: list[int] = []
+        """Where each call's name begins, in characters of the reply."""
+        self.answer_start: int | None = None
+        """Where the answer begins, once it has."""
         self._arguments = ArgumentsReader(form.markup.notation)
         self._answer = self._beginning if calls else self._text
         first = self._block if form.thinking else self._opening_block
@@ -46,6 +51,7 @@ class OutputParser:
     def feed(self, text: str) -> list[Event]:
         """Take the next piece of the reply and return what it makes certain."""
         self._pending += text
+        self._received += len(text)
         events: list[Event] = []
         while (read := self._read()) is not None:
             events += read
@@ -109,6 +115,8 @@ class OutputParser:
         return []
 
     def _text(self) -> list[Event] | None:
+        if self.answer_start is None:
+            self.answer_start = self._received - len(self._pending)
         at = self._pending.find(self._trigger) if self._trigger else -1
         if at < 0:
             return self._held(self._trigger, Text)
@@ -120,6 +128,7 @@ class OutputParser:
         name, found, rest = self._pending.partition(self._markup.after_name)
         if not found:
             return None
+        self.call_starts.append(self._received - len(self._pending))
         self._pending = rest
         self._arguments = ArgumentsReader(self._markup.notation)
         self._read = self._said

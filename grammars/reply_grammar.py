@@ -2,16 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from falsework.grammars import json_schema
+from falsework.grammars import json_schema, schema_plan
 from falsework.grammars.call_formats import ReasoningTags, ToolCallFormat
 from falsework.grammars.dfa import DEAD, DFA, START, compile_dfa
 from falsework.grammars.events import Tool
 from falsework.grammars.expressions import NFA, Expression, choice, literal, optional, sequence
 from falsework.grammars.free_text import text_until_marker, text_without_marker
 from falsework.grammars.schema_errors import UnsupportedSchema
+from falsework.grammars.schema_plan import SchemaPlan
+from falsework.grammars.text_grammar import TextGrammar
 from falsework.grammars.tool_choice import ToolChoice
 
 NO_CALLS = ToolChoice("none")
@@ -22,7 +24,8 @@ class ReplyFormat:
     """What a reply is made of.
 
     `thinking`: the prompt has opened a think block; with `think` and not `thinking` the model may
-    open one itself. `answer`: the JSON Schema that answer text must satisfy; None: free text.
+    open one itself. `answer`: the JSON Schema that answer text must satisfy, `text`: its grammar
+    where it is no JSON; neither: free text.
     """
 
     markup: ToolCallFormat
@@ -32,13 +35,19 @@ class ReplyFormat:
     answer_where: str = "response_format.json_schema.schema"
     think: ReasoningTags | None = None
     thinking: bool = False
+    text: TextGrammar | None = None
+    answer_strict: bool = False
 
     def cache_key(self) -> bytes:
         """Return a digest that two forms share only if they admit the same replies."""
-        tools = [(tool.name, tool.parameters) for tool in self.choice.callable_tools(self.tools)]
+        tools = [
+            (tool.name, tool.parameters, tool.strict)
+            for tool in self.choice.callable_tools(self.tools)
+        ]
         policy = (self.choice.mode, self.choice.parallel, bool(self.tools))
-        admitted = json.dumps([repr(self.markup), policy, tools, self.answer, self.thinking,
-                               repr(self.think)])  # fmt: skip
+        think = (self.thinking, repr(self.think))
+        answer = (self.answer, self.answer_strict, self.text and self.text.lark())
+        admitted = json.dumps([repr(self.markup), policy, tools, think, answer])
         return hashlib.blake2b(admitted.encode(), digest_size=32).digest()
 
 
@@ -51,9 +60,47 @@ class UnsupportedFormat(ValueError):
         self.tool = tool
 
 
-def reply_grammar(form: ReplyFormat) -> Expression:
-    """Say a whole reply of this form; raise FormRefused for a schema that can't be enforced."""
-    body = _body(form)
+@dataclass(frozen=True)
+class ReplyPlan:
+    """How each schema of a reply is served: the arguments' by the tool's name, and the answer's."""
+
+    arguments: Mapping[str, SchemaPlan] = field(default_factory=dict)
+    answer: SchemaPlan | None = None
+    text: TextGrammar | None = None
+
+    @property
+    def needs_llguidance(self) -> bool:
+        """Whether a byte automaton can't say one of the schemas or grammars."""
+        plans = [*self.arguments.values(), *([self.answer] if self.answer else [])]
+        return (self.text is not None and self.text.syntax != "choice") or any(
+            plan.how == "llguidance" or plan.expression is None for plan in plans
+        )
+
+
+def plan_reply(form: ReplyFormat) -> ReplyPlan:
+    """Plan the schemas of a form; raise UnsupportedFormat for one that can't be served."""
+    arguments = {}
+    for tool in form.choice.callable_tools(form.tools):
+        try:
+            arguments[tool.name] = schema_plan.plan(
+                tool.parameters, form.markup.notation, arguments=True
+            )
+        except UnsupportedSchema as fault:
+            raise UnsupportedFormat(fault.reason, _at(tool.where, fault), tool=tool.name) from None
+    if form.answer is None:
+        return ReplyPlan(arguments, text=form.text)
+    try:
+        return ReplyPlan(arguments, schema_plan.plan(form.answer))
+    except UnsupportedSchema as fault:
+        raise UnsupportedFormat(fault.reason, _at(form.answer_where, fault), tool=None) from None
+
+
+def reply_grammar(form: ReplyFormat, plan: ReplyPlan | None = None) -> Expression:
+    """Say a whole reply of this form; raise UnsupportedFormat for a schema that can't be served.
+
+    `plan` is the form's, where it is made already; all of its schemas need an expression.
+    """
+    body = _body(form, plan or plan_reply(form))
     if form.think is None:
         return body
     gap = literal(form.think.gap)
@@ -70,21 +117,23 @@ def between_characters_state(form: ReplyFormat, automaton: DFA) -> int:
     return START if form.thinking else automaton.step(START, form.think.opening.encode())
 
 
-def _body(form: ReplyFormat) -> Expression:
+def _body(form: ReplyFormat, plan: ReplyPlan) -> Expression:
     tools = form.choice.callable_tools(form.tools)
     if not tools:
-        return _answer(form)
+        return _answer(form, plan)
     head, trigger = form.markup.prefix, form.markup.trigger
-    said = [(tool.name, _arguments(tool, form.markup)) for tool in tools]
+    said = [(tool.name, _expression(plan.arguments[tool.name])) for tool in tools]
     calls = _Calls(form.markup, said, parallel=form.choice.parallel)
     if form.choice.mode == "required":
         return sequence(literal(head), calls)
     ways = [literal(head)]
     if trigger and form.answer is None:
         ways.append(
-            sequence(text_until_marker(trigger, _barred(form)), literal(head[len(trigger) :]))
+            sequence(
+                text_until_marker(trigger, barred_characters(form)), literal(head[len(trigger) :])
+            )
         )
-    answer = _answer(form)
+    answer = _answer(form, plan)
     if form.answer is not None and not trigger:
         _refuse_ambiguity(answer, head, form.answer_where)
     habitual = [
@@ -109,16 +158,20 @@ def _refuse_ambiguity(answer: Expression, head: str, where: str) -> None:
         raise UnsupportedFormat(msg, where, tool=None)
 
 
-def _answer(form: ReplyFormat) -> Expression:
-    if form.answer is None:
-        return text_without_marker(form.markup.trigger, _barred(form))
-    try:
-        return json_schema.value_grammar(form.answer)
-    except UnsupportedSchema as fault:
-        raise UnsupportedFormat(fault.reason, _at(form.answer_where, fault), tool=None) from None
+def _answer(form: ReplyFormat, plan: ReplyPlan) -> Expression:
+    if plan.text is not None:
+        return choice([literal(text) for text in plan.text.texts])
+    if plan.answer is None:
+        return text_without_marker(form.markup.trigger, barred_characters(form))
+    return _expression(plan.answer)
 
 
-def _barred(form: ReplyFormat) -> str:
+def _expression(plan: SchemaPlan) -> Expression:
+    assert plan.expression, "a reply that an automaton can't say is llguidance's"
+    return plan.expression
+
+
+def barred_characters(form: ReplyFormat) -> str:
     """Return the first characters that answer text may not have: blanks, and what begins a call."""
     thought = form.think.opening[0] if form.think and not form.thinking else ""
     barred = form.markup.barred if form.choice.callable_tools(form.tools) else ""
@@ -147,13 +200,6 @@ class _Calls:
             again = (markup.separator + markup.before_name).encode()
             net.jumps.append((net.literal(end, again), names))
         return net.literal(end, markup.closing.encode())
-
-
-def _arguments(tool: Tool, markup: ToolCallFormat) -> Expression:
-    try:
-        return json_schema.arguments_grammar(tool.parameters, markup.notation)
-    except UnsupportedSchema as fault:
-        raise UnsupportedFormat(fault.reason, _at(tool.where, fault), tool=tool.name) from None
 
 
 def _at(where: str, fault: UnsupportedSchema) -> str:

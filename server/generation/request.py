@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from falsework.grammars.events import Tool
+from falsework.grammars.text_grammar import TextGrammar
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.prompts.messages import Message
 from falsework.server.engines.base import SamplingParams
@@ -36,6 +37,10 @@ class GenerationRequest:
     tools: tuple[Tool, ...] = ()
     choice: ToolChoice = NO_CALLS
     response_schema: ResponseSchema = None
+    response_strict: bool = False
+    """Every keyword of `response_schema` has to be enforced while decoding."""
+    text_grammar: TextGrammar | None = None
+    """What the text may be, where it is no JSON."""
     sampling: SamplingParams = SERVER_DEFAULTS
     stop: tuple[str, ...] = ()
     think_budget: int | None = None

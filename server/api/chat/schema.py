@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from falsework.server.api.chat.message_schema import MessageParam
+from falsework.server.api.chat.structured_outputs import GuidedFields
 from falsework.server.api.common_schema import CommonFields, expand_shorthand_choice
 from falsework.server.api.tools import parse_tool_params
 from falsework.server.api.validation import UnsupportedFields, WireModel, one_of, parse_body
@@ -43,10 +44,6 @@ UNSUPPORTED_FIELDS: UnsupportedFields = {
     "echo": (False, "the reply is returned alone"),
     "function_call": (None, "it is deprecated: use tool_choice"),
     "functions": (None, "it is deprecated: use tools"),
-    "guided_choice": (None, "use response_format"),
-    "guided_grammar": (None, "use response_format"),
-    "guided_json": (None, "use response_format"),
-    "guided_regex": (None, "use response_format"),
     "ignore_eos": (False, "a reply ends where the model ends it"),
     "length_penalty": (1.0, "there is no beam search here"),
     "logits_processors": ([], "use logit_bias"),
@@ -54,7 +51,6 @@ UNSUPPORTED_FIELDS: UnsupportedFields = {
     "modalities": (["text"], "only text is spoken here"),
     "moderation": (None, "nothing is moderated here"),
     "stop_token_ids": ([], "use stop"),
-    "structured_outputs": (None, "use response_format"),
     "use_beam_search": (False, "use temperature and top_p"),
     "web_search_options": (None, "there is no web search here"),
 }
@@ -177,7 +173,7 @@ class StreamOptions(WireModel):
     include_usage: bool | None = None
 
 
-class ChatCompletionRequest(CommonFields):
+class ChatCompletionRequest(GuidedFields, CommonFields):
     """The body of POST /v1/chat/completions."""
 
     messages: list[MessageParam] = Field(min_length=1)

@@ -115,7 +115,10 @@ def _definition(tool: WireModel, position: int) -> FunctionDefinition | None:
     param = f"tools[{position}]"
     match tool:
         case FunctionTool():
-            return FunctionDefinition(tool.name, tool.description, tool.parameters, param)
+            strict = bool(tool.strict)
+            return FunctionDefinition(
+                tool.name, tool.description, tool.parameters, param, strict=strict
+            )
         case CustomTool():
             if tool.format and tool.format.type != "text":
                 message = "Custom tools take free text here: leave 'format' out."
