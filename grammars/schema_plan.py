@@ -1,4 +1,4 @@
-"""How a JSON Schema is served: by the automaton, by llguidance, or checked when the call is complete.
+"""How a JSON Schema is served: by the automaton, by llguidance, or checked when it is complete.
 
 `plan` is the one entry: it reads a schema in the meaning of its draft and returns what may be said
 (an expression), what is left to check, and the schema for back ends that read JSON Schema.

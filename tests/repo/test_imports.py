@@ -49,7 +49,16 @@ start quickly, and vLLM's workers fail where it has loaded numba. `server/engine
 nothing: vLLM's processes import its modules by name, each for itself.
 """
 
-SCRIPTS = {"against_vllm", "bfcl", "first_token", "likely", "masks", "runtime", "soak"}
+SCRIPTS = {
+    "against_vllm",
+    "bfcl",
+    "first_token",
+    "fuzz_sampling",
+    "likely",
+    "masks",
+    "runtime",
+    "soak",
+}
 """Of bench, what is run by itself and uses what the tests use."""
 
 SOURCES = sorted(
