@@ -30,7 +30,7 @@ NOT_YET = {
 }
 """Imports that climb, importer first, until they are mended; no other may join them."""
 
-HEAVY = {"mcp", "numba", "torch", "transformers", "vllm"}
+HEAVY = {"numba", "torch", "transformers", "vllm"}
 DIRECT = {
     "grammars/dfa.py": "numba",
     "grammars/jump_forward.py": "numba",
@@ -41,10 +41,6 @@ DIRECT = {
     "prompts/detection.py": "numba",
     "prompts/renderer.py": "numba",
     "prompts/tokenizers.py": "numba",
-    "server/tools/executors/mcp.py": "mcp",
-    "server/tools/executors/mcp_transports.py": "mcp",
-    "server/tools/registry.py": "mcp",
-    "server/tools/request_mcp_servers.py": "mcp",
 }
 """Modules that no package exports, and what they load.
 
