@@ -19,7 +19,7 @@ from falsework.server.observability import telemetry
 from falsework.server.storage.leases import IDEMPOTENCY_TTL
 from falsework.server.storage.store import Store
 from falsework.server.tools.results import ToolResult
-from falsework.server.tools.tool import ToolCall
+from falsework.server.tools.tool_call import ToolCall
 from falsework.server.tools.tool_run import ToolRun
 
 IDEMPOTENCY_HEADER = "idempotency-key"

@@ -124,7 +124,7 @@ async def _of_guest(asked: ToolParam, toolbox: ToolRegistry, where: str) -> list
     if asked.authorization:
         headers["authorization"] = f"Bearer {asked.authorization}"
     try:
-        tools = await toolbox.guests.list_tools(
+        tools = await toolbox.request_mcp_servers.list_tools(
             McpServerRef(label, url, tuple(sorted(headers.items())))
         )
     except ToolCallError as fault:

@@ -20,7 +20,7 @@ from falsework.server.generation.turn_runner import TurnRunner
 from falsework.server.observability import telemetry
 from falsework.server.observability.request_metrics import RequestMetrics
 from falsework.server.tools.results import ToolResult
-from falsework.server.tools.tool import ToolCall
+from falsework.server.tools.tool_call import ToolCall
 from falsework.server.tools.tool_run import ToolRun
 
 
@@ -106,10 +106,10 @@ class ToolLoop:
     @contextmanager
     def workflow_span(self) -> Iterator[None]:
         """Watch the request; once something was written, tell clients not to repeat it."""
-        if self.watch.run is self.run:
+        if self.watch.run_id == self.run.id:
             yield  # within the workflow of whoever had something to run before the first turn
             return
-        self.watch.run = self.run
+        self.watch.run_id = self.run.id
         name = self.watch.api
         attributes = {telemetry.ATTR_OPERATION: "invoke_workflow", telemetry.WORKFLOW_NAME: name}
         self.watch.workflow = workflow = telemetry.TRACER.start_span(
@@ -124,6 +124,8 @@ class ToolLoop:
         finally:
             workflow.end()
             self.watch.workflow = INVALID_SPAN
+            self.watch.tool_calls = len(self.run.executed)
+            self.watch.deadline_left = self.run.deadline.remaining()
 
     async def _round(self, question: GenerationRequest, turn: _Turn) -> AsyncGenerator[LoopEvent]:
         """Tell one turn of the model, and run those of its calls that are ours."""

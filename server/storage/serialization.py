@@ -11,7 +11,7 @@ Json = dict[str, Any]
 
 def dump_result(outcome: ToolResult, canonical: str) -> str:
     """Return an outcome as it is kept, with the arguments that equal calls share."""
-    fault = outcome.fault
+    fault = outcome.error
     return json.dumps(
         {
             "call_id": outcome.call_id, "canonical": canonical,
@@ -37,4 +37,4 @@ def load_result(row: Any) -> tuple[tuple[str, str], ToolResult]:
     told = {"call_id": row.call_id, "canonical": row.canonical, **json.loads(row.outcome)}
     identity = (row.tool, told.pop("canonical"))
     fault = ToolCallError(*told.pop("fault")) if told["fault"] else told.pop("fault")
-    return identity, ToolResult(tool=row.tool, fault=fault, **told)
+    return identity, ToolResult(tool=row.tool, error=fault, **told)

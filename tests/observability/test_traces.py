@@ -193,7 +193,7 @@ def test_a_call_that_fails_is_marked_and_a_breaker_that_rejects_is_seen(
 
 
 def test_no_span_bears_the_text_of_an_exception(scaffold: TurnBuilder) -> None:
-    tool = {"name": "look", "python": {"callable": "some_tools:fail"}, "parameters": {}}
+    tool = {"name": "look", "python": {"callable": "support.python_tools:fail"}, "parameters": {}}
     with house_of(scaffold, calls(("look", "{}")), "No.", file={"tools": [tool]},
                   settings=WATCHED) as house:  # fmt: skip
         sent(house, "POST", CHAT, asked())

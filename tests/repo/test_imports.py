@@ -66,6 +66,7 @@ DISTRIBUTIONS = {
     "opentelemetry.exporter": "opentelemetry-exporter-otlp-proto-http",
     "opentelemetry.sdk": "opentelemetry-sdk",
     "pydantic_core": "pydantic",
+    "pydantic_settings": "pydantic-settings",
     "sse_starlette": "sse-starlette",
     "yaml": "pyyaml",
 }

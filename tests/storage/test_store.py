@@ -112,7 +112,7 @@ async def test_what_became_of_a_key_is_told_to_who_comes_again(records: Store) -
 
 async def test_the_calls_of_a_run_are_remembered(records: Store) -> None:
     fault = ToolCallError("timeout", "Too late.")
-    failed = ToolResult("call_2", "look", "{}", fault=fault, effect="none", attempts=3)
+    failed = ToolResult("call_2", "look", "{}", error=fault, effect="none", attempts=3)
     await records.save_call_result("run_1", '{"id":1}', DONE)
     await records.save_call_result("run_1", "{}", failed)
 

@@ -25,7 +25,7 @@ from support.upstream import (
 
 from falsework.server.tools.errors import ToolCallError, is_ambiguous
 from falsework.server.tools.results import ToolResult
-from falsework.server.tools.tool import ToolCall
+from falsework.server.tools.tool_call import ToolCall
 
 pytestmark = pytest.mark.anyio
 
@@ -111,7 +111,7 @@ async def test_a_function_that_breaks_may_have_acted_and_one_that_refuses_has_no
     name: str, arguments: Json, effect: str, tmp_path: Path
 ) -> None:
     text = json.dumps(arguments).replace("{folder}", str(tmp_path))
-    python = {"callable": f"some_tools:{name}"}
+    python = {"callable": f"support.python_tools:{name}"}
     async with toolbox({"name": name, "parameters": {"type": "object"}, "python": python}) as box:
         outcome = await call(box, text, name)
 

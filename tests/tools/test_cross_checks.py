@@ -11,11 +11,11 @@ from falsework.server.cli.main import app
 from falsework.server.tools.config.loader import ToolsFileError, load_tools_file, parse_tools_file
 from falsework.server.tools.config.schema import McpServerConfig
 from falsework.server.tools.registry import open_registry
-from falsework.server.tools.tool import ToolCall
+from falsework.server.tools.tool_call import ToolCall
 
 TOOL: Json = {"name": "t", "http": {"url": "http://x.example/"}}
 OTHER: Json = {**TOOL, "name": "u"}
-PYTHON: Json = {"name": "p", "python": {"callable": "some_tools:double"}}
+PYTHON: Json = {"name": "p", "python": {"callable": "support.python_tools:double"}}
 ONE: Json = {"type": "object", "properties": {"a": {"type": "string"}}}
 SERVER: Json = {"command": ["python", "x.py"], "tools": ["a"]}
 SECRET = {"env": "A"}
@@ -113,7 +113,7 @@ WRITE: Json = {**OTHER, "http": {"url": "http://x.example/", "method": "POST"}}
     [
         ([{**WRITE, "hedge": {}}], "tools.u.hedge: this tool writes"),
         (
-            [{**PYTHON, "python": {"callable": "some_tools:double", "run_in": "thread"}}],
+            [{**PYTHON, "python": {"callable": "support.python_tools:double", "run_in": "thread"}}],
             "tools.p.python.run_in: this tool writes",
         ),
         (
@@ -158,7 +158,7 @@ def test_check_prints_what_follows_from_the_rest(tmp_path: Path) -> None:
     file.write_text(
         'tools:\n  - {name: t, http: {url: "https://x.example/", method: POST}, '
         "effect: destructive}\n"
-        '  - {name: p, python: {callable: "some_tools:double"}, effect: pure}\n'
+        '  - {name: p, python: {callable: "support.python_tools:double"}, effect: pure}\n'
     )
 
     done = CliRunner().invoke(app, ["tools", "check", str(file)])
@@ -176,7 +176,7 @@ async def test_the_tools_of_an_mcp_server_reach_what_it_may() -> None:
         await box.add_server("s", server)
         tool = box.tools["s__a"]
 
-    assert box.reach[tool.upstream.name].hosts == {"mcp.example"}
+    assert box.egress[tool.upstream.name].hosts == {"mcp.example"}
 
 
 @pytest.mark.anyio

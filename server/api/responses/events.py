@@ -13,7 +13,7 @@ from falsework.server.api.server_tools import BUILTIN_SERVER_LABEL
 from falsework.server.engines.base import TokenLogprob
 from falsework.server.tools.errors import ErrorType, ToolCallError
 from falsework.server.tools.results import ToolResult
-from falsework.server.tools.tool import ToolCall
+from falsework.server.tools.tool_call import ToolCall
 
 Json = dict[str, Any]
 
@@ -109,14 +109,14 @@ class ResponseEventBuilder:
         """Say what became of them."""
         for outcome in outcomes:
             at = self.store_result(outcome)
-            yield self._told(f"mcp_call.{'failed' if outcome.fault else 'completed'}", at)
+            yield self._told(f"mcp_call.{'failed' if outcome.error else 'completed'}", at)
             item = dict(self.response.output[at])
             yield self._event("response.output_item.done", output_index=at, item=item)
 
     def store_result(self, outcome: ToolResult) -> int:
         """Put the outcome of a call into its item; return where that is."""
         at = self._calls[outcome.call_id]
-        fault = outcome.fault
+        fault = outcome.error
         self.response.output[at] |= {
             "status": "failed" if fault else "completed",
             "output": None if fault else outcome.for_model(),

@@ -175,7 +175,7 @@ def interrupted_result(call_id: str, name: str, arguments: str) -> ToolResult:
     """Return what is to be known of a call whose end nobody saw."""
     fault = ToolCallError("cancelled", "This call was cut off; what became of it isn't known.")
     fault.hint = "Check what became of it before doing it again."
-    return ToolResult(call_id, name, arguments, fault=fault, effect="unknown")
+    return ToolResult(call_id, name, arguments, error=fault, effect="unknown")
 
 
 def succeeded_tools(

@@ -21,7 +21,7 @@ from falsework.server.generation.tool_loop import (
 from falsework.server.generation.turn_runner import TurnRunner
 from falsework.server.tools.errors import ToolCallError
 from falsework.server.tools.results import ToolResult
-from falsework.server.tools.tool import ToolCall
+from falsework.server.tools.tool_call import ToolCall
 
 SaveProgress = Callable[[InProgressResponse], Awaitable[None]]
 SaveApproval = Callable[[InProgressResponse, Json], Awaitable[None]]
@@ -107,7 +107,7 @@ async def _approved(
         else:
             message = f"The user did not approve this call. {said.reason}".strip()
             fault = ToolCallError("not_allowed", message)
-            outcomes = [ToolResult(asked.id, asked.name, asked.arguments, fault=fault)]
+            outcomes = [ToolResult(asked.id, asked.name, asked.arguments, error=fault)]
         for event in live.speech.mcp_calls_finished(outcomes):
             yield event
         await keep(live)

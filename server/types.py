@@ -1,0 +1,6 @@
+"""Types that every folder of the server may use."""
+
+from typing import Any
+
+Json = dict[str, Any]
+"""A JSON object."""
