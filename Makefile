@@ -35,7 +35,8 @@ test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 test-fast: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest -m "not engine and not slow" -n $(JOBS) --dist loadfile $(ARGS)
+	$(VENV)/bin/python -m pytest -m "not engine and not slow" --ignore tests/e2e \
+		-n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
