@@ -34,8 +34,10 @@ from falsework.server.tools.resilience.result_cache import ResultCache
 from falsework.server.tools.resilience.upstream import Upstream
 from falsework.server.tools.results import ToolResult, truncate
 from falsework.server.tools.retries import MIN_ATTEMPT_SECONDS, CallState, Retrier
+from falsework.server.tools.services import ToolServices
 from falsework.server.tools.tool_call import CallContext, ParsedArguments, ToolCall
 from falsework.server.tools.tool_schemas import ToolSchemas
+from falsework.server.tools.validation import check_json
 from falsework.server.tools.write_verification import CallTool, verify_write
 from falsework.server.types import Json
 
@@ -53,6 +55,7 @@ class ServerTool:
         executor: Executor,
         upstream: Upstream,
         tools: "Mapping[str, ServerTool]",
+        services: ToolServices,
         label: str | None = None,
     ) -> None:
         """`tools` are all tools by name; `label` is used in metrics instead of the name."""
@@ -68,7 +71,8 @@ class ServerTool:
         self._tools = tools
         self._cache = ResultCache(upstream.clock)
         self._retrier = Retrier(self.label, self.entry, executor, upstream)
-        self._schemas = ToolSchemas()
+        self._services = services
+        self._schemas = ToolSchemas(services.checker)
         self._loaded = False
 
     @property
@@ -95,16 +99,33 @@ class ServerTool:
             return
         entry = self.entry
         is_complete = entry.kind == "http" or (entry.description and entry.parameters)
-        upstream = ToolDescription() if is_complete else await self.executor.describe()
+        upstream = ToolDescription() if is_complete else await self._describe()
         self.description = entry.description or upstream.description
         self.parameters = entry.parameters or upstream.parameters or dict(NO_PARAMETERS)
         result_schema = entry.result_schema or upstream.result_schema
         try:
-            self._schemas = ToolSchemas(self.parameters, result_schema)
+            self._schemas = ToolSchemas(
+                self._services.checker,
+                dict(self.parameters),
+                result_schema,
+                trusted=entry.kind != "mcp" or bool(entry.parameters),
+            )
         except ValueError as error:
             message = f"A schema of the tool '{self.name}' isn't JSON Schema, complete in itself."
             raise ToolCallError("bad_response", message) from error
         self._loaded = True
+
+    async def _describe(self) -> ToolDescription:
+        redactor = self._services.redactor
+        try:
+            description = await self.executor.describe()
+        except ToolCallError as error:
+            raise redactor.redact_error(error) from error.__cause__
+        return ToolDescription(
+            redactor.redact_text(description.description),
+            redactor.redact(description.parameters),
+            redactor.redact(description.result_schema),
+        )
 
     def parse_arguments(self, text: str) -> Json:
         """Return the arguments of a call; raise a ToolCallError that lists violations."""
@@ -197,8 +218,14 @@ class ServerTool:
         async with self.bulkhead.acquire(state.deadline):
             state.queued = time.monotonic() - began
             telemetry.BULKHEAD_WAIT.labels(self.label).observe(state.queued)
-            value = await self._retrier.run(arguments, state)
-        return self._schemas.check_result(value, self.entry.limits.max_json_depth)
+            try:
+                value = await self._retrier.run(arguments, state)
+            except ToolCallError as error:
+                raise self._services.redactor.redact_error(error) from error.__cause__
+        size = check_json(value, self.entry.limits.max_json_depth)
+        value = self._services.redactor.redact(value)
+        await self._schemas.check_result(value, size)
+        return value
 
     def _cached(
         self, key: tuple[str, str], max_age: float, outcome: str = "hit"
