@@ -5,7 +5,7 @@ rate limit → attempt timeout → executor → result schema; after a failure: 
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,6 @@ from falsework.server.tools.config.expressions import evaluate
 from falsework.server.tools.config.policies import (
     WRITE_EFFECTS,
     EffectClass,
-    FallbackPolicy,
     effect_defaults,
 )
 from falsework.server.tools.config.schema import NO_PARAMETERS, ToolConfig
@@ -29,6 +28,7 @@ from falsework.server.tools.errors import (
     is_ambiguous,
 )
 from falsework.server.tools.executors.base import Executor, ToolDescription
+from falsework.server.tools.fallbacks import FallbackChain
 from falsework.server.tools.resilience.bulkhead import Bulkhead
 from falsework.server.tools.resilience.result_cache import ResultCache
 from falsework.server.tools.resilience.upstream import Upstream
@@ -38,7 +38,7 @@ from falsework.server.tools.services import ToolServices
 from falsework.server.tools.tool_call import CallContext, ParsedArguments, ToolCall
 from falsework.server.tools.tool_schemas import ToolSchemas
 from falsework.server.tools.validation import check_json
-from falsework.server.tools.write_verification import CallTool, verify_write
+from falsework.server.tools.write_verification import verify_write
 from falsework.server.types import Json
 
 RECOVERY_RESERVE_SHARE = 0.25
@@ -71,6 +71,7 @@ class ServerTool:
         self._tools = tools
         self._cache = ResultCache(upstream.clock)
         self._retrier = Retrier(self.label, self.entry, executor, upstream)
+        self._fallbacks = FallbackChain(self.entry, self.label, tools, self._cached, self._truncate)
         self._services = services
         self._schemas = ToolSchemas(services.checker)
         self._loaded = False
@@ -269,18 +270,17 @@ class ServerTool:
             failed = await self._verify(call, failed, context, state)
         if failed.ok or failed.effect == "unknown" or context.verifying:
             return failed
-        for fallback in self.entry.fallback:
-            if error.kind in fallback.when:
-                result = await self._fall_back(fallback, failed, context)
-                if result:
-                    return result
-        return failed
+        return await self._fallbacks.run(failed, context)
 
     async def _verify(
         self, call: ToolCall, failed: ToolResult, context: CallContext, state: CallState
     ) -> ToolResult:
         assert call.parsed is not None, "a call is parsed before it is made"
-        call_tool = self._tool_caller(call.id, replace(context, approved=True, verifying=True))
+        context = replace(context, approved=True, verifying=True)
+
+        def call_tool(name: str, text: str) -> Awaitable[ToolResult]:
+            return self._tools[name].call(ToolCall(call.id, name, text), context)
+
         arguments = call.parsed.value
         result = await verify_write(
             self.entry.verify, failed, arguments, state.ambiguous, call_tool
@@ -292,44 +292,3 @@ class ServerTool:
         if not self.has_side_effects:
             return "none"
         return "unknown" if state.ambiguous else "not_applied"
-
-    def _tool_caller(self, call_id: str, context: CallContext) -> CallTool:
-        return lambda name, text: self._tools[name].call(ToolCall(call_id, name, text), context)
-
-    async def _fall_back(
-        self, fallback: FallbackPolicy, failed: ToolResult, context: CallContext
-    ) -> ToolResult | None:
-        if fallback.tool is not None:
-            call_tool = self._tool_caller(failed.call_id, context)
-            result = await call_tool(fallback.tool, failed.canonical)
-            return self._from_fallback_tool(fallback, failed, result)
-        if fallback.stale:
-            max_age = self.entry.cache.stale_if_error
-            cached = self._cached((context.principal, failed.canonical), max_age, "stale")
-            return self._degraded_result(failed, cached[0], fallback, "stale") if cached else None
-        return self._degraded_result(failed, fallback.value, fallback, "value")
-
-    def _from_fallback_tool(
-        self, fallback: FallbackPolicy, failed: ToolResult, result: ToolResult
-    ) -> ToolResult | None:
-        tool = self._tools[fallback.tool or ""]
-        failed = replace(failed, effect=result.effect) if tool.has_side_effects else failed
-        if result.ok:
-            return self._degraded_result(failed, result.value, fallback, tool.name)
-        return replace(failed, error=result.error) if result.effect == "unknown" else None
-
-    def _degraded_result(
-        self, failed: ToolResult, value: Any, fallback: FallbackPolicy, to: str
-    ) -> ToolResult:
-        telemetry.FALLBACKS.labels(self.label, to).inc()
-        trace.get_current_span().add_event(telemetry.FALLBACK, {"to": to})
-        value, truncated = self._truncate(value)
-        return replace(
-            failed,
-            error=None,
-            value=value,
-            truncated=truncated,
-            degraded=True,
-            fallback=to,
-            partial=fallback.partial,
-        )
