@@ -23,6 +23,8 @@ from falsework.server.tools.executors.mcp_transports import (
 from falsework.server.tools.executors.openapi import OpenApiExecutor, load_operation
 from falsework.server.tools.executors.python import PythonExecutor
 from falsework.server.tools.executors.response_limits import SizeLimitTransport
+from falsework.server.tools.redaction import MIN_IDENTIFIER_CHARS
+from falsework.server.tools.services import ToolServices
 
 
 class BuiltExecutor(NamedTuple):
@@ -35,13 +37,14 @@ class BuiltExecutor(NamedTuple):
 class ExecutorBuilder:
     """Builds executors; the exit stack closes their connections and processes."""
 
-    def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
+    def __init__(self, folder: Path, stack: AsyncExitStack, services: ToolServices) -> None:
         """`folder` is the tools file's: documents, commands and functions are looked for there."""
         self.servers: dict[str, McpClient] = {}
         self.egress: dict[str, EgressRules] = {}
         """The egress rules by tool, and by MCP server as `mcp:NAME`."""
         self._folder = folder
         self._stack = stack
+        self.services = services
 
     def build(self, entry: ToolConfig) -> BuiltExecutor:
         """Build the executor of a tool; raise ToolsFileError."""
@@ -53,6 +56,8 @@ class ExecutorBuilder:
             connect = http_transport(entry.url, self._mcp_http_client(name, entry, entry.url))
         else:
             environment = {key: read_secret(ref) for key, ref in entry.environment.items()}
+            for secret in environment.values():
+                self.services.redactor.add(secret, minimum=MIN_IDENTIFIER_CHARS)
             connect = stdio_transport(entry.command, environment, str(self._folder))
         self.servers[name] = server = McpClient(
             name, connect, pin_schemas=entry.pin_schemas, spawned=not entry.url
@@ -64,7 +69,7 @@ class ExecutorBuilder:
     def _mcp_http_client(
         self, name: str, entry: McpServerConfig, url: str
     ) -> Callable[[], httpx2.AsyncClient]:
-        auth = build_auth(entry.auth)
+        auth = build_auth(entry.auth, self.services.redactor)
         rules = self.egress[f"mcp:{name}"] = egress_rules(entry.egress, [url, *_token_urls(entry)])
         cap = max(MAX_MESSAGE_BYTES, entry.limits.max_response_bytes)
 
@@ -112,7 +117,7 @@ class ExecutorBuilder:
         rules = self.egress[entry.name] = egress_rules(entry.egress, [url, *_token_urls(entry)])
         client = httpx2.AsyncClient(
             transport=SizeLimitTransport(EgressTransport(rules), entry.limits.max_response_bytes),
-            auth=build_auth(entry.auth),
+            auth=build_auth(entry.auth, self.services.redactor),
             timeout=httpx2.Timeout(entry.attempt_timeout, connect=entry.connect_timeout),
         )
         self._stack.push_async_callback(client.aclose)

@@ -28,6 +28,7 @@ from falsework.server.tools.executors.mcp import McpClient
 from falsework.server.tools.request_mcp_servers import RequestMcpServers
 from falsework.server.tools.resilience.upstream import Upstream
 from falsework.server.tools.results import ToolResult
+from falsework.server.tools.services import ToolServices
 from falsework.server.tools.tool import ServerTool
 from falsework.server.tools.tool_run import RecordResult, ToolRun, record_nothing
 
@@ -57,9 +58,12 @@ class ToolRegistry:
         self.upstreams: dict[str, Upstream] = {}
         self.closed = False
         self._builder = builder
+        self._services = builder.services
         self._clock = clock
         self._first_of_upstream: dict[str, ToolConfig] = {}
-        self.request_mcp_servers = RequestMcpServers(file.request_servers, servers)
+        self.request_mcp_servers = RequestMcpServers(
+            file.request_servers, servers, builder.services
+        )
         self._servers = servers
         self._finishing = finishing
 
@@ -177,7 +181,9 @@ class ToolRegistry:
                 executor.upstream, entry, self._clock
             )
             _export_upstream(upstream)
-        tool = ServerTool(entry, entry.effect or effect, executor, upstream, self.tools)
+        tool = ServerTool(
+            entry, entry.effect or effect, executor, upstream, self.tools, self._services
+        )
         self.tools[entry.name] = tool
         _export_bulkhead(tool)
 
@@ -217,7 +223,11 @@ async def open_registry(
     failure: ToolsFileError | None = None  # raised from here: a task group would wrap it
     async with AsyncExitStack() as stack, anyio.create_task_group() as servers:
         async with anyio.create_task_group() as finishing:
-            registry = ToolRegistry(file, ExecutorBuilder(folder, stack), servers, finishing, clock)
+            services = ToolServices()
+            stack.push_async_callback(services.checker.aclose)
+            registry = ToolRegistry(
+                file, ExecutorBuilder(folder, stack, services), servers, finishing, clock
+            )
             try:
                 await registry.load()
             except ToolsFileError as error:

@@ -25,6 +25,7 @@ from falsework.server.tools.executors.mcp import McpClient, McpExecutor
 from falsework.server.tools.executors.mcp_transports import MAX_MESSAGE_BYTES, http_transport
 from falsework.server.tools.executors.response_limits import SizeLimitTransport
 from falsework.server.tools.resilience.upstream import Upstream
+from falsework.server.tools.services import ToolServices
 from falsework.server.tools.tool import ServerTool
 
 MAX_CONNECTIONS = 32
@@ -64,9 +65,14 @@ class RequestMcpServers:
     """Connects to the servers whose hosts the operator allows."""
 
     def __init__(
-        self, policy: RequestMcpServersConfig, owners: TaskGroup, idle: float = IDLE_SECONDS
+        self,
+        policy: RequestMcpServersConfig,
+        owners: TaskGroup,
+        services: ToolServices,
+        idle: float = IDLE_SECONDS,
     ) -> None:
         self._policy = policy
+        self._services = services
         self._idle = idle
         self._owners = owners
         self._connections = _ConnectionCache(MAX_CONNECTIONS)
@@ -126,6 +132,6 @@ class RequestMcpServers:
         upstream = Upstream(
             telemetry.OTHER, entry
         )  # a breaker of its own, without a client's text in metrics
-        tool = ServerTool(entry, "write", executor, upstream, {}, label=telemetry.OTHER)
+        tool = ServerTool(entry, "write", executor, upstream, {}, self._services, telemetry.OTHER)
         await tool.load_description()
         connection.tools[qualified] = tool

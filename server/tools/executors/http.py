@@ -20,8 +20,6 @@ from falsework.server.tools.validation import parse_json
 from falsework.server.types import Json
 
 BODILESS_METHODS = frozenset({"GET", "HEAD", "DELETE"})
-EXCERPT_CHARS = 500
-"""Characters of an upstream's refusal that the model reads."""
 
 
 class HttpExecutor:
@@ -179,13 +177,13 @@ def _parse_response(response: httpx2.Response, body: bytes) -> Any:
         message = f"The upstream failed with status {status}."
         raise ToolCallError("upstream_error", message, str(status), sent=True, code=status)
     if status >= httpx2.codes.BAD_REQUEST:
-        text = body.decode("utf-8", "replace")[:EXCERPT_CHARS]
         raise ToolCallError(
             "upstream_rejected",
-            f"The upstream refused with status {status}: {text}",
+            f"The upstream refused with status {status}: ",
             str(status),
             sent=True,
             code=status,
+            excerpt=body.decode("utf-8", "replace"),
         )
     if status >= httpx2.codes.MULTIPLE_CHOICES:
         raise ToolCallError(
