@@ -80,6 +80,10 @@ class CharDFA:
 
         return explored((0, 0), ways, ends, budget)
 
+    def union(self, other: "CharDFA", budget: Budget) -> "CharDFA":
+        """Return the automaton of the texts that are in either language."""
+        return self.complement().intersection(other.complement(), budget).complement()
+
     def with_lengths(self, low: int, high: int | None, budget: Budget) -> "CharDFA":
         """Return the automaton of the texts of `low` to `high` characters."""
         most = low if high is None else high
@@ -95,6 +99,27 @@ class CharDFA:
             return self.accepting[at[0]] and at[1] >= low
 
         return explored((0, 0), ways, ends, budget)
+
+    def minimal(self, rounds: int = 16) -> "CharDFA":
+        """Return the automaton with as few states as can be, itself where `rounds` don't do."""
+        groups = [int(one) for one in self.accepting]
+        count = len(set(groups))
+        for _ in range(rounds):
+            signatures = [
+                (groups[state], _joined((low, high, groups[t]) for low, high, t in row))
+                for state, row in enumerate(self.rows)
+            ]
+            numbers: dict[object, int] = {}
+            groups = [numbers.setdefault(one, len(numbers)) for one in signatures]
+            if len(numbers) == count:
+                firsts = {number: state for state, number in reversed(list(enumerate(groups)))}
+                rows = tuple(
+                    _joined((low, high, groups[t]) for low, high, t in self.rows[firsts[number]])
+                    for number in range(count)
+                )
+                return CharDFA(rows, tuple(self.accepting[firsts[n]] for n in range(count)))
+            count = len(numbers)
+        return self
 
     def longest(self) -> int | None:
         """Return the length of the longest text; None: there is no longest."""
@@ -117,6 +142,17 @@ class CharDFA:
                 if target not in lengths:
                     stack.append((target, False))
         return lengths[0]
+
+
+def _joined(edges: Iterable[Edge]) -> tuple[Edge, ...]:
+    """Join neighbouring edges with one target."""
+    joined: list[Edge] = []
+    for low, high, target in edges:
+        if joined and joined[-1][1] == low - 1 and joined[-1][2] == target:
+            joined[-1] = (joined[-1][0], high, target)
+        else:
+            joined.append((low, high, target))
+    return tuple(joined)
 
 
 ANY_TEXT = CharDFA((tuple((low, high, 0) for low, high in code_points.ANY),), (True,))

@@ -113,9 +113,7 @@ def _common(one: Fraction | None, other: Fraction | None) -> Fraction | None:
     if one is None or other is None:
         return other if one is None else one
     denominator = math.lcm(one.denominator, other.denominator)
-    return Fraction(
-        math.lcm(int(one * denominator), int(other * denominator)), denominator
-    )
+    return Fraction(math.lcm(int(one * denominator), int(other * denominator)), denominator)
 
 
 def exact(number: float | Decimal) -> Fraction:
@@ -139,6 +137,11 @@ def number_grammar(numbers: Numbers) -> Expression:
 
 def _embedded(leaf: Fragment) -> Expression:
     return lambda net, start: net.embed(start, leaf)
+
+
+def check_step(numbers: Numbers) -> None:
+    """Raise NumberTooComplex where a multipleOf has too many remainders."""
+    _Spelling(numbers)
 
 
 _PLAIN = Numbers()

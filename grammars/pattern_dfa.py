@@ -156,8 +156,10 @@ class _NFA:
             if target is None:
                 return None
             row = self.aheads[ahead].rows[target]
-            if not (self.aheads[ahead].accepting[target]
-                    and tuple((a, b) for a, b, t in row if t == target) == code_points.ANY):
+            if not (
+                self.aheads[ahead].accepting[target]
+                and tuple((a, b) for a, b, t in row if t == target) == code_points.ANY
+            ):
                 left.add((ahead, target))
         return frozenset(left)
 
@@ -277,5 +279,3 @@ def _onward(
                     threads.add((target, left))
         if threads:
             yield low, following - 1, (frozenset(threads), False, word if net.boundaries else False)
-
-

@@ -17,19 +17,20 @@ _BUILD_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class StringFormat:
-    """`pattern` (whole strings) without what `barred` matches; `source` is where it is defined.
+    """`pattern` is of whole strings; `source` is where the format is defined.
 
-    `certain`: whether every string outside the pattern is outside the format, too.
+    `loose` is a pattern that all strings match which any validator takes for the format.
     """
 
     source: str
     pattern: str
-    barred: str = ""
+    loose: str = ""
     certain: bool = False
+    """Whether all validators read the format as `pattern`."""
 
 
 _YEAR_DATE = (
-    r"(?:(?!0000)\d{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])"
+    r"(?:(?:000[1-9]|00[1-9]\d|0[1-9]\d\d|[1-9]\d{3})-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])"
     r"|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)|02-(?:0[1-9]|1\d|2[0-8]))"
     r"|(?:\d\d(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)-02-29)"
 )
@@ -51,15 +52,27 @@ _IPV6 = "(?:" + "|".join(
         rf"(?:(?:{_H16}:){{0,6}}{_H16})?::",
     ]
 ) + ")"  # fmt: skip
-_ALNUM = "[A-Za-z0-9]"
-_LABEL = rf"{_ALNUM}(?:[A-Za-z0-9-]{{0,61}}{_ALNUM})?"
-_SHORT_LABEL = rf"{_ALNUM}(?:[A-Za-z0-9-]{{0,25}}{_ALNUM})?"
-# 253 characters at most: three long labels, or nine of up to 27.
-_HOST = rf"(?:(?:{_LABEL}\.){{0,2}}{_LABEL}|(?:{_SHORT_LABEL}\.){{0,8}}{_SHORT_LABEL})"
-# A-labels would have to be valid punycode: labels with -- in the third place are left out.
-_DOUBLE_HYPHEN = r"(?:^|[.@])..--"
-_MAILBOX = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~.-]{{1,64}}@{_HOST}"
-_DOTS = rf"^\.|\.\.|\.@|{_DOUBLE_HYPHEN}"
+_LETTER, _INNER = "[A-Za-z0-9]", "[A-Za-z0-9-]"
+
+
+def _label(inner: int) -> str:
+    """Return a label; none with -- in the third place, A-labels would have to be punycode."""
+    start = rf"{_INNER}(?:{_LETTER}{_INNER}|-{_LETTER})"
+    return (
+        rf"{_LETTER}(?:{_INNER}?{_LETTER}|{_INNER}(?:{_LETTER}{_LETTER}|-{_LETTER})"
+        rf"|{start}{_INNER}{{0,{inner}}}{_LETTER})?"
+    )
+
+
+# 63 characters a label and 253 at most: three long labels, or nine of up to 27.
+_HOST = rf"(?:(?:{_label(58)}\.){{0,2}}{_label(58)}|(?:{_label(22)}\.){{0,8}}{_label(22)})"
+_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
+# 64 characters before the @, whatever the number of dots.
+_MAILBOX = (
+    rf"(?:{_ATEXT}{{1,64}}|{_ATEXT}{{1,31}}\.{_ATEXT}{{1,32}}"
+    rf"|(?:{_ATEXT}{{1,20}}\.){{2}}{_ATEXT}{{1,20}}|(?:{_ATEXT}{{1,12}}\.){{3,4}}{_ATEXT}{{1,12}})"
+    rf"@{_HOST}"
+)
 _HEX = "[0-9A-Fa-f]"
 
 
@@ -95,33 +108,34 @@ _DAY_SPAN = r"(?:\d+Y(?:\d+M(?:\d+D)?)?|\d+M(?:\d+D)?|\d+D)"
 
 STRING_FORMATS: dict[str, StringFormat] = {
     "date": StringFormat("RFC 3339, section 5.6", _YEAR_DATE, certain=True),
-    "time": StringFormat("RFC 3339, section 5.6", _CLOCK),
-    "date-time": StringFormat("RFC 3339, section 5.6", rf"{_YEAR_DATE}[Tt]{_CLOCK}"),
+    "time": StringFormat("RFC 3339, section 5.6", _CLOCK, loose=r"^\d\d:\d\d:"),
+    "date-time": StringFormat(
+        "RFC 3339, section 5.6", rf"{_YEAR_DATE}[Tt]{_CLOCK}", loose=r"^\d{4}-\d\d-\d\d[Tt ]"
+    ),
     "duration": StringFormat(
-        "RFC 3339, appendix A", rf"P(?:\d+W|{_DAY_SPAN}(?:{_CLOCK_SPAN})?|{_CLOCK_SPAN})"
+        "RFC 3339, appendix A",
+        rf"P(?:\d+W|{_DAY_SPAN}(?:{_CLOCK_SPAN})?|{_CLOCK_SPAN})",
+        loose=r"^[Pp]",
     ),
-    "email": StringFormat(
-        "RFC 5321, section 4.1.2", _MAILBOX, _DOTS
-    ),
-    "idn-email": StringFormat(
-        "RFC 6531, ASCII only", _MAILBOX, _DOTS
-    ),
-    "hostname": StringFormat("RFC 1123, section 2.1", _HOST, _DOUBLE_HYPHEN),
-    "idn-hostname": StringFormat("RFC 5890, ASCII only", _HOST, _DOUBLE_HYPHEN),
+    "email": StringFormat("RFC 5321, section 4.1.2", _MAILBOX, loose=r"@"),
+    "idn-email": StringFormat("RFC 6531, ASCII only", _MAILBOX, loose=r"@"),
+    "hostname": StringFormat("RFC 1123, section 2.1", _HOST, loose=r"^[^\s/:@]*$"),
+    "idn-hostname": StringFormat("RFC 5890, ASCII only", _HOST, loose=r"^[^\s/:@]*$"),
     "ipv4": StringFormat("RFC 2673, section 3.2", _IPV4, certain=True),
-    "ipv6": StringFormat("RFC 4291, section 2.2", _IPV6),
-    "uri": StringFormat("RFC 3986", _URI["absolute"]),
+    "ipv6": StringFormat("RFC 4291, section 2.2", _IPV6, loose=r":"),
+    "uri": StringFormat("RFC 3986", _URI["absolute"], loose=r":"),
     "uri-reference": StringFormat("RFC 3986", _URI["reference"]),
-    "iri": StringFormat("RFC 3987", _IRI["absolute"]),
+    "iri": StringFormat("RFC 3987", _IRI["absolute"], loose=r":"),
     "iri-reference": StringFormat("RFC 3987", _IRI["reference"]),
     "uri-template": StringFormat("RFC 6570", _TEMPLATE),
-    "uuid": StringFormat("RFC 4122", rf"{_HEX}{{8}}-(?:{_HEX}{{4}}-){{3}}{_HEX}{{12}}",
-                         certain=True),
+    "uuid": StringFormat(
+        "RFC 4122", rf"{_HEX}{{8}}-(?:{_HEX}{{4}}-){{3}}{_HEX}{{12}}", certain=True
+    ),
     "json-pointer": StringFormat("RFC 6901", _POINTER, certain=True),
     "relative-json-pointer": StringFormat(
         "draft-handrews-relative-json-pointer-01", rf"(?:0|[1-9]\d{{0,8}})(?:#|{_POINTER})"
     ),
-}  # fmt: skip
+}
 
 CHECKED_FORMATS = frozenset({"regex"})
 """Formats that no automaton says; they are checked when the call is complete."""
@@ -132,8 +146,13 @@ def format_dfa(name: str) -> CharDFA:
     """Return the automaton of a format of STRING_FORMATS."""
     one = STRING_FORMATS[name]
     budget = Budget(_BUILD_SECONDS, 100_000_000)
-    made = pattern_dfa(f"^(?:{one.pattern})$", budget)
-    if one.barred:
-        barred = pattern_dfa(one.barred, budget, upper=True)
-        made = made.intersection(barred.complement(), budget)
-    return made
+    return pattern_dfa(f"^(?:{one.pattern})$", budget).minimal()
+
+
+@functools.cache
+def loose_format_dfa(name: str) -> CharDFA:
+    """Return an automaton with all strings that any validator takes for the format."""
+    one = STRING_FORMATS[name]
+    if one.certain:
+        return format_dfa(name)
+    return pattern_dfa(one.loose, Budget(_BUILD_SECONDS), upper=True)
