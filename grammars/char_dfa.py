@@ -18,6 +18,9 @@ Edge = tuple[int, int, int]
 S = TypeVar("S")
 
 STATE_LIMIT = 6000
+LOW_LIMIT = 256
+"""Up to which minLength states tell whether it can still be reached."""
+_FAR = 2**40
 
 
 class TooManyCharacterStates(ValueError):
@@ -99,6 +102,43 @@ class CharDFA:
             return self.accepting[at[0]] and at[1] >= low
 
         return explored((0, 0), ways, ends, budget)
+
+    def highest_counts(self, low: int, high: int) -> list[int] | None:
+        """Return for each state with how many characters, at most, a text may come there.
+
+        From there it can end with `low` to `high` characters. None where a text with fewer than
+        `low` might have no such end: that isn't said by a highest count.
+        """
+        if low > LOW_LIMIT:
+            return None
+        # least[s]: the fewest characters to an end from s; then to an end behind at least n more.
+        least = self._distances()
+        counts = [high - one for one in least]
+        further = [least]
+        for _ in range(low):
+            before = further[-1]
+            further.append([1 + min((before[t] for *_, t in row), default=_FAR) for row in self.rows])
+        reached = {0}
+        for count in range(low):
+            if any(count + further[low - count][state] > high for state in reached):
+                return None
+            reached = {target for state in reached for *_, target in self.rows[state]}
+        return counts
+
+    def _distances(self) -> list[int]:
+        """Return the fewest characters from each state to an end."""
+        sources: list[list[int]] = [[] for _ in self.rows]
+        for state, row in enumerate(self.rows):
+            for *_, target in row:
+                sources[target].append(state)
+        least = [0 if ends else -1 for ends in self.accepting]
+        queue = [state for state, ends in enumerate(self.accepting) if ends]
+        for state in queue:
+            for source in sources[state]:
+                if least[source] < 0:
+                    least[source] = least[state] + 1
+                    queue.append(source)
+        return least
 
     def minimal(self, rounds: int = 16) -> "CharDFA":
         """Return the automaton with as few states as can be, itself where `rounds` don't do."""

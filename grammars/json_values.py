@@ -52,8 +52,8 @@ JSON = Notation(
 # https://docs.python.org/3/reference/lexical_analysis.html: \/ and pairs mean something else.
 PYTHON = Notation("python", "True", "False", "None", rf'(?:{_PLAIN}|\\["\\bfnrt]|{_BASIC})', True)
 
-_INTEGER = r"-?(?:0|[1-9][0-9]{0,18})"
-_NUMBER = r"-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,18})?(?:[eE][+-]?[0-9]{1,2})?"
+INTEGER = r"-?(?:0|[1-9][0-9]{0,18})"
+NUMBER = r"-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,18})?(?:[eE][+-]?[0-9]{1,2})?"
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ def scalar(kind: str, spelling: Notation) -> Expression:
     """Say any value of a JSON type that has no parts."""
     return {
         "string": string(spelling),
-        "integer": regex(_INTEGER),
-        "number": regex(_NUMBER),
+        "integer": regex(INTEGER),
+        "number": regex(NUMBER),
         "boolean": choice([literal(spelling.true), literal(spelling.false)]),
         "null": literal(spelling.null),
     }[kind]

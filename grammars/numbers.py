@@ -4,6 +4,7 @@ Validators read numbers as floats. So that a number beside an exclusive bound or
 part stays what it is, numbers with such bounds have at most `EXACT_DIGITS` digits.
 """
 
+import functools
 import json
 import math
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Literal
 
-from falsework.grammars.expressions import Expression, Fragment, choice, literal
+from falsework.grammars.expressions import Expression, Fragment, choice, literal, regex
+from falsework.grammars.json_values import INTEGER, NUMBER
 
 EXACT_DIGITS = 15
 WHOLE_DIGITS = 19
@@ -132,6 +134,8 @@ def number_grammar(numbers: Numbers) -> Expression:
     """Say the numbers of a set; raise NumberTooComplex."""
     if numbers.values is not None:
         return choice([literal(spelled(one)) for one in sorted(numbers.values)])
+    if numbers in _PLAIN:
+        return regex(_PLAIN[numbers])
     return _embedded(_fragment(numbers))
 
 
@@ -144,14 +148,14 @@ def check_step(numbers: Numbers) -> None:
     _Spelling(numbers)
 
 
-_PLAIN = Numbers()
+_PLAIN = {Numbers(): NUMBER, Numbers(kind="whole"): INTEGER}
 
 
 @dataclass(frozen=True)
 class _Place:
     """How far a number is spelled.
 
-    `part`: "start", "sign", "zero" (a lone 0), "whole", "point", "fraction", "e", "e±", "e9";
+    `part`: "start", "sign", "zero" (a lone 0), "whole", "point" or "fraction";
     `digits`: of the part (in a fraction: of the whole number); `compared`: -1, 0 or 1 for each
     bound; `remainder` of the digits by the step.
     """
@@ -184,44 +188,44 @@ class _Spelling:
             if self.modulus > REMAINDER_LIMIT:
                 raise NumberTooComplex
         self.tight = bool(numbers.excluded) or numbers.low_exclusive or numbers.high_exclusive
-        self.free = numbers == _PLAIN
 
     def start(self) -> _Place:
         return _Place(compared=(0,) * len(self.bounds))
 
-    def ways(self, at: _Place) -> Iterator[tuple[str, _Place]]:
+    def ways(self, at: _Place) -> Iterator[tuple[str, str, _Place]]:
+        """Yield the lowest and the highest character of each way on, and the place behind."""
         part = at.part
         if part == "start":
-            yield "-", replace(at, part="sign", negative=True)
+            yield "-", "-", replace(at, part="sign", negative=True)
         if part in {"start", "sign"}:
-            yield "0", self._whole(replace(at, part="zero"), 0)
-            for digit in range(1, 10):
-                yield str(digit), self._whole(replace(at, part="whole"), digit)
+            yield "0", "0", self._whole(replace(at, part="zero"), 0)
+            for low, high in self._digits(at, 1, whole=True):
+                yield str(low), str(high), self._whole(replace(at, part="whole"), low)
         elif part == "whole" and at.digits < self._most_whole():
-            for digit in range(10):
-                yield str(digit), self._whole(at, digit)
+            for low, high in self._digits(at, 0, whole=True):
+                yield str(low), str(high), self._whole(at, low)
         if part in {"zero", "whole"} and self._may_break(at):
-            yield ".", self._pointed(at)
+            yield ".", ".", self._pointed(at)
         if part in {"point", "fraction"} and at.places < self._most_places(at):
-            for digit in range(10):
-                yield str(digit), self._fraction(at, digit)
-        if self.free:
-            yield from self._exponent(at)
+            for low, high in self._digits(at, 0, whole=False):
+                yield str(low), str(high), self._fraction(at, low)
 
-    def _exponent(self, at: _Place) -> Iterator[tuple[str, _Place]]:
-        if at.part in {"zero", "whole", "fraction"}:
-            for letter in "eE":
-                yield letter, _Place("e")
-        if at.part == "e":
-            for sign in "+-":
-                yield sign, _Place("e±")
-        if at.part in {"e", "e±"} or (at.part == "e9" and at.digits == 1):
-            for digit in "0123456789":
-                yield digit, _Place("e9", digits=at.digits + 1)
+    def _digits(self, at: _Place, first: int, *, whole: bool) -> Iterator[tuple[int, int]]:
+        """Yield ranges of digits that lead to one place."""
+        cuts = {first, 10}
+        if self.modulus > 1:
+            cuts |= set(range(first, 10))
+        if self.numbers.kind == "broken" and not at.broken and not whole:
+            cuts.add(1)
+        for (before, behind), compared in zip(self.split, at.compared, strict=True):
+            digits, index = (before, at.digits) if whole else (behind, at.places)
+            theirs = int(digits[index]) if index < len(digits) else 0
+            if not compared:
+                cuts |= {theirs, theirs + 1}
+        bounds = sorted(cut for cut in cuts if cut >= first)
+        yield from ((low, high - 1) for low, high in zip(bounds, bounds[1:], strict=False))
 
     def ends(self, at: _Place) -> bool:
-        if at.part == "e9":
-            return True
         if at.part not in {"zero", "whole", "fraction"}:
             return False
         numbers = self.numbers
@@ -277,7 +281,11 @@ class _Spelling:
             _whole_sign(whole, at.digits, before)
             for (whole, _), before in zip(self.split, at.compared, strict=True)
         )
-        return replace(at, part="point", compared=compared)
+        # Where the digits behind the point don't hang on those before it, these are forgotten.
+        digits = at.digits if self.tight or self.numbers.kind == "broken" else 0
+        if self.numbers.step is not None:
+            digits = at.digits
+        return replace(at, part="point", compared=compared, digits=digits)
 
     def _fraction(self, at: _Place, digit: int) -> _Place:
         compared = []
@@ -286,7 +294,7 @@ class _Spelling:
             compared.append(before or (digit > theirs) - (digit < theirs))
         return replace(
             at, part="fraction", places=at.places + 1, compared=tuple(compared),
-            remainder=(at.remainder * 10 + digit) % self.modulus, broken=at.broken or digit > 0,
+            remainder=(at.remainder * 10 + digit) % self.modulus, broken=self.numbers.kind == "broken" and (at.broken or digit > 0),
         )  # fmt: skip
 
     def _may_break(self, at: _Place) -> bool:
@@ -322,6 +330,7 @@ def _ended(whole: str, fraction: str, at: _Place, compared: int) -> int:
     return -1 if sign == 0 and fraction.strip("0") else sign
 
 
+@functools.lru_cache(maxsize=256)
 def _fragment(numbers: Numbers) -> Fragment:
     spelling = _Spelling(numbers)
     start = spelling.start()
@@ -329,11 +338,10 @@ def _fragment(numbers: Numbers) -> Fragment:
     queue = [start]
     edges: list[tuple[int, int, int, int]] = []
     for place in queue:
-        for text, target in spelling.ways(place):
+        for low, high, target in spelling.ways(place):
             if target not in known:
                 known[target] = len(known)
                 queue.append(target)
-            byte = ord(text)
-            edges.append((known[place], byte, byte, known[target]))
+            edges.append((known[place], ord(low), ord(high), known[target]))
     ends = [known[place] for place in queue if spelling.ends(place)]
     return Fragment(len(known), edges, ends)

@@ -33,8 +33,14 @@ from falsework.grammars.schema_terms import (
 )
 from falsework.grammars.strings import Strings
 
-TERM_LIMIT = 400
+TERM_LIMIT = 200
 """How many alternatives a schema may have before exclusions are left to a check."""
+EXCLUSION_STEPS = 4_000
+"""How many pairs of alternatives are compared for exclusions (oneOf, not, if) in one schema."""
+
+
+class _TooManyExclusions(ValueError):
+    """Exclusions take more steps than allowed: they are left to a check."""
 
 
 class Algebra:
@@ -48,6 +54,8 @@ class Algebra:
         self._open: set[tuple[Subschema, bool]] = set()
         self._proving: set[Node] = set()
         self.constants: dict[str, Any] = {}
+        self._exclusions_left = EXCLUSION_STEPS
+        self._excluding = False
 
     def node(self, subschema: Subschema, holds: bool = True) -> Node:
         """Return the node of one schema, ANYTHING where it says nothing."""
@@ -171,7 +179,7 @@ class Algebra:
         found: dict[Term, None] = {}
         for first in one:
             for second in other:
-                self.budget.spend(4)
+                self._spend()
                 both = self._met(first, second)
                 if both is not None:
                     found[both] = None
@@ -262,13 +270,28 @@ class Algebra:
     def excluding(self, terms: Terms, excluded: Iterable[Subschema], check: Check) -> Terms:
         """Return the terms less what satisfies any of the schemas; noted where it isn't exact."""
         for one in excluded:
+            try:
+                terms = self._less(terms, one, check)
+            except _TooManyExclusions:
+                terms = tuple(term.checked([check]) for term in terms)
+        return terms
+
+    def _less(self, terms: Terms, one: Subschema, check: Check) -> Terms:
+        nested, self._excluding = self._excluding, True
+        try:
             opposite = self.literal(one, False)
             if len(terms) * len(opposite) > TERM_LIMIT:
-                terms = tuple(term.checked([check]) for term in terms)
-                continue
-            renamed = tuple(
+                raise _TooManyExclusions
+            return self.met(terms, tuple(
                 Term(term.value, frozenset({check}) if term.checks else term.checks)
                 for term in opposite
-            )
-            terms = self.met(terms, renamed)
-        return terms
+            ))  # fmt: skip
+        finally:
+            self._excluding = nested
+
+    def _spend(self) -> None:
+        self.budget.spend(4)
+        if self._excluding:
+            self._exclusions_left -= 1
+            if self._exclusions_left < 0:
+                raise _TooManyExclusions

@@ -133,11 +133,10 @@ class GrammarBuilder:
         if not settled.rules and not settled.excluded:
             return json_values.string(self._notation, settled.low, settled.high)
         try:
-            dfa = settled.dfa(self._algebra.budget)
+            return string_grammar(settled, self._algebra.budget)
         except TooManyCharacterStates:
             self.checks["maxLength" if settled.high is not None else "minLength", ""] = None
-            dfa = settled.dfa(self._algebra.budget, lengths=False)
-        return None if dfa.empty else text_grammar(dfa)
+            return text_grammar(settled.dfa(self._algebra.budget, lengths=False))
 
     def _numbers(self, numbers: Numbers) -> Expression | None:
         settled = numbers.simplified()

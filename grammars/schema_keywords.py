@@ -1,11 +1,12 @@
 """What each keyword of JSON Schema asks for, as terms."""
 
-import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
 
+from falsework.grammars import ecma_regex
 from falsework.grammars.budget import Budget
 from falsework.grammars.char_dfa import TooManyCharacterStates
 from falsework.grammars.ecma_regex import InvalidPattern, UnsupportedPattern
@@ -149,8 +150,41 @@ def _strings(algebra: "Algebra", of: Subschema) -> Terms:
     elif of.get("format") in CHECKED_FORMATS:
         checks.append(check(of, "format"))
     low, high = size(of, "minLength") or 0, size(of, "maxLength")
-    strings = Strings().intersection(Strings(low, high, frozenset(rules)))
+    strings = Strings(0, None, frozenset(map(counted, rules))).intersection(Strings(low, high))
+    for rule in rules:
+        strings = strings and strings.intersection(counted_lengths(rule))
     return among("string", [Term(strings).checked(checks)] if strings else [])
+
+
+_COUNTED = re.compile(r"(?P<before>\^.+)\{(?P<low>\d+)(?P<comma>,?)(?P<high>\d*)\}\$", re.DOTALL)
+
+
+def _repeated_class(rule: Rule) -> re.Match[str] | None:
+    """Return the match where a pattern is one class and a count, as in ^[a-z]{1,64}$."""
+    found = _COUNTED.fullmatch(rule.text) if rule.keyword == "pattern" else None
+    tree = ecma_regex.parse(rule.text) if found else None
+    single = (
+        isinstance(tree, ecma_regex.Sequence)
+        and len(tree.parts) == 3  # noqa: PLR2004 - ^, the class, $
+        and isinstance(tree.parts[1], ecma_regex.Repeat)
+        and isinstance(tree.parts[1].part, ecma_regex.Characters)
+    )
+    return found if single else None
+
+
+def counted(rule: Rule) -> Rule:
+    """Return the rule without the count of its class, which is one of lengths."""
+    found = _repeated_class(rule)
+    return Rule("pattern", f"{found['before']}*$") if found else rule
+
+
+def counted_lengths(rule: Rule) -> Strings:
+    """Return the lengths that such a count allows."""
+    found = _repeated_class(rule)
+    if found is None:
+        return Strings()
+    low = int(found["low"])
+    return Strings(low, low if not found["comma"] else int(found["high"]) if found["high"] else None)
 
 
 def pattern_holds(
@@ -467,5 +501,3 @@ def _is_object(algebra: "Algebra", objects: Objects, value: Mapping[str, Any]) -
         for name, one in value.items()
     )
 
-
-assert json

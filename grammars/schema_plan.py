@@ -4,8 +4,9 @@
 (an expression), what is left to check, and the schema for back ends that read JSON Schema.
 """
 
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -52,8 +53,8 @@ class SchemaPlan:
     leaves to a validator (where `expression` is None, llguidance decodes). `expression`, where
     there is one, never leaves out more than spelling and order, and is as tight as can be.
     `schema`: what a validator is given: the schema, OpenAPI's spellings in JSON Schema's.
-    `draft`: the draft that it was written in. `llguidance`: for the llguidance back end, also of
-    use where the automaton of a whole reply gets too large; None where that can't be said either.
+    `draft`: the draft that it was written in. `llguidance` is of use, too, where the automaton of a
+    whole reply gets too large.
     """
 
     how: How
@@ -61,7 +62,13 @@ class SchemaPlan:
     draft: str = "2020-12"
     expression: Expression | None = None
     checks: tuple[Check, ...] = ()
-    llguidance: LLGuidanceSchema | None = field(default=None)
+    exporting: Callable[[], LLGuidanceSchema] | None = field(default=None, repr=False)
+
+    @functools.cached_property
+    def llguidance(self) -> LLGuidanceSchema:
+        """The schema as llguidance enforces it; raise UnsupportedSchema where it is too large."""
+        assert self.exporting is not None
+        return self.exporting()
 
 
 def plan(
@@ -137,19 +144,29 @@ def _planned(
         if expression is None:
             msg = "nothing satisfies it"
             raise UnsupportedSchema(msg, "")
-    export = SchemaExport(algebra, closed=arguments)
-    written = export.document(root)
-    exported = LLGuidanceSchema(written, tuple(export.checks))
     checks = tuple(builder.checks)
-    how: How = "checked"
+    export = functools.partial(_exported, algebra, root, limits, closed=arguments)
+    given = document.schema if isinstance(document.schema, bool) else dict(document.schema)
     if expression is not None and not checks:
-        how = "automaton"
-    elif not exported.checks:
-        how, expression, checks = "llguidance", None, ()
+        return SchemaPlan("automaton", given, document.draft, expression, (), export)
+    exported = export()
+    how: How = "checked" if exported.checks else "llguidance"
+    if how == "llguidance":
+        expression, checks = None, ()
     elif expression is None:
         checks = exported.checks
-    given = document.schema if isinstance(document.schema, bool) else dict(document.schema)
-    return SchemaPlan(how, given, document.draft, expression, checks, exported)
+    return SchemaPlan(how, given, document.draft, expression, checks, lambda: exported)
+
+
+def _exported(algebra: Algebra, root: Node, limits: Limits, *, closed: bool) -> LLGuidanceSchema:
+    algebra.budget = Budget(limits.seconds)
+    export = SchemaExport(algebra, closed=closed)
+    try:
+        written = export.document(root)
+    except (BudgetExceeded, RecursionError):
+        msg = "it takes too long to write for llguidance"
+        raise UnsupportedSchema(msg, "") from None
+    return LLGuidanceSchema(written, tuple(export.checks))
 
 
 def _bare(builder: GrammarBuilder, algebra: Algebra, root: Node) -> Expression | None:

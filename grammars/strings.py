@@ -4,12 +4,12 @@ import functools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
-from falsework.grammars import json_values
 from falsework.grammars.budget import Budget
 from falsework.grammars.char_dfa import ANY_TEXT, CharDFA, texts
 from falsework.grammars.code_points import Ranges
-from falsework.grammars.expressions import NFA, Expression, choice, literal
+from falsework.grammars.expressions import LARGEST_COUNT, NFA, CountedLoop, Expression
 from falsework.grammars.pattern_dfa import pattern_dfa
 from falsework.grammars.string_formats import format_dfa, loose_format_dfa
 
@@ -104,58 +104,117 @@ class Strings:
         return made
 
 
-def string_grammar(strings: Strings, notation: json_values.Notation, budget: Budget) -> Expression:
-    """Say the strings of a set."""
-    if strings.values is not None and not strings.rules:
-        return choice([json_values.constant(one, notation) for one in sorted(strings.values)])
-    if not strings.rules and not strings.excluded:
-        return json_values.string(notation, strings.low, strings.high)
-    return text_grammar(strings.dfa(budget))
+def string_grammar(strings: Strings, budget: Budget) -> Expression | None:
+    """Say the strings of a set with rules, quoted; None: there are none.
 
-
-def text_grammar(dfa: CharDFA) -> Expression:
-    """Say the strings of an automaton, quoted, each character in its usual spelling."""
+    Lengths are counted where the automaton can; otherwise they are written out.
+    """
+    free = strings.dfa(budget, lengths=False)
+    longest = free.longest()
+    high = min((n for n in (longest, strings.high) if n is not None), default=None)
+    most = LARGEST_COUNT if high is None else min(high, LARGEST_COUNT)
+    bounded = strings.low > 0 or (strings.high is not None and high != longest)
+    counts = free.highest_counts(strings.low, most) if bounded else None
+    if free.empty:
+        return None
+    if not bounded:
+        return text_grammar(free)
+    if counts is None:
+        written_out = strings.dfa(budget)
+        return None if written_out.empty else text_grammar(written_out)
+    if counts[0] < 0:
+        return None
+    counted = _Text(free, strings.low, counts)
 
     def add(net: NFA, start: int) -> int:
-        first = net.add_nodes(len(dfa.rows))
-        end = net.add_node()
-        net.edges.append((start, 0x22, 0x22, first))
-        tails: dict[tuple[object, int], int] = {}
-        for state, row in enumerate(dfa.rows):
-            if dfa.accepting[state]:
-                net.edges.append((first + state, 0x22, 0x22, end))
-            for low, high, target in row:
-                for steps in _spellings(low, high):
-                    _spell(net, first + state, steps, first + target, tails)
-        return end
+        return (counted if net.counting else text_grammar(strings.dfa(budget)))(net, start)
 
     return add
 
 
+def text_grammar(dfa: CharDFA) -> Expression:
+    """Say the strings of an automaton, quoted, each character in its usual spelling."""
+    return _Text(dfa, 0, None)
+
+
+class _Text:
+    """Adds an automaton over characters, spelled in bytes; deterministic as it is."""
+
+    def __init__(self, dfa: CharDFA, low: int, counts: list[int] | None) -> None:
+        self._accepting = dfa.accepting
+        self._low = low
+        self._counts = counts
+        self._inside: list[int] = []
+        """The highest count of each node between characters' bytes."""
+        self._edges: list[tuple[int, int, int, int]] = []
+        self._known: dict[_Ways, int] = {}
+        self._states = len(dfa.rows)
+        for state, row in enumerate(dfa.rows):
+            self._add_ways(state, _ways(row))
+
+    def _add_ways(self, source: int, ways: "_Ways") -> None:
+        for low, high, behind in ways:
+            target = behind if isinstance(behind, int) else self._node(behind)
+            self._edges.append((source, low, high, target))
+
+    def _node(self, ways: "_Ways") -> int:
+        node = self._known.get(ways)
+        if node is None:
+            node = self._known[ways] = self._states + len(self._inside)
+            self._inside.append(0)
+            self._add_ways(node, ways)
+            if self._counts is not None:
+                self._inside[node - self._states] = max(self._highest(one) for *_, one in ways)
+        return node
+
+    def _highest(self, behind: "int | _Ways") -> int:
+        """Return the most rounds with which a text may be on the way there."""
+        assert self._counts is not None
+        if isinstance(behind, int):
+            return self._counts[behind] - 1
+        return self._inside[self._known[behind] - self._states]
+
+    def __call__(self, net: NFA, start: int) -> int:
+        size = self._states + len(self._inside)
+        first = net.add_nodes(size)
+        end = net.add_node()
+        net.edges.append((start, 0x22, 0x22, first))
+        net.edges += [(first + a, low, high, first + b) for a, low, high, b in self._edges]
+        net.edges += [
+            (first + state, 0x22, 0x22, end) for state, ends in enumerate(self._accepting) if ends
+        ]
+        if self._counts is not None:
+            homes = (True,) * self._states + (False,) * len(self._inside)
+            highs = (*self._counts, *self._inside)
+            net.counters.append(CountedLoop(first, first + size - 1, self._low, homes, highs))
+        return end
+
+
 _Step = tuple[int, int]
+_Ways = tuple[tuple[int, int, Any], ...]
+"""(lowest byte, highest byte, the state or the further ways behind)."""
 
 
-def _spell(
-    net: NFA,
-    source: int,
-    steps: tuple[_Step, ...],
-    target: int,
-    tails: dict[tuple[object, int], int],
-) -> None:
-    """Add the way of some bytes; ways with the same end share their nodes."""
-    for number, (low, high) in enumerate(steps):
-        rest = steps[number + 1 :]
-        if not rest:
-            net.edges.append((source, low, high, target))
-            return
-        known = (rest, target)
-        node = tails.get(known)
-        if node is not None:
-            net.edges.append((source, low, high, node))
-            return
-        tails[known] = node = net.add_node()
-        net.edges.append((source, low, high, node))
-        source = node
+@functools.lru_cache(maxsize=8192)
+def _ways(row: tuple[tuple[int, int, int], ...]) -> _Ways:
+    """Return the ways on from a state as bytes."""
+    spelled = [(steps, target) for low, high, target in row for steps in _spellings(low, high)]
+    return _tree(spelled)
+
+
+def _tree(spelled: list[tuple[tuple[_Step, ...], int]]) -> _Ways:
+    """Join spellings with the same first byte; ranges of first bytes are equal or disjoint."""
+    heads: dict[_Step, list[tuple[tuple[_Step, ...], int]]] = {}
+    for steps, target in spelled:
+        heads.setdefault(steps[0], []).append((steps[1:], target))
+    found: list[tuple[int, int, Any]] = []
+    for (low, high), rests in sorted(heads.items()):
+        behind: Any = rests[0][1] if not rests[0][0] else _tree(rests)
+        if found and found[-1][1] == low - 1 and found[-1][2] == behind:
+            found[-1] = (found[-1][0], high, behind)
+        else:
+            found.append((low, high, behind))
+    return tuple(found)
 
 
 _MUST_ESCAPE: Ranges = ((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C))
