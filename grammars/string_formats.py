@@ -4,15 +4,9 @@ Where validators differ, a format is the narrower reading, so that every validat
 said: no leap seconds, no quoted e-mail names, hosts in ASCII. Other formats are annotations.
 """
 
-import functools
 from dataclasses import dataclass
 
-from falsework.grammars.budget import Budget
-from falsework.grammars.char_dfa import CharDFA
-from falsework.grammars.pattern_dfa import pattern_dfa
 
-_BUILD_SECONDS = 60.0
-"""Formats are compiled once a process, not at a request's cost."""
 
 
 @dataclass(frozen=True)
@@ -139,20 +133,3 @@ STRING_FORMATS: dict[str, StringFormat] = {
 
 CHECKED_FORMATS = frozenset({"regex"})
 """Formats that no automaton says; they are checked when the call is complete."""
-
-
-@functools.cache
-def format_dfa(name: str) -> CharDFA:
-    """Return the automaton of a format of STRING_FORMATS."""
-    one = STRING_FORMATS[name]
-    budget = Budget(_BUILD_SECONDS, 100_000_000)
-    return pattern_dfa(f"^(?:{one.pattern})$", budget).minimal()
-
-
-@functools.cache
-def loose_format_dfa(name: str) -> CharDFA:
-    """Return an automaton with all strings that any validator takes for the format."""
-    one = STRING_FORMATS[name]
-    if one.certain:
-        return format_dfa(name)
-    return pattern_dfa(one.loose, Budget(_BUILD_SECONDS), upper=True)
