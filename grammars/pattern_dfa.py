@@ -251,31 +251,45 @@ def _onward(
     net: _NFA, closed: frozenset[_Thread], final: int, inside: Ranges, word: bool | None
 ) -> Iterable[tuple[int, int, _State]]:
     """Yield the ways on with a character of `inside`."""
+    if (final, _FREE) in closed:
+        yield from ((low, high, None) for low, high in inside)
+        return
+    moving: list[tuple[int, int, _Thread]] = []
     cuts = {bound for low, high in inside for bound in (low, high + 1)}
-    moving = []
-    done = (final, _FREE) in closed
     for node, obligations in closed:
-        for low, high, target in [] if done else net.edges[node]:
-            cuts |= {low, high + 1}
-            moving.append((low, high, target, obligations))
-        if node == final and obligations:
-            moving += [(low, high, final, obligations) for low, high in code_points.ANY]
+        edges = net.edges[node]
+        if node == final:
+            edges = [(low, high, final) for low, high in code_points.ANY]
+        moving += [(low, high, (target, obligations)) for low, high, target in edges]
         for ahead, state in obligations:
             cuts |= {bound for low, high, _ in net.aheads[ahead].rows[state]
                      for bound in (low, high + 1)}  # fmt: skip
-    bounds = sorted(cuts)
+    for low, high, threads in _swept(moving, cuts, inside):
+        net.budget.spend(1 + len(threads) // 4)
+        after = {(target, net.moved(obligations, low)) for target, obligations in threads}
+        alive = frozenset((target, left) for target, left in after if left is not None)
+        if alive:
+            yield low, high, (alive, False, word if net.boundaries else False)
+
+
+def _swept(
+    moving: list[tuple[int, int, _Thread]], cuts: set[int], inside: Ranges
+) -> Iterable[tuple[int, int, frozenset[_Thread]]]:
+    """Yield ranges of `inside` without a cut in them, and the threads that all of a range moves."""
+    changes: dict[int, list[tuple[int, _Thread]]] = {cut: [] for cut in cuts}
+    for low, high, thread in moving:
+        changes.setdefault(low, []).append((1, thread))
+        changes.setdefault(high + 1, []).append((-1, thread))
+    counts: dict[_Thread, int] = {}
+    spans = iter(inside)
+    span = next(spans, None)
+    bounds = sorted(changes)
     for low, following in zip(bounds, bounds[1:], strict=False):
-        if not any(a <= low <= b for a, b in inside):
-            continue
-        if done:
-            yield low, following - 1, None
-            continue
-        threads = set()
-        for lowest, highest, target, obligations in moving:
-            net.budget.spend()
-            if lowest <= low <= highest:
-                left = net.moved(obligations, low)
-                if left is not None:
-                    threads.add((target, left))
-        if threads:
-            yield low, following - 1, (frozenset(threads), False, word if net.boundaries else False)
+        for change, thread in changes[low]:
+            counts[thread] = counts.get(thread, 0) + change
+            if not counts[thread]:
+                del counts[thread]
+        while span is not None and span[1] < low:
+            span = next(spans, None)
+        if span is not None and span[0] <= low and counts:
+            yield low, following - 1, frozenset(counts)
