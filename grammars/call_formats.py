@@ -91,10 +91,12 @@ class ToolCallFormat:
     """The literals round calls: `opening`, then calls with `separator` between, then `closing`.
 
     One call is `before_name`, the tool's name, `after_name`, the arguments, `after_arguments`;
-    NUMBER and CALL_ID may stand in the two round the name.
+    NUMBER and CALL_ID may stand in the two round the name and in `optional_id`.
     `trigger` begins the calls (a prefix of `opening + before_name`) and stands in no answer text,
     so calls may follow text; empty: calls stand only at the beginning of a reply.
     `barred` are first characters that no answer text has: what begins like a call must be one.
+    `leading`: blanks that a reply may begin with, before answer or calls. `optional_id`: what may
+    stand between arguments and `after_arguments`.
     `answer_opening` and `answer_closing` stand round answer text; text before calls stands between
     `text_opening` and `text_closing` where the family has such marks.
     `excluded` are markers that neither answers nor thoughts hold beside the trigger.
@@ -111,6 +113,8 @@ class ToolCallFormat:
     closing: str = ""
     trigger: str = ""
     barred: str = ""
+    leading: str = ""
+    optional_id: str = ""
     notation: json_values.Notation = json_values.JSON
     elements: ElementNotation | None = None
     answer_opening: str = ""
@@ -137,7 +141,7 @@ class ToolCallFormat:
         of_habits = tuple(literal for habit in self.habits for literal in habit.literals)
         return (
             self.opening, self.before_name, self.after_name, self.after_arguments, self.separator,
-            self.closing, self.answer_opening, self.answer_closing, self.text_opening,
+            self.closing, self.optional_id, self.answer_opening, self.answer_closing, self.text_opening,
             self.text_closing, self.notation.quote, *of_elements, *of_habits,
         )  # fmt: skip
 

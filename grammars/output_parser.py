@@ -8,7 +8,6 @@ from collections.abc import Callable
 from falsework.grammars.argument_reader import ArgumentsReader
 from falsework.grammars.call_formats import (
     NO_MATCH,
-    PLACEHOLDERS,
     ToolCallFormat,
     literal_parts,
     match_literal,
@@ -49,7 +48,8 @@ class OutputParser:
         self._arguments: ArgumentsReader | ElementsReader = ArgumentsReader(form.markup.notation)
         self._answer = self._beginning if calls or form.markup.answer_opening else self._text
         first = self._block_start if form.thinking else self._opening_block
-        self._read: Callable[[], list[Event] | None] = first if form.think else self._answer
+        bare = self._gap if form.markup.leading else self._answer
+        self._read: Callable[[], list[Event] | None] = first if form.think else bare
 
     @property
     def in_reasoning(self) -> bool:
@@ -93,7 +93,7 @@ class OutputParser:
             self._pending = begun[len(stem) :]
             self._read = self._block_opened
         else:
-            self._read = self._answer
+            self._read = self._gap if self._markup.leading else self._answer
         return []
 
     def _block_opened(self) -> list[Event] | None:
@@ -173,21 +173,30 @@ class OutputParser:
         return [Text(before)] if before else []
 
     def _name(self) -> list[Event] | None:
-        mark = literal_parts(self._markup.after_name)[0]
-        assert mark not in PLACEHOLDERS, "a name has to end somewhere"
-        name, found, _ = self._pending.partition(mark)
-        if not found:
+        at = self._name_end()
+        if at < 0:
             return None
-        length = match_literal(self._markup.after_name, self._pending[len(name) :])
+        name = self._pending[:at]
+        length = match_literal(self._markup.after_name, self._pending[at:])
         if length is None:
             return None
         if length == NO_MATCH:
             msg = f"expected {self._markup.after_name!r} behind a name, not {self._pending!r}"
             raise OutputParseError(msg)
-        self._pending = self._pending[len(name) + length :]
+        self._pending = self._pending[at + length :]
         self._arguments = self._reader_of(self._markup, name)
         self._read = self._argument_text
         return [CallBegins(self._count, name)]
+
+    def _name_end(self) -> int:
+        """Return where the name in `_pending` ends, -1 where it may go on."""
+        markup = self._markup
+        marks = literal_parts(markup.after_name)[:1]
+        if not marks and markup.elements:
+            marks = [markup.elements.before_key, markup.after_arguments]
+        assert marks, "a name has to end somewhere"
+        found = [at for at in map(self._pending.find, marks) if at >= 0]
+        return min(found, default=-1)
 
     def _reader_of(self, markup: ToolCallFormat, name: str) -> ArgumentsReader | ElementsReader:
         if markup.elements is None:
@@ -198,10 +207,18 @@ class OutputParser:
     def _argument_text(self) -> list[Event] | None:
         text, self._pending = self._arguments.feed(self._pending)
         if self._arguments.done:
-            self._expect(self._markup.after_arguments, self._call_end)
+            self._read = self._behind_arguments
         elif not text:
             return None
         return [Arguments(self._count, text)] if text else []
+
+    def _behind_arguments(self) -> list[Event] | None:
+        length = match_literal(self._markup.optional_id, self._pending)
+        if length is None and not self._ended:
+            return None
+        self._pending = self._pending[max(length or 0, 0) :]
+        self._expect(self._markup.after_arguments, self._call_end)
+        return []
 
     def _call_end(self) -> list[Event] | None:
         self._count += 1

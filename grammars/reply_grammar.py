@@ -68,6 +68,8 @@ class UnsupportedFormat(ValueError):
 def reply_grammar(form: ReplyFormat) -> Expression:
     """Say a whole reply of this form; raise UnsupportedFormat for an unenforceable schema."""
     body = _body(form)
+    if form.markup.leading:
+        body = sequence(optional(literal(form.markup.leading)), body)
     think = form.think
     if think is None:
         return body
@@ -199,6 +201,8 @@ class _Calls:
         for name, arguments in self._tools:
             behind = after_name(net, net.literal(names, name.encode()))
             net.jumps.append((arguments(net, behind), said))
+        if markup.optional_id:
+            said = optional(_spelled(markup.optional_id))(net, said)
         end = net.literal(said, markup.after_arguments.encode())
         if self._parallel and markup.parallel:
             again = _spelled(markup.separator + markup.before_name)
