@@ -154,6 +154,14 @@ class ToolCallFormat:
         spelled = [self._call(number, call) for number, call in enumerate(calls)]
         return self.opening + self.separator.join(spelled) + self.closing
 
+    def render_answer(self, text: str) -> str:
+        """Return answer text between its marks."""
+        return self.answer_opening + text + self.answer_closing
+
+    def render_text(self, text: str) -> str:
+        """Return text that stands before calls, between its marks."""
+        return self.text_opening + text + self.text_closing
+
     def _call(self, number: int, call: Call) -> str:
         before, after = (
             literal.replace(NUMBER, str(number)).replace(CALL_ID, WRITTEN_ID)

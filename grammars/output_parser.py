@@ -122,8 +122,11 @@ class OutputParser:
         return self._held(closing, Reasoning)
 
     def _gap(self) -> list[Event] | None:
-        """Skip the blanks between think block and answer."""
-        self._pending = self._pending.lstrip(" \t\r\n")
+        """Skip what stands between think block and answer: blanks, or the gap's own marks."""
+        marks = self._think.gap.strip() if self._think else ""
+        if marks and self._may_become(marks):
+            return None
+        self._pending = self._pending.removeprefix(marks).lstrip(" \t\r\n")
         if not self._pending:
             return None
         self._read = self._answer

@@ -14,7 +14,10 @@ from falsework.prompts.dialects import DIALECTS, SCAFFOLD, Dialect, PastCalls
 from falsework.prompts.renderer import PromptRenderer
 from falsework.prompts.tokenizers import Tokenizer
 
-_PROBES = (Call("first_probe", '{"probe": "first-value"}'), Call("second_probe", '{"probe": "second-value"}'))
+_PROBES = (
+    Call("first_probe", '{"probe": "first-value"}'),
+    Call("second_probe", '{"probe": "second-value"}'),
+)
 _TOOLS = [
     {
         "type": "function",
@@ -181,4 +184,3 @@ def _mentions(text: str, call: Call) -> bool:
     """Tell whether a call stands in the text, its argument neither lost nor quoted twice."""
     value = json.loads(call.arguments)["probe"]
     return value in text and '\\"probe\\"' not in text
-
