@@ -146,8 +146,8 @@ class ToolCallFormat:
         )  # fmt: skip
 
     def excluded_before(self, marker: str) -> tuple[str, ...]:
-        """Return the excluded markers that may not stand before `marker`, which ends a text."""
-        return tuple(one for one in self.excluded if not (marker and marker.startswith(one)))
+        """Return the excluded markers that `marker`, which ends a text, has no part of."""
+        return tuple(one for one in self.excluded if one not in marker)
 
     def render(self, calls: Sequence[Call]) -> str:
         """Spell calls as the model is trained to; `OutputParser` reads them back."""

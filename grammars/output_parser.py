@@ -126,7 +126,9 @@ class OutputParser:
         marks = self._think.gap.strip() if self._think else ""
         if marks and self._may_become(marks):
             return None
-        self._pending = self._pending.removeprefix(marks).lstrip(" \t\r\n")
+        self._pending = self._pending.removeprefix(marks)
+        if not marks:
+            self._pending = self._pending.lstrip(" \t\r\n")
         if not self._pending:
             return None
         self._read = self._answer

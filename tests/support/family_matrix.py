@@ -22,6 +22,7 @@ from falsework.grammars.call_formats import NUMBER, ToolCallFormat
 from falsework.grammars.dfa import START, compile_dfa
 from falsework.grammars.events import Call
 from falsework.grammars.masks import TokenMasks, tokens_in_mask
+from falsework.grammars.output_parser import OutputParseError
 from falsework.grammars.reply_grammar import ReplyFormat, reply_grammar
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.prompts.detection import detect_renderer
@@ -148,7 +149,10 @@ def _round_trips(tokenizer: Any, renderer: PromptRenderer) -> dict[str, bool | N
     masks = TokenMasks(automaton, vocabulary, len(vocabulary.tokens) // 32 + 1)
 
     def trip(reply: str, calls: tuple[Call, ...]) -> bool:
-        return automaton.accepts(reply) and read(form, list(reply)).calls == list(calls)
+        try:
+            return automaton.accepts(reply) and read(form, list(reply)).calls == list(calls)
+        except OutputParseError:
+            return False
 
     def in_mask(reply: str) -> bool:
         state = START
