@@ -1,24 +1,69 @@
-"""How a model family marks calls in its text.
+"""How a model family marks calls, answers and thoughts in its text.
 
-The one definition that prompt, constraint, history and reader are all made from.
+The one definition that prompt, constraint, history and parser are all made from.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from falsework.grammars import json_values
 from falsework.grammars.events import Call
+
+NUMBER = "{n}"
+"""Stands in a literal for the call's number in its message, from 0; parsed: any 1 to 4 digits."""
+CALL_ID = "{id}"
+"""Stands in a literal for an id that the model makes up: 9 letters and digits (Mistral's form)."""
+WRITTEN_ID = "call00000"
+"""The id written where history has none of this form."""
+
+
+@dataclass(frozen=True)
+class ElementNotation:
+    """Arguments as elements, one each: `before_key`, name, `after_key`, value, `after_value`.
+
+    Strings stand raw, everything else as JSON; the tool's schema tells which, or, where the family
+    marks it, `after_key` is that of other values and `after_string_key` that of strings.
+    """
+
+    before_key: str
+    after_key: str
+    after_value: str
+    after_string_key: str = ""
+
+    @property
+    def literals(self) -> tuple[str, ...]:
+        """Return all literals of an element."""
+        return (self.before_key, self.after_key, self.after_string_key, self.after_value)
+
+    def opening(self, name: str, *, string: bool) -> str:
+        """Return what stands before a value."""
+        marked = self.after_string_key if string else ""
+        return self.before_key + name + (marked or self.after_key)
+
+    def render(self, arguments: dict[str, Any]) -> str:
+        """Return the elements of an arguments object."""
+        return "".join(
+            self.opening(name, string=isinstance(value, str))
+            + (value if isinstance(value, str) else json_values.dumps(value))
+            + self.after_value
+            for name, value in arguments.items()
+        )
 
 
 @dataclass(frozen=True)
 class ToolCallFormat:
     """The literals round calls: `opening`, then calls with `separator` between, then `closing`.
 
-    One call is `before_name`, the tool's name, `after_name`, the arguments, `after_arguments`.
+    One call is `before_name`, the tool's name, `after_name`, the arguments, `after_arguments`;
+    NUMBER and CALL_ID may stand in the two round the name.
     `trigger` begins the calls (a prefix of `opening + before_name`) and stands in no answer text,
     so calls may follow text; empty: calls stand only at the beginning of a reply.
     `barred` are first characters that no answer text has: what begins like a call must be one.
+    `answer_opening` and `answer_closing` stand round answer text; text before calls stands between
+    `text_opening` and `text_closing` where the family has such marks.
+    `parallel` False: the family says one call in a reply at most.
     `habits` are other spellings that models of the family fall into where they may also answer in
     words: they are read as calls, and never written.
     """
@@ -32,6 +77,12 @@ class ToolCallFormat:
     trigger: str = ""
     barred: str = ""
     notation: json_values.Notation = json_values.JSON
+    elements: ElementNotation | None = None
+    answer_opening: str = ""
+    answer_closing: str = ""
+    text_opening: str = ""
+    text_closing: str = ""
+    parallel: bool = True
     habits: tuple["ToolCallFormat", ...] = ()
 
     def __post_init__(self) -> None:
@@ -43,32 +94,58 @@ class ToolCallFormat:
         """Everything from the start of the calls to the first tool's name."""
         return self.opening + self.before_name
 
+    @property
+    def literals(self) -> tuple[str, ...]:
+        """Return all literals, in which special tokens of the vocabulary may be spelled."""
+        of_elements = self.elements.literals if self.elements else ()
+        of_habits = tuple(literal for habit in self.habits for literal in habit.literals)
+        return (
+            self.opening, self.before_name, self.after_name, self.after_arguments, self.separator,
+            self.closing, self.answer_opening, self.answer_closing, self.text_opening,
+            self.text_closing, self.notation.quote, *of_elements, *of_habits,
+        )  # fmt: skip
+
     def render(self, calls: Sequence[Call]) -> str:
-        """Spell calls as the model is trained to; `Reader` reads them back."""
-        said = [
-            self.before_name + call.name + self.after_name + self._arguments(call)
-            + self.after_arguments
-            for call in calls
-        ]  # fmt: skip
-        return self.opening + self.separator.join(said) + self.closing
+        """Spell calls as the model is trained to; `OutputParser` reads them back."""
+        spelled = [self._call(number, call) for number, call in enumerate(calls)]
+        return self.opening + self.separator.join(spelled) + self.closing
+
+    def _call(self, number: int, call: Call) -> str:
+        before, after = (
+            literal.replace(NUMBER, str(number)).replace(CALL_ID, WRITTEN_ID)
+            for literal in (self.before_name, self.after_name)
+        )
+        return before + call.name + after + self._arguments(call) + self.after_arguments
 
     def _arguments(self, call: Call) -> str:
         """Return the arguments' text: untouched, but for notations that aren't JSON."""
-        if not self.notation.bare_arguments:
+        if self.elements is None and self.notation is json_values.JSON:
             return call.arguments
         try:
-            said = json.loads(call.arguments or "{}")
+            arguments = json.loads(call.arguments or "{}")
         except ValueError:
             return call.arguments
-        if not isinstance(said, dict):
+        if not isinstance(arguments, dict):
             return call.arguments
-        return ", ".join(f"{k}={json_values.dumps(v, self.notation)}" for k, v in said.items())
+        if self.elements:
+            return self.elements.render(arguments)
+        if self.notation.bare_arguments:
+            return ", ".join(
+                f"{k}={json_values.dumps(v, self.notation)}" for k, v in arguments.items()
+            )
+        return json_values.dumps(arguments, self.notation)
 
 
 @dataclass(frozen=True)
 class ReasoningTags:
-    """The literals round a think block; `gap` stands between its end and the answer."""
+    """The literals round a think block; `gap` stands between its end and the answer.
+
+    The model may leave out the newlines that end `opening`, may begin with `leading`, and may say
+    one of `other_gaps` instead of `gap`.
+    """
 
     opening: str = "<think>\n"
     closing: str = "</think>"
     gap: str = "\n\n"
+    other_gaps: tuple[str, ...] = ()
+    leading: str = ""

@@ -10,30 +10,51 @@ from falsework.grammars.call_formats import ReasoningTags, ToolCallFormat
 
 
 @dataclass(frozen=True)
+class PastCalls:
+    """How a chat template takes the calls of a message: as `tool_calls`, which it spells itself.
+
+    `as_text`: their arguments are JSON text, otherwise objects; `empty_content` is the content
+    beside them where the message has no text.
+    """
+
+    as_text: bool
+    empty_content: str | None
+
+
+@dataclass(frozen=True)
 class Dialect:
     """How one model family speaks of tools.
 
-    `needs` are markers that must be single tokens of the vocabulary; `one_call_a_message`: the
-    family's history has no two calls in one message; `template_writes_calls`: past calls go to the
-    chat template as tool_calls (with arguments as text), not as the text that `markup` writes.
+    `needs` are markers that must be single tokens of the vocabulary; `template_says` are literals
+    by which its chat template is known where a rendered call doesn't show the family;
+    `one_call_a_message`: the family's history has no two calls in one message; `past_calls`: how
+    the chat template takes past calls, None where they go to it as the text that `markup` writes;
+    `think`: the family's think block, None where the model doesn't think; `chat_template` is a file
+    of `prompts/templates` that stands for the model's own where that is missing or malformed.
     """
 
     name: str
     markup: ToolCallFormat
     needs: tuple[str, ...] = ()
+    template_says: tuple[str, ...] = ()
     one_call_a_message: bool = False
-    template_writes_calls: bool = False
+    past_calls: PastCalls | None = None
     think: ReasoningTags | None = None
+    chat_template: str = ""
+
+    @property
+    def template_writes_calls(self) -> bool:
+        """Tell whether past calls go to the chat template as tool_calls."""
+        return self.past_calls is not None
 
     @property
     def markers(self) -> tuple[str, ...]:
         """Return all literals, in which special tokens of the vocabulary may be spelled."""
-        markup, think = self.markup, self.think
-        of_calls = (
-            markup.opening, markup.before_name, markup.after_name, markup.after_arguments,
-            markup.separator, markup.closing,
-        )  # fmt: skip
-        return (*of_calls, *((think.opening, think.closing) if think else ()))
+        think = self.think
+        return (
+            *self.markup.literals,
+            *((think.opening, think.closing, think.gap) if think else ()),
+        )
 
 
 # What small models write instead of their family's marks, seen with Qwen2.5-Coder-0.5B-Instruct: a
@@ -106,7 +127,7 @@ DIALECTS = {
             "deepseek_r1",
             _DEEPSEEK_R1,
             # Its template closes tool results only behind calls that it wrote itself.
-            template_writes_calls=True,
+            past_calls=PastCalls(as_text=True, empty_content=None),
             needs=("<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>"),
             think=ReasoningTags(),
         ),
