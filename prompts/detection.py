@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import jinja2
-import jinja2.meta
 
 from falsework.grammars.events import Call
+from falsework.prompts.chat_template import ChatTemplate
 from falsework.prompts.dialects import DIALECTS, Dialect, with_reasoning
 from falsework.prompts.renderer import PromptRenderer
 from falsework.prompts.tokenizers import Tokenizer
@@ -36,11 +36,7 @@ def detect_renderer(tokenizer: Tokenizer, named: str = "auto") -> PromptRenderer
 
 def _mentions_tools(tokenizer: Tokenizer) -> bool:
     """Tell whether the template reads the variable `tools`."""
-    template = tokenizer.get_chat_template(tools=[{}])
-    parsed = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"], autoescape=True).parse(
-        template.replace("{% generation %}", "").replace("{% endgeneration %}", "")
-    )
-    return "tools" in jinja2.meta.find_undeclared_variables(parsed)
+    return "tools" in ChatTemplate(tokenizer).variables
 
 
 def _shown(tokenizer: Tokenizer) -> Dialect | None:

@@ -30,7 +30,8 @@ class Dialect:
     `one_call_a_message`: the family's history has no two calls in one message; `past_calls`: how
     the chat template takes past calls, None where they go to it as the text that `markup` writes;
     `think`: the family's think block, None where the model doesn't think; `chat_template` is a file
-    of `prompts/templates` that stands for the model's own where that is missing or malformed.
+    of `prompts/templates` that stands for the model's own where that is missing or malformed;
+    `opens_reasoning`: a reply begins inside the think block even where the template opens none.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Dialect:
     past_calls: PastCalls | None = None
     think: ReasoningTags | None = None
     chat_template: str = ""
+    opens_reasoning: bool = False
 
     @property
     def template_writes_calls(self) -> bool:
@@ -130,6 +132,9 @@ DIALECTS = {
             past_calls=PastCalls(as_text=True, empty_content=None),
             needs=("<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>"),
             think=ReasoningTags(),
+            # https://huggingface.co/deepseek-ai/DeepSeek-R1: "enforcing the model to initiate its
+            # response with <think>\n at the beginning of every output".
+            opens_reasoning=True,
         ),
         # For chat templates that know no tools: our own section, calls as Hermes spells them.
         Dialect("scaffold", _TOOL_CALL),
