@@ -22,6 +22,9 @@ _HAS_MARK = re.compile(r"(?s)[<\[(].*[|｜_:▁].*[>\])]|.*[|｜].*")
 """Spellings that no ordinary text has; other added tokens are words, blanks or tags of HTML."""
 
 
+_TAGS = ("<{}>", "</{}>", "<|{}|>", "[{}]")
+
+
 class ControlTokens:
     """The control tokens of one vocabulary.
 
@@ -45,6 +48,7 @@ class ControlTokens:
         self._overlapping = re.compile(f"(?={spellings})")
         self._prefixes = {name[:end] for name in self._ids for end in range(1, len(name))}
         self._suffixes = {name[start:] for name in self._ids for start in range(1, len(name))}
+        self._spellings = "\n".join(self._ids)
         self._longest = max(map(len, self._ids), default=0)
 
     def escape(self, text: str) -> str:
@@ -57,11 +61,16 @@ class ControlTokens:
             pieces = [text[a:b] for a, b in zip([0, *starts], [*starts, len(text)], strict=True)]
             text = self._secret.join(pieces)
         ends = range(1, min(self._longest, len(text) + 1))
-        tag = f"<{text}>" in self._ids or f"</{text}>" in self._ids
-        begins = tag or any(text[:end] in self._suffixes for end in ends)
+        begins = self._is_inside(text) or any(text[:end] in self._suffixes for end in ends)
         before = self._secret if begins else ""
         behind = self._secret if any(text[-end:] in self._prefixes for end in ends) else ""
         return before + text + behind
+
+    def _is_inside(self, text: str) -> bool:
+        """Tell whether a short text could be the middle of a control token; words only of tags."""
+        if text.isalnum() or len(text) >= self._longest:
+            return any(tag.format(text) in self._ids for tag in _TAGS)
+        return bool(text) and text in self._spellings
 
     def escape_all(self, value: Any) -> Any:
         """Return a JSON value with all its texts escaped, the names of members too."""

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from falsework.prompts.chat_template import Turn
-from falsework.prompts.template_features import NINE_CHARACTERS, TemplateFeatures
+from falsework.prompts.template_features import NINE_CHARACTERS, TemplateFeatures, as_parts
 
 BETWEEN_MESSAGES = "\n\n"
 """What stands between messages that become one."""
@@ -107,10 +107,16 @@ def short_id(call_id: str) -> str:
     return hashlib.blake2b(call_id.encode(), digest_size=5).hexdigest()[:9]
 
 
+def _content_parts(turns: Sequence[Turn], features: TemplateFeatures) -> Iterator[Turn]:
+    """Give content as lists of parts where the template reads no text."""
+    return (as_parts(turn) if features.content_parts else turn for turn in turns)
+
+
 _STEPS: tuple[Callable[[Sequence[Turn], TemplateFeatures], Iterator[Turn]], ...] = (
     _system_messages,
     _user_first,
     _bridged,
     _joined,
     _short_ids,
+    _content_parts,
 )

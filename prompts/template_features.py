@@ -1,5 +1,6 @@
 """What a chat template accepts, learnt once by rendering short conversations."""
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ class TemplateFeatures:
     `neighbours`: messages of one role may follow each other; `assistant_first`: it may begin with
     the assistant; `bridge`: what an assistant has to say between a tool result and a user's message
     (None: nothing); `short_ids`: ids of calls have nine letters and digits; `tools_as_list`: no
-    tools are an empty list; `quotes_results`: a result that is text is written as a JSON string;
+    tools are an empty list; `content_parts`: content is a list of parts; `quotes_results`: a result that is text is written as a JSON string;
     `text_gap`: what stands between text and a call behind it; `text_beside_calls` and
     `reasoning_beside_text`: a message with calls may hold both.
     """
@@ -36,6 +37,7 @@ class TemplateFeatures:
     bridge: str | None = None
     short_ids: bool = False
     tools_as_list: bool = False
+    content_parts: bool = False
     quotes_results: bool = False
     text_gap: str = ""
     text_beside_calls: bool = True
@@ -55,14 +57,19 @@ class Probes:
     result_turn: Callable[[str, str], Turn]
     spelled: str
     options: Mapping[str, Any]
+    content_parts: bool = False
 
     def learn(self) -> TemplateFeatures:
         """Return what the template accepts; what it accepts in no form counts as accepted."""
-        as_list = not self._text([_user("U")]) and bool(self._text([_user("U")], tools=[]))
-        probes = replace(self, options={**self.options, "tools": []}) if as_list else self
-        return probes._learned(tools_as_list=as_list)
+        for tools_as_list, content_parts in itertools.product((False, True), repeat=2):
+            options = {**self.options, "tools": []} if tools_as_list else self.options
+            probes = replace(self, options=options, content_parts=content_parts)
+            if probes._accepts([_user("U1")]):
+                learned = probes._learned()
+                return replace(learned, tools_as_list=tools_as_list, content_parts=content_parts)
+        return TemplateFeatures()
 
-    def _learned(self, *, tools_as_list: bool) -> TemplateFeatures:
+    def _learned(self) -> TemplateFeatures:
         system = self._accepts([_system("S1"), _user("U1")])
         late = [_system("S1"), _system("S2"), _user("U1"), _assistant("A1"), _system("S3"),
                 _user("U2")]  # fmt: skip
@@ -76,15 +83,15 @@ class Probes:
             assistant_first=self._accepts([_assistant("A1"), _user("U1")]),
             bridge=self._bridge(call_id),
             short_ids=short,
-            tools_as_list=tools_as_list,
             quotes_results=self._quotes_results(call_id),
             text_gap=self._text_gap(call_id),
             text_beside_calls=self._keeps_calls(call_id, "T1", ""),
             reasoning_beside_text=self._keeps_calls(call_id, "T1", "R1"),
         )
 
-    def _text(self, turns: Sequence[Turn], **options: Any) -> str:
-        return self.template.try_render(turns, **{**self.options, **options})
+    def _text(self, turns: Sequence[Turn]) -> str:
+        turns = [as_parts(turn) for turn in turns] if self.content_parts else turns
+        return self.template.try_render(turns, **self.options)
 
     def _accepts(self, turns: Sequence[Turn]) -> bool:
         """Tell whether a conversation is rendered with all of its texts."""
@@ -129,6 +136,13 @@ class Probes:
         rendered = self._text([_user("U1"), call, result])
         kept = text in rendered and PROBE_CALL.name in rendered
         return kept or PROBE_CALL.name not in self._calls(call_id)
+
+
+def as_parts(turn: Turn) -> Turn:
+    """Return a turn with its text as a list of one part."""
+    if not isinstance(turn["content"], str):
+        return turn
+    return {**turn, "content": [{"type": "text", "text": turn["content"]}]}
 
 
 def _system(text: str) -> Turn:
