@@ -8,7 +8,8 @@ import jinja2
 import jinja2.meta
 from jinja2 import nodes
 
-from falsework.prompts.tokenizers import Tokenizer, UnusableModel
+from falsework.prompts.errors import ChatTemplateError, UnusableModel
+from falsework.prompts.tokenizers import Tokenizer
 
 Turn = dict[str, Any]
 """A message as chat templates want it: `role`, `content`, `tool_calls`, …"""
@@ -28,10 +29,6 @@ _CONVERSATION = frozenset(
     }
 )  # fmt: skip
 """Variables that say what the conversation is; the rest are switches."""
-
-
-class ChatTemplateError(ValueError):
-    """A conversation that the model's chat template refuses."""
 
 
 class ChatTemplate:
@@ -121,7 +118,6 @@ class ChatTemplate:
 def _environment(source: str) -> jinja2.Environment:
     from transformers.utils import chat_template_utils  # noqa: PLC0415 - takes seconds to import
 
-    environment: jinja2.Environment = chat_template_utils._compile_jinja_template(source).environment  # noqa: SLF001
+    compiled = chat_template_utils._compile_jinja_template(source)  # noqa: SLF001 - it is kept
+    environment: jinja2.Environment = compiled.environment
     return environment
-
-

@@ -7,14 +7,12 @@ control tokens have secret names, so that the spelling of one is ordinary text t
 """
 
 import functools
+import itertools
 import json
-import os
 import re
 import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any
-
-import tokenizers
 
 from falsework.prompts.tokenizers import Tokenizer
 
@@ -68,9 +66,11 @@ class ControlTokens:
 
     def _is_inside(self, text: str) -> bool:
         """Tell whether a short text could be the middle of a control token; words only of tags."""
-        if text.isalnum() or len(text) >= self._longest:
+        if not text or len(text) >= self._longest:
+            return False
+        if text.isalnum():
             return any(tag.format(text) in self._ids for tag in _TAGS)
-        return bool(text) and text in self._spellings
+        return text in self._spellings
 
     def escape_all(self, value: Any) -> Any:
         """Return a JSON value with all its texts escaped, the names of members too."""
@@ -103,7 +103,7 @@ class ControlTokens:
         return f"<{self._secret[::-1]}:{self._ids[spelling]}>"
 
     @functools.cached_property
-    def _copy(self) -> tuple[tokenizers.Tokenizer, dict[int, int]]:
+    def _copy(self) -> tuple[Any, dict[int, int]]:
         """The tokenizer with control tokens renamed, and their numbers by those in the copy."""
         described = json.loads(self._tokenizer.backend_tokenizer.to_str())
         described |= {"post_processor": None, "truncation": None, "padding": None}
@@ -116,9 +116,9 @@ class ControlTokens:
             model["vocab"] = [[self._renamed(piece), score] for piece, score in model["vocab"]]
         if model.get("unk_token"):
             model["unk_token"] = self._renamed(model["unk_token"])
-        copy = tokenizers.Tokenizer.from_str(json.dumps(described))
-        names = {self._name(spelling): number for spelling, number in self._ids.items()}
-        return copy, {copy.token_to_id(name): number for name, number in names.items()}
+        copy = type(self._tokenizer.backend_tokenizer).from_str(json.dumps(described))
+        numbers = copy.get_vocab(with_added_tokens=True)
+        return copy, {numbers[self._name(name)]: number for name, number in self._ids.items()}
 
     def _renamed(self, spelling: str) -> str:
         return self._name(spelling) if spelling in self._ids else spelling
@@ -126,7 +126,8 @@ class ControlTokens:
 
 def _trie_pattern(words: Sequence[str]) -> str:
     """Return an expression that finds the longest of the words in time linear in its length."""
-    common = os.path.commonprefix(words)
+    alike = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))
+    common = "".join(column[0] for column in alike)
     rests = [word[len(common) :] for word in words]
     by_first: dict[str, list[str]] = {}
     for rest in filter(None, rests):

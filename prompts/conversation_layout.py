@@ -1,9 +1,12 @@
 """Conversations laid out so that a chat template accepts them, with nothing lost."""
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from falsework.prompts.chat_template import Turn
+from falsework.prompts.messages import Message
 from falsework.prompts.template_features import NINE_CHARACTERS, TemplateFeatures, as_parts
 
 BETWEEN_MESSAGES = "\n\n"
@@ -24,6 +27,31 @@ def one_system_message(turns: Sequence[Turn]) -> Iterator[Turn]:
     if system:
         yield {"role": "system", "content": BETWEEN_MESSAGES.join(system)}
     yield from (turn for turn in turns if turn["role"] != "system")
+
+
+def one_call_each(messages: Iterable[Message]) -> Iterator[Message]:
+    """Yield each call of a message on its own, followed by its result."""
+    rest = deque(messages)
+    while rest:
+        message = rest.popleft()
+        results: list[Message] = []
+        while message.calls and rest and rest[0].role == "tool":
+            results.append(rest.popleft())
+        yield from _split(message, results)
+
+
+def _split(message: Message, results: list[Message]) -> Iterator[Message]:
+    """Yield a message a call at a time, each with its result."""
+    if not message.calls:
+        yield message
+    for number, call in enumerate(message.calls):
+        text, ids = (message.text if number == 0 else ""), message.call_ids[number : number + 1]
+        yield replace(message, text=text, calls=(call,), call_ids=ids)
+        answer = next((result for result in results if result.call_id in ids), None)
+        if answer:
+            results.remove(answer)
+            yield answer
+    yield from results
 
 
 def _system_messages(turns: Sequence[Turn], features: TemplateFeatures) -> Iterator[Turn]:

@@ -25,9 +25,9 @@ class TemplateFeatures:
     `neighbours`: messages of one role may follow each other; `assistant_first`: it may begin with
     the assistant; `bridge`: what an assistant has to say between a tool result and a user's message
     (None: nothing); `short_ids`: ids of calls have nine letters and digits; `tools_as_list`: no
-    tools are an empty list; `content_parts`: content is a list of parts; `quotes_results`: a result that is text is written as a JSON string;
-    `text_gap`: what stands between text and a call behind it; `text_beside_calls` and
-    `reasoning_beside_text`: a message with calls may hold both.
+    tools are an empty list; `content_parts`: content is a list of parts; `quotes_results`: a result
+    that is text is written as a JSON string; `text_gap`: what stands between text and a call behind
+    it; `text_beside_calls` and `reasoning_beside_text`: a message with calls may hold both.
     """
 
     system: bool = True
@@ -61,26 +61,17 @@ class Probes:
 
     def learn(self) -> TemplateFeatures:
         """Return what the template accepts; what it accepts in no form counts as accepted."""
-        for tools_as_list, content_parts in itertools.product((False, True), repeat=2):
-            options = {**self.options, "tools": []} if tools_as_list else self.options
-            probes = replace(self, options=options, content_parts=content_parts)
-            if probes._accepts([_user("U1")]):
-                learned = probes._learned()
-                return replace(learned, tools_as_list=tools_as_list, content_parts=content_parts)
-        return TemplateFeatures()
-
-    def _learned(self) -> TemplateFeatures:
-        system = self._accepts([_system("S1"), _user("U1")])
+        system = self.accepts([_system("S1"), _user("U1")])
         late = [_system("S1"), _system("S2"), _user("U1"), _assistant("A1"), _system("S3"),
                 _user("U2")]  # fmt: skip
         short = not self._calls(LONG_ID) and bool(self._calls(SHORT_ID))
         call_id = SHORT_ID if short else LONG_ID
         return TemplateFeatures(
             system=system,
-            late_system=system and self._accepts(late),
-            neighbours=self._accepts([_user("U1"), _user("U2")])
-            and self._accepts([_user("U1"), _assistant("A1"), _assistant("A2"), _user("U2")]),
-            assistant_first=self._accepts([_assistant("A1"), _user("U1")]),
+            late_system=system and self.accepts(late),
+            neighbours=self.accepts([_user("U1"), _user("U2")])
+            and self.accepts([_user("U1"), _assistant("A1"), _assistant("A2"), _user("U2")]),
+            assistant_first=self.accepts([_assistant("A1"), _user("U1")]),
             bridge=self._bridge(call_id),
             short_ids=short,
             quotes_results=self._quotes_results(call_id),
@@ -89,14 +80,14 @@ class Probes:
             reasoning_beside_text=self._keeps_calls(call_id, "T1", "R1"),
         )
 
-    def _text(self, turns: Sequence[Turn]) -> str:
-        turns = [as_parts(turn) for turn in turns] if self.content_parts else turns
-        return self.template.try_render(turns, **self.options)
-
-    def _accepts(self, turns: Sequence[Turn]) -> bool:
+    def accepts(self, turns: Sequence[Turn]) -> bool:
         """Tell whether a conversation is rendered with all of its texts."""
         rendered = self._text(turns)
         return all(turn["content"] in rendered for turn in turns)
+
+    def _text(self, turns: Sequence[Turn]) -> str:
+        turns = [as_parts(turn) for turn in turns] if self.content_parts else turns
+        return self.template.try_render(turns, **self.options)
 
     def _calls(self, call_id: str, *more: Turn, result: str = "X1") -> str:
         """Render a call and its result, and turns behind them."""
@@ -136,6 +127,17 @@ class Probes:
         rendered = self._text([_user("U1"), call, result])
         kept = text in rendered and PROBE_CALL.name in rendered
         return kept or PROBE_CALL.name not in self._calls(call_id)
+
+
+def learn_features(probes: Probes) -> TemplateFeatures:
+    """Return what a template accepts, first of all the forms of tools and of content."""
+    for tools_as_list, content_parts in itertools.product((False, True), repeat=2):
+        options = {**probes.options, "tools": []} if tools_as_list else probes.options
+        formed = replace(probes, options=options, content_parts=content_parts)
+        if formed.accepts([_user("U1")]):
+            learned = formed.learn()
+            return replace(learned, tools_as_list=tools_as_list, content_parts=content_parts)
+    return TemplateFeatures()
 
 
 def as_parts(turn: Turn) -> Turn:

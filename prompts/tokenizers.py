@@ -6,10 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from falsework.grammars.vocabulary import Vocabulary
-
-
-class UnusableModel(ValueError):
-    """A model that can't be served; one sentence says why."""
+from falsework.prompts.errors import UnusableModel
 
 
 class UnknownTokenizer(UnusableModel):

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from falsework import __version__
 from falsework.bench.endpoint import EndpointError
 from falsework.prompts.dialects import DIALECTS
-from falsework.prompts.tokenizers import UnusableModel
+from falsework.prompts.errors import UnusableModel
 from falsework.server.cli.tools import app as tools_commands
 from falsework.server.errors import BadRequestError
 from falsework.server.models import UnknownModel, resolve_model
@@ -149,7 +149,7 @@ def bench(
 
 
 @app.command()
-def prompt(
+def prompt(  # noqa: PLR0913 - the options of the command line
     model: Annotated[
         str, typer.Argument(help="smollm2, a folder, or a name on the hub; no weights needed.")
     ],

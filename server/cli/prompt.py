@@ -16,17 +16,15 @@ from falsework.grammars.output_parser import OutputParser
 from falsework.prompts.detection import UnknownDialect, detect_renderer
 from falsework.prompts.renderer import PromptRenderer
 from falsework.prompts.tokenizers import (
-    UnusableModel,
     build_vocabulary,
     eos_token_ids,
     load_tokenizer,
 )
 from falsework.server.api.chat.request import to_generation_request
 from falsework.server.api.chat.schema import parse
-from falsework.server.errors import BadRequestError
 from falsework.server.generation.turn import PreparedTurn, TurnBuilder
-from falsework.server.models import UnknownModel, resolve_model
-from falsework.server.settings import ConfigError, Settings
+from falsework.server.models import resolve_model
+from falsework.server.settings import ConfigError, load
 
 Json = dict[str, Any]
 
@@ -44,10 +42,11 @@ class PromptReport:
     def __str__(self) -> str:
         """Lay it out for a terminal."""
         fields = self.fields
-        tools = "its own tool section" if fields["knows_tools"] else "our tool section"
+        section = "the model's own" if fields["knows_tools"] else "ours"
         lines = [
-            f"dialect: {fields['dialect']} ({fields['why']}); {tools}; "
-            f"{'thinks' if fields['thinks'] else 'no think block'}",
+            f"dialect: {fields['dialect']} ({fields['why']})",
+            f"tool section: {section}",
+            f"think block: {'yes' if fields['thinks'] else 'none'}",
             f"tokens: {len(fields['tokens'])}, of which {len(fields['control_tokens'])} control",
             f"opening: {fields['opening']!r}",
             "",
@@ -84,7 +83,7 @@ def _folder(model: str) -> str:
 async def _report(
     renderer: PromptRenderer, folder: str, body: bytes, admits: str | None, *, named: bool
 ) -> PromptReport:
-    settings = Settings()
+    settings = load({}, {})
     tokenizer = renderer.tokenizer
     vocabulary = build_vocabulary(tokenizer, renderer.dialect.markers, _ends(Path(folder)))
     builder = TurnBuilder(renderer, vocabulary, MAX_MODEL_LEN, think_budget=settings.think_budget)
