@@ -70,9 +70,7 @@ class Settings(BaseModel):
         json_schema_extra=MODEL,
     )
     chat_template: str = Field(
-        "",
-        description="A file with a chat template, in place of the model's own.",
-        json_schema_extra=MODEL,
+        "", description="A chat template's file, for the model's own.", json_schema_extra=MODEL
     )
     max_model_len: int | None = Field(
         None,
