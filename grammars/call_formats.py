@@ -4,6 +4,7 @@ The one definition that prompt, constraint, history and parser are all made from
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,36 @@ CALL_ID = "{id}"
 WRITTEN_ID = "call00000"
 """The id written where history has none of this form."""
 
+PLACEHOLDERS = {NUMBER: ("[0-9]", 1, 4), CALL_ID: ("[a-zA-Z0-9]", 9, 9)}
+"""What stands for a placeholder: a class of characters, and how many of them."""
+NO_MATCH = -1
+
+
+def literal_parts(literal: str) -> list[str]:
+    """Cut a literal into plain pieces and placeholders."""
+    return [part for part in re.split(r"(\{n\}|\{id\})", literal) if part]
+
+
+def match_literal(literal: str, text: str) -> int | None:
+    """Return how many characters of `text` are the literal; None: too short to say; NO_MATCH."""
+    at = 0
+    for part in literal_parts(literal):
+        if part not in PLACEHOLDERS:
+            rest = text[at : at + len(part)]
+            if rest != part:
+                return None if part.startswith(rest) and at + len(rest) == len(text) else NO_MATCH
+            at += len(part)
+            continue
+        characters, low, high = PLACEHOLDERS[part]
+        found = re.match(f"{characters}{{0,{high}}}", text[at:])
+        length = found.end() if found else 0
+        if at + length == len(text) and length < high:
+            return None
+        if length < low:
+            return NO_MATCH
+        at += length
+    return at
+
 
 @dataclass(frozen=True)
 class ElementNotation:
@@ -25,12 +56,15 @@ class ElementNotation:
 
     Strings stand raw, everything else as JSON; the tool's schema tells which, or, where the family
     marks it, `after_key` is that of other values and `after_string_key` that of strings.
+    `python_words`: its template writes True, False and None for values outside of lists and
+    objects; they are parsed as well as true, false and null.
     """
 
     before_key: str
     after_key: str
     after_value: str
     after_string_key: str = ""
+    python_words: bool = False
 
     @property
     def literals(self) -> tuple[str, ...]:
@@ -57,12 +91,15 @@ class ToolCallFormat:
     """The literals round calls: `opening`, then calls with `separator` between, then `closing`.
 
     One call is `before_name`, the tool's name, `after_name`, the arguments, `after_arguments`;
-    NUMBER and CALL_ID may stand in the two round the name.
+    NUMBER and CALL_ID may stand in the two round the name and in `optional_id`.
     `trigger` begins the calls (a prefix of `opening + before_name`) and stands in no answer text,
     so calls may follow text; empty: calls stand only at the beginning of a reply.
     `barred` are first characters that no answer text has: what begins like a call must be one.
+    `leading`: blanks that a reply may begin with, before answer or calls. `optional_id`: what may
+    stand between arguments and `after_arguments`.
     `answer_opening` and `answer_closing` stand round answer text; text before calls stands between
     `text_opening` and `text_closing` where the family has such marks.
+    `excluded` are markers that neither answers nor thoughts hold beside the trigger.
     `parallel` False: the family says one call in a reply at most.
     `habits` are other spellings that models of the family fall into where they may also answer in
     words: they are read as calls, and never written.
@@ -76,12 +113,15 @@ class ToolCallFormat:
     closing: str = ""
     trigger: str = ""
     barred: str = ""
+    leading: str = ""
+    optional_id: str = ""
     notation: json_values.Notation = json_values.JSON
     elements: ElementNotation | None = None
     answer_opening: str = ""
     answer_closing: str = ""
     text_opening: str = ""
     text_closing: str = ""
+    excluded: tuple[str, ...] = ()
     parallel: bool = True
     habits: tuple["ToolCallFormat", ...] = ()
 
@@ -101,9 +141,13 @@ class ToolCallFormat:
         of_habits = tuple(literal for habit in self.habits for literal in habit.literals)
         return (
             self.opening, self.before_name, self.after_name, self.after_arguments, self.separator,
-            self.closing, self.answer_opening, self.answer_closing, self.text_opening,
+            self.closing, self.optional_id, self.answer_opening, self.answer_closing, self.text_opening,
             self.text_closing, self.notation.quote, *of_elements, *of_habits,
         )  # fmt: skip
+
+    def excluded_before(self, marker: str) -> tuple[str, ...]:
+        """Return the excluded markers that may not stand before `marker`, which ends a text."""
+        return tuple(one for one in self.excluded if not (marker and marker.startswith(one)))
 
     def render(self, calls: Sequence[Call]) -> str:
         """Spell calls as the model is trained to; `OutputParser` reads them back."""

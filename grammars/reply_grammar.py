@@ -6,10 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from falsework.grammars import json_schema
-from falsework.grammars.call_formats import ReasoningTags, ToolCallFormat
+from falsework.grammars.call_formats import (
+    PLACEHOLDERS,
+    ReasoningTags,
+    ToolCallFormat,
+    literal_parts,
+)
 from falsework.grammars.dfa import DEAD, DFA, START, compile_dfa
+from falsework.grammars.element_arguments import elements_grammar
 from falsework.grammars.events import Tool
-from falsework.grammars.expressions import NFA, Expression, choice, literal, optional, sequence
+from falsework.grammars.expressions import (
+    NFA,
+    Expression,
+    choice,
+    literal,
+    optional,
+    regex,
+    sequence,
+)
 from falsework.grammars.free_text import text_until_marker, text_without_marker
 from falsework.grammars.schema_errors import UnsupportedSchema
 from falsework.grammars.tool_choice import ToolChoice
@@ -52,15 +66,22 @@ class UnsupportedFormat(ValueError):
 
 
 def reply_grammar(form: ReplyFormat) -> Expression:
-    """Say a whole reply of this form; raise FormRefused for a schema that can't be enforced."""
+    """Say a whole reply of this form; raise UnsupportedFormat for an unenforceable schema."""
     body = _body(form)
-    if form.think is None:
+    if form.markup.leading:
+        body = sequence(optional(literal(form.markup.leading)), body)
+    think = form.think
+    if think is None:
         return body
-    gap = literal(form.think.gap)
-    block = sequence(text_until_marker(form.think.closing), gap)
+    gaps = choice([literal(gap) for gap in dict.fromkeys((think.gap, *think.other_gaps))])
+    excluded = form.markup.excluded_before(think.closing)
+    block = sequence(text_until_marker(think.closing, without=excluded), gaps)
     if form.thinking:
         return sequence(block, body)
-    return sequence(optional(sequence(literal(form.think.opening), block)), body)
+    stem = think.opening.rstrip("\n")
+    opening = sequence(literal(stem), optional(literal(think.opening[len(stem) :])))
+    leading = optional(literal(think.leading)) if think.leading else sequence()
+    return sequence(optional(sequence(leading, opening, block)), body)
 
 
 def between_characters_state(form: ReplyFormat, automaton: DFA) -> int:
@@ -75,23 +96,47 @@ def _body(form: ReplyFormat) -> Expression:
     if not tools:
         return _answer(form)
     head, trigger = form.markup.prefix, form.markup.trigger
-    said = [(tool.name, _arguments(tool, form.markup)) for tool in tools]
-    calls = _Calls(form.markup, said, parallel=form.choice.parallel)
+    arguments = [(tool.name, _arguments(tool, form.markup)) for tool in tools]
+    calls = _Calls(form.markup, arguments, parallel=form.choice.parallel)
     if form.choice.mode == "required":
-        return sequence(literal(head), calls)
-    ways = [literal(head)]
+        return sequence(_spelled(head), calls)
+    ways = [_spelled(head)]
     if trigger and form.answer is None:
-        ways.append(
-            sequence(text_until_marker(trigger, _barred(form)), literal(head[len(trigger) :]))
-        )
+        ways.append(_text_before_calls(form))
     answer = _answer(form)
     if form.answer is not None and not trigger:
         _refuse_ambiguity(answer, head, form.answer_where)
     habitual = [
-        sequence(literal(habit.prefix), _Calls(habit, said, parallel=form.choice.parallel))
+        sequence(_spelled(habit.prefix), _Calls(habit, arguments, parallel=form.choice.parallel))
         for habit in alternative_formats(form)
     ]
     return choice([sequence(choice(ways), calls), *habitual, answer])
+
+
+def _text_before_calls(form: ReplyFormat) -> Expression:
+    """Say text, then the calls up to the first name."""
+    markup, barred = form.markup, _barred(form)
+    if markup.text_opening:
+        closing = markup.text_closing
+        marked = text_until_marker(closing, barred, _excluded(form, closing))
+        return sequence(literal(markup.text_opening), marked, _spelled(markup.prefix))
+    text = text_until_marker(markup.trigger, barred, _excluded(form, markup.trigger))
+    return sequence(text, _spelled(markup.prefix[len(markup.trigger) :]))
+
+
+def _spelled(literal_text: str) -> Expression:
+    """Say a literal in which placeholders may stand."""
+    return sequence(
+        *(
+            _of_class(*PLACEHOLDERS[part]) if part in PLACEHOLDERS else literal(part)
+            for part in literal_parts(literal_text)
+        )
+    )
+
+
+def _of_class(characters: str, low: int, high: int) -> Expression:
+    """Say from `low` to `high` characters of a class."""
+    return regex(f"{characters}{{{low},{high}}}")
 
 
 def alternative_formats(form: ReplyFormat) -> tuple[ToolCallFormat, ...]:
@@ -110,19 +155,32 @@ def _refuse_ambiguity(answer: Expression, head: str, where: str) -> None:
 
 
 def _answer(form: ReplyFormat) -> Expression:
+    markup = form.markup
     if form.answer is None:
-        return text_without_marker(form.markup.trigger, _barred(form))
+        excluded = _excluded(form, markup.trigger)
+        if markup.answer_closing:
+            closed = text_until_marker(
+                markup.answer_closing, _barred(form), (markup.trigger, *excluded)
+            )
+            return sequence(literal(markup.answer_opening), closed)
+        text = text_without_marker(markup.trigger, _barred(form), excluded)
+        return sequence(literal(markup.answer_opening), text)
     try:
-        return json_schema.value_grammar(form.answer)
+        value = json_schema.value_grammar(form.answer)
     except UnsupportedSchema as fault:
         raise UnsupportedFormat(fault.reason, _at(form.answer_where, fault), tool=None) from None
+    return sequence(literal(markup.answer_opening), value, literal(markup.answer_closing))
 
 
 def _barred(form: ReplyFormat) -> str:
     """Return the first characters that answer text may not have: blanks, and what begins a call."""
-    thought = form.think.opening[0] if form.think and not form.thinking else ""
-    barred = form.markup.barred if form.choice.callable_tools(form.tools) else ""
-    return " \t\r\n" + barred + thought
+    return " \t\r\n" + (form.markup.barred if form.choice.callable_tools(form.tools) else "")
+
+
+def _excluded(form: ReplyFormat, marker: str) -> tuple[str, ...]:
+    """Return the markers that no text holds before `marker`, which ends it."""
+    thought = (form.think.opening.rstrip(),) if form.think else ()
+    return (*form.markup.excluded_before(marker), *thought)
 
 
 class _Calls:
@@ -139,18 +197,23 @@ class _Calls:
         markup = self._markup
         names, said = net.add_node(), net.add_node()
         net.jumps.append((start, names))
+        after_name = _spelled(markup.after_name)
         for name, arguments in self._tools:
-            behind = net.literal(names, (name + markup.after_name).encode())
+            behind = after_name(net, net.literal(names, name.encode()))
             net.jumps.append((arguments(net, behind), said))
+        if markup.optional_id:
+            said = optional(_spelled(markup.optional_id))(net, said)
         end = net.literal(said, markup.after_arguments.encode())
-        if self._parallel:
-            again = (markup.separator + markup.before_name).encode()
-            net.jumps.append((net.literal(end, again), names))
+        if self._parallel and markup.parallel:
+            again = _spelled(markup.separator + markup.before_name)
+            net.jumps.append((again(net, end), names))
         return net.literal(end, markup.closing.encode())
 
 
 def _arguments(tool: Tool, markup: ToolCallFormat) -> Expression:
     try:
+        if markup.elements:
+            return elements_grammar(tool.parameters, markup.elements)
         return json_schema.arguments_grammar(tool.parameters, markup.notation)
     except UnsupportedSchema as fault:
         raise UnsupportedFormat(fault.reason, _at(tool.where, fault), tool=tool.name) from None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from falsework.prompts.chat_template import Turn
+from falsework.prompts.dialects import Dialect
 from falsework.prompts.messages import Message
 from falsework.prompts.template_features import NINE_CHARACTERS, TemplateFeatures, as_parts
 
@@ -38,6 +39,22 @@ def one_call_each(messages: Iterable[Message]) -> Iterator[Message]:
         while message.calls and rest and rest[0].role == "tool":
             results.append(rest.popleft())
         yield from _split(message, results)
+
+
+def with_family_ids(messages: Iterable[Message], dialect: Dialect) -> Iterator[Message]:
+    """Yield messages with ids of calls as the family's history has them."""
+    ids: dict[str, str] = {}
+    count = 0
+    for message in messages:
+        if message.calls:
+            numbered = enumerate(zip(message.calls, message.call_ids, strict=False), count)
+            ids = {
+                call_id: dialect.past_call_id(call.name, number, call_id)
+                for number, (call, call_id) in numbered
+            }
+            count += len(message.calls)
+        call_ids = tuple(ids[call_id] for call_id in message.call_ids)
+        yield replace(message, call_ids=call_ids, call_id=ids.get(message.call_id, message.call_id))
 
 
 def _split(message: Message, results: list[Message]) -> Iterator[Message]:

@@ -13,7 +13,12 @@ from falsework.grammars import json_values
 from falsework.grammars.events import Call, Tool
 from falsework.prompts.chat_template import ChatTemplate, Turn
 from falsework.prompts.control_tokens import ControlTokens
-from falsework.prompts.conversation_layout import lay_out, one_call_each, one_system_message
+from falsework.prompts.conversation_layout import (
+    lay_out,
+    one_call_each,
+    one_system_message,
+    with_family_ids,
+)
 from falsework.prompts.dialects import Dialect
 from falsework.prompts.errors import ChatTemplateError
 from falsework.prompts.messages import Message
@@ -196,6 +201,8 @@ class PromptRenderer:
 
     def _turns(self, messages: Sequence[Message], section: str, results: RawResults) -> list[Turn]:
         """Return the turns that the template is given, our own tool section in the first."""
+        if self.dialect.call_id:
+            messages = list(with_family_ids(messages, self.dialect))
         if self.dialect.one_call_a_message:
             messages = list(one_call_each(messages))
         turns = list(self._factory.turns(messages, self.features, results))
