@@ -115,9 +115,9 @@ class _Template:
         for way in _WAYS:
             for text in self._probed(way, tools=_TOOLS, counts=(len(calls),)):
                 if all(_mentions(text, call) for call in calls):
-                    broken = self._is_malformed(way, dialect)
-                    own = dialect.chat_template if broken else ""
-                    return replace(dialect, past_calls=way, chat_template=own)
+                    if self._is_malformed(way, dialect):  # ours takes arguments as text
+                        return replace(dialect, past_calls=_WAYS[0])
+                    return replace(dialect, past_calls=way, chat_template="")
         return replace(dialect, chat_template="")
 
     def _is_malformed(self, way: PastCalls, dialect: Dialect) -> bool:
