@@ -6,10 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jinja2
-import jinja2.meta
-
 from falsework.grammars.events import Call
+from falsework.prompts.chat_template import RENDER_ERRORS, ChatTemplate
 from falsework.prompts.dialects import DIALECTS, SCAFFOLD, Dialect, PastCalls
 from falsework.prompts.renderer import PromptRenderer
 from falsework.prompts.tokenizers import Tokenizer
@@ -33,8 +31,6 @@ _TOOLS = [
     }
     for call in _PROBES
 ]
-# What templates raise that want their messages in another shape.
-_REFUSALS = (jinja2.TemplateError, TypeError, KeyError, ValueError, AttributeError)
 
 
 class UnknownDialect(ValueError):
@@ -46,7 +42,7 @@ def detect_renderer(tokenizer: Tokenizer, named: str = "auto") -> PromptRenderer
     if named not in {"auto", *DIALECTS}:
         msg = f"unknown dialect '{named}'; there is: auto, {', '.join(sorted(DIALECTS))}"
         raise UnknownDialect(msg)
-    template = _Template(tokenizer)
+    template = _Template(tokenizer, ChatTemplate(tokenizer))
     shown = template.dialect()
     dialect = DIALECTS[named] if named != "auto" else shown or SCAFFOLD
     if dialect.reasoning and template.thinks(dialect):
@@ -63,19 +59,17 @@ class _Template:
     """A chat template as far as it shows a family."""
 
     tokenizer: Tokenizer
+    chat_template: ChatTemplate
 
     @property
     def source(self) -> str:
         """The template's text."""
-        return self.tokenizer.get_chat_template(tools=[{}])
+        return self.chat_template.source
 
     @property
     def reads_tools(self) -> bool:
         """Tell whether the template reads the variable `tools`."""
-        parsed = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"], autoescape=True).parse(
-            self.source.replace("{% generation %}", "").replace("{% endgeneration %}", "")
-        )
-        return "tools" in jinja2.meta.find_undeclared_variables(parsed)
+        return "tools" in self.chat_template.variables
 
     @functools.cached_property
     def vocabulary(self) -> dict[str, int]:
@@ -121,9 +115,9 @@ class _Template:
         for way in _WAYS:
             for text in self._probed(way, tools=_TOOLS, counts=(len(calls),)):
                 if all(_mentions(text, call) for call in calls):
-                    broken = self._is_malformed(way, dialect)
-                    own = dialect.chat_template if broken else ""
-                    return replace(dialect, past_calls=way, chat_template=own)
+                    if self._is_malformed(way, dialect):  # ours takes arguments as text
+                        return replace(dialect, past_calls=_WAYS[0])
+                    return replace(dialect, past_calls=way, chat_template="")
         return replace(dialect, chat_template="")
 
     def _is_malformed(self, way: PastCalls, dialect: Dialect) -> bool:
@@ -134,7 +128,7 @@ class _Template:
         messages = [_USER, _turn([call], way), _RESULT, _USER, _turn([call], way), _RESULT, _USER]
         try:
             text = self._rendered(messages, None)
-        except _REFUSALS:
+        except RENDER_ERRORS:
             return False
         opening, closing = dialect.markup.opening, dialect.markup.closing
         return text.count(opening) != text.count(closing)
@@ -144,7 +138,7 @@ class _Template:
         for count in counts:
             try:
                 yield self._rendered([_USER, _turn(_PROBES[:count], way)], tools)
-            except _REFUSALS:
+            except RENDER_ERRORS:
                 continue
 
     def _rendered(self, messages: list[dict[str, Any]], tools: Any) -> str:

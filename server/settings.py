@@ -69,6 +69,9 @@ class Settings(BaseModel):
         description="How the model is told of tools and calls them; auto asks its chat template.",
         json_schema_extra=MODEL,
     )
+    chat_template: str = Field(
+        "", description="A chat template's file, for the model's own.", json_schema_extra=MODEL
+    )
     max_model_len: int | None = Field(
         None,
         ge=16,

@@ -20,7 +20,7 @@ from falsework.grammars.reply_grammar import (
 )
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.grammars.vocabulary import Vocabulary
-from falsework.prompts.renderer import ChatTemplateError, Prompt, PromptRenderer
+from falsework.prompts.renderer import ChatTemplateError, Prompt, PromptRenderer, UnknownSwitch
 from falsework.server.api.chat.request import GenerationRequest
 from falsework.server.engines.base import Constraint, SamplingParams
 from falsework.server.engines.matcher import ThinkingBudget
@@ -92,7 +92,7 @@ class TurnBuilder:
 
     async def build(self, question: GenerationRequest) -> PreparedTurn:
         """Return the turn; raise BadRequest, BadSchema or ContextOverflow."""
-        prompt = await anyio.to_thread.run_sync(self._lay_out, question)
+        prompt = await anyio.to_thread.run_sync(self.lay_out, question)
         form = self._form(question, prompt)
         sampling = self._fitted(question.sampling, len(prompt.tokens))
         if not (form.tools or form.answer is not None or form.thinking):
@@ -114,13 +114,18 @@ class TurnBuilder:
             opening,
         )
 
-    def _lay_out(self, question: GenerationRequest) -> Prompt:
+    def lay_out(self, question: GenerationRequest) -> Prompt:
+        """Return the prompt without its opening; raise BadRequestError for what it can't show."""
         tools = question.tools if question.choice.mode != "none" else ()
         try:
             return self._prompter.render(
                 question.messages, tools,
                 parallel=question.choice.parallel, think=question.think_budget != 0,
+                effort=question.effort, switches=question.template_switches,
             )  # fmt: skip
+        except UnknownSwitch as fault:
+            param = f"chat_template_kwargs.{fault.name[:100]}"
+            raise BadRequestError(str(fault), param, "unsupported_parameter") from fault
         except ChatTemplateError as fault:
             raise BadRequestError(str(fault), "messages") from fault
 

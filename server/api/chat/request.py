@@ -1,12 +1,13 @@
 """A request with every refusal behind it: what is asked, in the rooms' own nouns."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from falsework.grammars.events import Tool
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.prompts.messages import Message
+from falsework.prompts.reasoning_switches import THINK_SWITCHES
 from falsework.server.api.chat.messages import parse_messages
 from falsework.server.api.chat.schema import ChatCompletionRequest, ResponseFormat
 from falsework.server.api.chat.tools import check_schema_size, parse_tool_choice, parse_tools
@@ -53,6 +54,8 @@ class GenerationRequest:
     think_budget: int | None = None
     effort: str | None = None
     """The reasoning_effort that the client gave, by which `think_budget` was chosen."""
+    template_switches: Mapping[str, Any] = field(default_factory=dict)
+    """The chat_template_kwargs that the client gave."""
     stream: bool = False
     include_usage: bool = False
     named: bool = False
@@ -85,8 +88,9 @@ def to_generation_request(
         response_schema=_response_schema(request.response_format, limits),
         sampling=_sampling(request),
         stop=tuple(request.stop or ()),
-        think_budget=_think_budget(request.reasoning_effort),
+        think_budget=_think_budget(request.reasoning_effort, request.chat_template_kwargs or {}),
         effort=request.reasoning_effort,
+        template_switches=request.chat_template_kwargs or {},
         stream=bool(request.stream),
         include_usage=_include_usage(request),
         named=request.tool_choice is not None and request.tool_choice.type == "function",
@@ -149,9 +153,16 @@ def _logprobs(request: ChatCompletionRequest) -> int | None:
     return None
 
 
-def _think_budget(effort: str | None) -> int | None:
+def _think_budget(effort: str | None, switches: Mapping[str, Any]) -> int | None:
+    switched = {switches[name] for name in THINK_SWITCHES if isinstance(switches.get(name), bool)}
+    if len(switched | ({effort != "none"} if effort else set())) > 1:
+        raise BadRequestError(
+            "'chat_template_kwargs' turns thinking on where another field turns it off.",
+            "chat_template_kwargs",
+            "invalid_value",
+        )
     if effort is None:
-        return None
+        return 0 if False in switched else None
     if effort not in REASONING_EFFORT_TOKENS:
         known = ", ".join(f"'{name}'" for name in REASONING_EFFORT_TOKENS)
         raise BadRequestError(

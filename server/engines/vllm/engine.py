@@ -18,7 +18,8 @@ from falsework.grammars.expressions import literal
 from falsework.grammars.masks import TokenMasks
 from falsework.grammars.vocabulary import Vocabulary
 from falsework.prompts.detection import detect_renderer
-from falsework.prompts.tokenizers import build_vocabulary, eos_token_ids
+from falsework.prompts.renderer import PromptRenderer
+from falsework.prompts.tokenizers import build_vocabulary, eos_token_ids, load_tokenizer
 from falsework.server.engines.base import (
     BIASES_ARG,
     CONSTRAINT_ARG,
@@ -37,12 +38,10 @@ from falsework.server.settings import Settings
 
 async def start_engine(settings: Settings, model: str | Path) -> tuple["VllmEngine", TurnBuilder]:
     """Start the engine for a model, and what lays out its prompts and constraints."""
-    from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds, only needed here
-
-    tokenizer = AutoTokenizer.from_pretrained(str(model))
+    tokenizer = load_tokenizer(str(model), settings.chat_template)
     prompter = detect_renderer(tokenizer, settings.dialect)
     markers = prompter.dialect.markers
-    warmed = asyncio.create_task(asyncio.to_thread(_warm))
+    warmed = asyncio.create_task(asyncio.to_thread(_warm, prompter))
     await asyncio.sleep(0)  # lets that thread begin: vLLM's start holds the loop until it is done
     llm = AsyncLLM.from_engine_args(engine_args(settings, str(model), markers))
     await llm.collective_rpc("install_logits_processors")
@@ -55,8 +54,12 @@ async def start_engine(settings: Settings, model: str | Path) -> tuple["VllmEngi
     return VllmEngine(llm, vocabulary, keeps_markers=prompter.dialect.think is not None), scaffold
 
 
-def _warm() -> None:
-    """Compile what numba has to, seconds at the first start, or load it, for us and the engine."""
+def _warm(prompter: PromptRenderer) -> None:
+    """Compile what numba has to, seconds at the first start, or load it, for us and the engine.
+
+    What prompts need is made as well: the first request shouldn't wait for it.
+    """
+    prompter.prepare()
     vocabulary = Vocabulary([b"o", b"k", b"ok", None], [3])
     automaton = compile_dfa(literal("ok"), vocabulary.alphabet)
     TokenMasks(from_bytes(automaton.to_bytes()), vocabulary, 1).mask_for(START)
