@@ -10,8 +10,8 @@ from falsework.grammars.budget import Budget
 from falsework.grammars.char_dfa import ANY_TEXT, CharDFA, texts
 from falsework.grammars.code_points import Ranges
 from falsework.grammars.expressions import LARGEST_COUNT, NFA, CountedLoop, Expression
-from falsework.grammars.pattern_dfa import pattern_dfa
 from falsework.grammars.format_tables import format_dfa, loose_format_dfa
+from falsework.grammars.pattern_dfa import pattern_dfa
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ from falsework.grammars.reply_grammar import (
     plan_reply,
     reply_grammar,
 )
-from falsework.grammars.schema_plan import Check, SchemaPlan
+from falsework.grammars.schema_plan import SchemaPlan
+from falsework.grammars.schema_terms import Check
 from falsework.grammars.text_grammar import TextGrammar
 from falsework.grammars.vocabulary import Vocabulary
 from falsework.server.engines.base import Constraint
