@@ -13,7 +13,9 @@ from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerFast
 
 from falsework.prompts.dialects import DIALECTS
 
-_SPECIAL = re.compile(r"<[|｜][^<>\s]{1,40}[|｜]>|\[/?[A-Z_]{3,24}\]|</?(?:think|tool_call)>|｜DSML｜")
+_SPECIAL = re.compile(
+    r"<[|｜][^<>\s]{1,40}[|｜]>|\[/?[A-Z_]{3,24}\]|</?(?:think|tool_call)>|｜DSML｜"
+)
 
 
 @dataclass(frozen=True)

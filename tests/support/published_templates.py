@@ -121,9 +121,7 @@ class _workspace:  # noqa: N801 - a context manager
 
 def _run(command: list[str], folder: Path, package: str) -> None:
     try:
-        subprocess.run(
-            command, cwd=folder, check=True, capture_output=True, timeout=FETCH_SECONDS
-        )
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=FETCH_SECONDS)
     except (OSError, subprocess.SubprocessError) as error:
         msg = f"{package} can't be fetched from its registry: {error}"
         raise Unreachable(msg) from error
