@@ -66,36 +66,20 @@ def report(
 
     Raise UnknownModel, UnusableModel, ConfigError or BadRequestError.
     """
+    settings = load({}, None)
+    question = to_generation_request(parse(body), settings)
     folder = _folder(model)
     try:
         renderer = detect_renderer(load_tokenizer(folder, chat_template), dialect)
     except UnknownDialect as error:
         raise ConfigError(str(error)) from error
-    return asyncio.run(_report(renderer, folder, body, admits, named=dialect != "auto"))
-
-
-def _folder(model: str) -> str:
-    """Return where the tokenizer is: a folder needs no config.json for that."""
-    path = Path(model).expanduser()
-    if path.is_dir():
-        return str(path)
-    return str(resolve_model(model, lambda line: typer.echo(line, err=True)))
-
-
-async def _report(
-    renderer: PromptRenderer, folder: str, body: bytes, admits: str | None, *, named: bool
-) -> PromptReport:
-    settings = load({}, None)
-    tokenizer = renderer.tokenizer
-    vocabulary = build_vocabulary(tokenizer, renderer.dialect.markers, _ends(Path(folder)))
+    vocabulary = build_vocabulary(renderer.tokenizer, renderer.dialect.markers, _ends(Path(folder)))
     builder = TurnBuilder(renderer, vocabulary, MAX_MODEL_LEN, think_budget=settings.think_budget)
-    question = to_generation_request(parse(body), settings)
-    shown = builder.lay_out(question)
-    turn = await builder.build(question)
+    shown, turn = builder.lay_out(question), asyncio.run(builder.build(question))
     control = renderer.control_tokens.ids
     fields = {
         "dialect": renderer.dialect.name,
-        "why": _why(renderer, named=named),
+        "why": _why(renderer, named=dialect != "auto"),
         "knows_tools": renderer.knows_tools,
         "thinks": renderer.dialect.think is not None,
         "thinking": shown.thinking,
@@ -106,7 +90,15 @@ async def _report(
     }
     if admits is not None:
         fields["admits"] = _admits(turn, admits)
-    return PromptReport(fields, _pieces(tokenizer, shown.tokens, control))
+    return PromptReport(fields, _pieces(renderer.tokenizer, shown.tokens, control))
+
+
+def _folder(model: str) -> str:
+    """Return where the tokenizer is: a folder needs no config.json for that."""
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return str(path)
+    return str(resolve_model(model, lambda line: typer.echo(line, err=True)))
 
 
 def _ends(folder: Path) -> Sequence[int]:
