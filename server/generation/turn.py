@@ -21,8 +21,7 @@ from falsework.grammars.reply_grammar import (
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.grammars.vocabulary import Vocabulary
 from falsework.prompts.renderer import ChatTemplateError, Prompt, PromptRenderer
-from falsework.server.engines.base import Constraint, SamplingParams
-from falsework.server.engines.matcher import ThinkingBudget
+from falsework.server.engines.base import Constraint, SamplingParams, ThinkingBudget
 from falsework.server.errors import BadRequestError, ContextLengthExceeded, InvalidSchemaError
 from falsework.server.generation.request import GenerationRequest
 from falsework.server.observability import telemetry

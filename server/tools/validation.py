@@ -1,22 +1,24 @@
-"""What is wrong with a JSON value: against its schema, and in its depth."""
+"""Validation of JSON values: syntax, schema, depth."""
 
+import itertools
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import jsonschema_rs
 from pydantic_core import from_json
 
 from falsework.server.tools.errors import ToolCallError
-
-Json = dict[str, Any]
+from falsework.server.types import Json
 
 MAX_ERRORS = 8
+MAX_MESSAGE_CHARS = 200
 
 
 def parse_json(text: bytes) -> Any:
-    """Return what a JSON text says; raise ValueError for all that another JSON text can't say.
+    """Return the value of a JSON text; raise ValueError where it couldn't be written as JSON again.
 
-    That is half characters, numbers without end, and what is nested hundreds deep.
+    That is the case for lone surrogates, infinite numbers, and hundreds of nested levels.
     """
     value = from_json(text, allow_inf_nan=False)
     json.dumps(value, allow_nan=False)  # a number may be too large for a float
@@ -24,49 +26,52 @@ def parse_json(text: bytes) -> Any:
 
 
 def compile_schema(schema: Json) -> Any:
-    """Return what judges values by a schema; raise ValueError where it isn't a whole one.
+    """Return a validator; raise ValueError for a schema that is invalid or refers outside itself.
 
-    What a reference names outside the schema isn't fetched: an upstream may have written it.
+    Nothing is fetched: an upstream may have written the schema.
     """
     return jsonschema_rs.validator_for(schema, offline=True)
 
 
 def validation_errors(validator: Any, value: Any) -> tuple[Json, ...]:
-    """Return a pointer and a sentence for each fault."""
+    """Return a JSON pointer (RFC 6901) and a message for each violation, the first few of them."""
     if validator is None or validator.is_valid(value):
         return ()
-    errors = list(validator.iter_errors(value))[:MAX_ERRORS]
     return tuple(
-        {"pointer": "".join(f"/{step}" for step in error.instance_path),
-         "message": error.message[:200]}
-        for error in errors
-    )  # fmt: skip
+        {"pointer": json_pointer(error.instance_path), "message": error.message[:MAX_MESSAGE_CHARS]}
+        for error in itertools.islice(validator.iter_errors(value), MAX_ERRORS)
+    )
 
 
-def validate_result(value: Any, validator: Any, most_deep: int) -> Any:
-    """Return what a tool answered; raise a Fault where it can't be passed on."""
+def json_pointer(path: Iterable[str | int]) -> str:
+    """Return the JSON pointer of a path, its steps escaped as RFC 6901 demands."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
+
+
+def validate_result(value: Any, validator: Any, max_depth: int) -> Any:
+    """Return a tool's result; raise a ToolCallError where it isn't JSON or violates its schema."""
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError) as fault:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ToolCallError(
             "bad_response", "The tool's answer isn't valid JSON.", sent=True
-        ) from fault
-    if json_depth(value) > most_deep:
+        ) from error
+    if json_depth(value) > max_depth:
         raise ToolCallError("bad_response", "The tool's answer is nested too deeply.", sent=True)
-    if wrong := validation_errors(validator, value):
+    if violations := validation_errors(validator, value):
         message = "The tool's answer doesn't satisfy its schema."
-        raise ToolCallError("bad_response", message, sent=True, details=wrong)
+        raise ToolCallError("bad_response", message, sent=True, details=violations)
     return value
 
 
 def json_depth(value: Any) -> int:
-    """Return how deeply a JSON value is nested; 1 where it isn't."""
-    deepest, level = 0, [value]
+    """Return the number of nested levels of a JSON value; 1 for a scalar."""
+    depth, level = 0, [value]
     while level := [
         inner
-        for each in level
-        if isinstance(each, dict | list)
-        for inner in (each.values() if isinstance(each, dict) else each)
+        for item in level
+        if isinstance(item, dict | list)
+        for inner in (item.values() if isinstance(item, dict) else item)
     ]:
-        deepest += 1
-    return deepest + 1
+        depth += 1
+    return depth + 1
