@@ -32,7 +32,14 @@ NO_ARGUMENTS: Mapping[str, Any] = {
 """The schema of a tool that says nothing about its arguments: there are none."""
 
 
-class McpServerParam(WireModel):
+class FilteredParam(WireModel):
+    """Tools that the server runs: which of them are allowed, and which need approval."""
+
+    allowed_tools: tool_filters.AllowedToolsField | None = None
+    require_approval: tool_filters.RequireApprovalField | None = None
+
+
+class McpServerParam(FilteredParam):
     """Tools of an MCP server: one that this server knows, or one that the request brings."""
 
     type: Literal["mcp"]
@@ -40,11 +47,9 @@ class McpServerParam(WireModel):
     server_url: str | None = Field(default=None, pattern=r"^https?://[^/?#@\s]+(/|$)")
     authorization: str | None = Field(default=None, repr=False)
     headers: dict[str, str] | None = Field(default=None, repr=False)
-    allowed_tools: tool_filters.AllowedToolsField | None = None
-    require_approval: tool_filters.RequireApprovalField | None = None
 
 
-class ServerToolParam(WireModel):
+class ServerToolParam(FilteredParam):
     """A tool that this server has, by its name."""
 
     type: Literal["server_tool"]
