@@ -6,7 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -29,7 +29,7 @@ from falsework.server.observability.logging import configure_logging
 from falsework.server.settings import ConfigError, Settings
 from falsework.server.storage.store import Store
 from falsework.server.tools.config.loader import load_tools_file
-from falsework.server.tools.registry import open_registry
+from falsework.server.tools.registry import ToolRegistry, open_registry
 
 VLLM_LEVELS = {"debug": "DEBUG", "info": "WARNING", "warning": "WARNING", "error": "ERROR"}
 """vLLM's log level for each of ours; its INFO would bury the startup banner."""
@@ -97,6 +97,18 @@ def bind(settings: Settings) -> socket.socket:
 
 
 @contextmanager
+def _without_group() -> Iterator[None]:
+    """Raise an exception that task groups have wrapped as itself."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            (error,) = error.exceptions
+        raise error from error.__cause__
+
+
+@contextmanager
 def _interruptible() -> Iterator[None]:
     """Let SIGTERM cancel this task, until the server handles the signal itself."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -112,9 +124,14 @@ async def start_model(
     settings: Settings, model: Path | str
 ) -> tuple[EngineSupervisor, TurnBuilder]:
     """Start the engine on a model, under supervision, and make the builder of its turns."""
+    return await _start_engine(settings, model, _load_renderer(settings, model))
+
+
+async def _start_engine(
+    settings: Settings, model: Path | str, renderer: PromptRenderer
+) -> tuple[EngineSupervisor, TurnBuilder]:
     from falsework.server.engines.vllm.engine import start_engine  # noqa: PLC0415 - takes seconds
 
-    renderer = _load_renderer(settings, model)
     start = partial(start_engine, settings, model, renderer.tokenizer, renderer.dialect)
     began = time.monotonic()
     engine, _ = await asyncio.gather(start(), asyncio.to_thread(renderer.prepare))
@@ -165,18 +182,29 @@ async def run_server(
         check_limits(read_config(model_path), settings)
         # vLLM reads it when it is imported, and its processes inherit it.
         os.environ.setdefault("VLLM_LOGGING_LEVEL", VLLM_LEVELS[settings.log_level])
-        async with open_registry(*tools) as registry:
-            with _interruptible():
-                engine, turn_builder = await start_model(settings, model_path)
-            try:
-                app = create_app(settings, engine, turn_builder, nullcontext(registry))
+        with _without_group():
+            await _run(settings, model_path, port, announce, open_registry(*tools))
 
-                def ready(number: int) -> None:
-                    announce(startup_banner(settings, turn_builder.dialect_name, number))
 
-                await _serve(Server(app, settings, ready), port, engine)
-            finally:
-                await engine.close()
+async def _run(
+    settings: Settings,
+    model_path: Path | str,
+    port: socket.socket,
+    announce: ProgressCallback,
+    tools: AbstractAsyncContextManager[ToolRegistry],
+) -> None:
+    async with tools as registry:
+        with _interruptible():
+            engine, turn_builder = await start_model(settings, model_path)
+        try:
+            app = create_app(settings, engine, turn_builder, nullcontext(registry))
+
+            def ready(number: int) -> None:
+                announce(startup_banner(settings, turn_builder.dialect_name, number))
+
+            await _serve(Server(app, settings, ready), port, engine)
+        finally:
+            await engine.close()
 
 
 async def _serve(server: Server, port: socket.socket, engine: EngineSupervisor) -> None:
