@@ -9,7 +9,7 @@ from falsework.server.api.chat.schema import ToolParam
 from falsework.server.errors import APIError, BadRequestError
 from falsework.server.tools.errors import ToolCallError
 from falsework.server.tools.registry import ToolRegistry
-from falsework.server.tools.request_mcp_servers import McpServerRef
+from falsework.server.tools.request_mcp_servers import McpServerRef, forbidden_headers
 from falsework.server.tools.tool import ServerTool
 
 SERVER_TOOL_TYPES = frozenset({"mcp", "server_tool"})
@@ -48,8 +48,13 @@ class ServerTools:
 NO_SERVER_TOOLS = ServerTools()
 
 
-async def resolve_server_tools(tools: Sequence[ToolParam], toolbox: ToolRegistry) -> ServerTools:
-    """Return which of a request's tools the server runs; refuse what it doesn't have."""
+async def resolve_server_tools(
+    tools: Sequence[ToolParam], toolbox: ToolRegistry, owner: str = ""
+) -> ServerTools:
+    """Return which of a request's tools the server runs; refuse what it doesn't have.
+
+    `owner` is the principal, whose connections to MCP servers aren't anybody else's.
+    """
     found: dict[int, tuple[Tool, ...]] = {}
     approval: set[str] = set()
     labels: dict[str, str] = {}
@@ -58,7 +63,7 @@ async def resolve_server_tools(tools: Sequence[ToolParam], toolbox: ToolRegistry
         where = f"tools[{position}]"
         if asked.type not in SERVER_TOOL_TYPES:
             continue
-        meant = await _meant(asked, toolbox, where)
+        meant = await _meant(asked, toolbox, where, owner)
         found[position] = tuple([await _described(tool, where) for tool in meant])
         approval |= {tool.name for tool in meant if _needs_approval(asked, tool)}
         if asked.type == "mcp":
@@ -68,8 +73,10 @@ async def resolve_server_tools(tools: Sequence[ToolParam], toolbox: ToolRegistry
     return ServerTools(found, frozenset(approval), labels, guests)
 
 
-async def _meant(asked: ToolParam, toolbox: ToolRegistry, where: str) -> list[ServerTool]:
-    tools = await _candidates(asked, toolbox, where)
+async def _meant(
+    asked: ToolParam, toolbox: ToolRegistry, where: str, owner: str
+) -> list[ServerTool]:
+    tools = await _candidates(asked, toolbox, where, owner)
     only = asked.allowed_tools
     if only is None:
         return tools
@@ -83,7 +90,9 @@ async def _meant(asked: ToolParam, toolbox: ToolRegistry, where: str) -> list[Se
     ]
 
 
-async def _candidates(asked: ToolParam, toolbox: ToolRegistry, where: str) -> list[ServerTool]:
+async def _candidates(
+    asked: ToolParam, toolbox: ToolRegistry, where: str, owner: str
+) -> list[ServerTool]:
     if asked.type == "server_tool":
         return [_named(asked, toolbox, where)]
     if asked.server_label is None:
@@ -92,7 +101,7 @@ async def _candidates(asked: ToolParam, toolbox: ToolRegistry, where: str) -> li
         raise BadRequestError(message, missing, "missing_required_parameter")
     if asked.server_url is None:
         return _of_server(asked.server_label, toolbox, where)
-    return await _of_guest(asked, toolbox, where)
+    return await _of_guest(asked, toolbox, where, owner)
 
 
 def _named(asked: ToolParam, toolbox: ToolRegistry, where: str) -> ServerTool:
@@ -112,7 +121,9 @@ def _of_server(label: str, toolbox: ToolRegistry, where: str) -> list[ServerTool
     return toolbox.tools_of_server(label)
 
 
-async def _of_guest(asked: ToolParam, toolbox: ToolRegistry, where: str) -> list[ServerTool]:
+async def _of_guest(
+    asked: ToolParam, toolbox: ToolRegistry, where: str, owner: str
+) -> list[ServerTool]:
     label, url = asked.server_label or "", asked.server_url or ""
     if not SERVER_LABEL_PATTERN.fullmatch(label) or label in {
         BUILTIN_SERVER_LABEL,
@@ -121,11 +132,14 @@ async def _of_guest(asked: ToolParam, toolbox: ToolRegistry, where: str) -> list
         message = "A server_label should be a name of letters, digits, - and _, and not taken."
         raise BadRequestError(message, f"{where}.server_label", "invalid_value")
     headers = dict(asked.headers or {})
+    if names := forbidden_headers(headers):
+        message = f"The header '{names[0][:64]}' can't be given to an MCP server."
+        raise BadRequestError(message, f"{where}.headers", "invalid_value")
     if asked.authorization:
         headers["authorization"] = f"Bearer {asked.authorization}"
     try:
         tools = await toolbox.request_mcp_servers.list_tools(
-            McpServerRef(label, url, tuple(sorted(headers.items())))
+            McpServerRef(label, url, tuple(sorted(headers.items())), owner)
         )
     except ToolCallError as fault:
         if fault.kind == "not_allowed":
