@@ -117,7 +117,9 @@ class CharDFA:
         further = [least]
         for _ in range(low):
             before = further[-1]
-            further.append([1 + min((before[t] for *_, t in row), default=_FAR) for row in self.rows])
+            further.append(
+                [1 + min((before[t] for *_, t in row), default=_FAR) for row in self.rows]
+            )
         reached = {0}
         for count in range(low):
             if any(count + further[low - count][state] > high for state in reached):
