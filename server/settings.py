@@ -134,6 +134,12 @@ class Settings(BaseSettings):
         0.9, gt=0, le=1, description="Share of a GPU's memory to use."
     )
     kv_cache_gib: float = Field(1.0, gt=0, description="GiB for the KV cache on a CPU.")
+    engine_restarts: int = Field(
+        3,
+        ge=0,
+        description="How often an engine that has died is started again within an hour; after "
+        "that, or with 0 at once, the server exits with status 70.",
+    )
     draft_tokens: int = Field(
         40,
         ge=0,

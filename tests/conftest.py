@@ -5,19 +5,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.documented_commands import clone
 from support.server_process import Server, serving
 
 from falsework.server.models import resolve_model
+from falsework.server.observability.logging import configure_logging
 from falsework.server.storage.store import Store
 
 if TYPE_CHECKING:
     from falsework.server.generation.turn import TurnBuilder
 
 
+MARKED = {"engine": {"server", "random_server"}, "slow": {"two_starts", "postgresql_url"}}
+"""Marks of the tests that ask for these fixtures."""
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     """Run asynchronous tests on asyncio, as the server does."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _logs_of_the_server() -> None:
+    """Log as the server does; what structlog does otherwise draws each traceback for seconds."""
+    configure_logging("debug")
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +64,13 @@ def server(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(scope="session")
+def cloned(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a clone that is ready to run, the built-in model prepared."""
+    assert smollm2.is_dir()
+    return clone(tmp_path_factory.mktemp("clone"))
+
+
+@pytest.fixture(scope="session")
 def postgresql_url() -> Iterator[str]:
     from support.databases import postgresql, programs  # noqa: PLC0415 - it needs this file's ports
 
@@ -77,7 +96,9 @@ async def records(url: str, request: pytest.FixtureRequest) -> AsyncIterator[Sto
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a running server with the real engine."""
+    """Mark what needs a running server with the real engine, or takes long to prepare."""
     for item in items:
-        if {"server", "random_server"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.engine)
+        needed = set(getattr(item, "fixturenames", ()))
+        for mark, fixtures in MARKED.items():
+            if fixtures & needed:
+                item.add_marker(mark)

@@ -43,7 +43,7 @@ def console_state(toolbox: ToolRegistry, traces: RecentTraces) -> Json:
             {
                 "name": upstream.name,
                 "state": upstream.breaker.state,
-                "opens_in": round(upstream.breaker.seconds_until_half_open(), 1),
+                "seconds_until_half_open": round(upstream.breaker.seconds_until_half_open(), 1),
                 "budget": round(upstream.budget.tokens, 1),
             }
             for upstream in toolbox.upstreams.values()

@@ -122,7 +122,7 @@ async def _of_brought_server(
         headers["authorization"] = f"Bearer {param.authorization}"
     server = McpServerRef(label, url, tuple(sorted(headers.items())))
     try:
-        tools = await registry.guests.list_tools(server)
+        tools = await registry.request_mcp_servers.list_tools(server)
     except ToolCallError as error:
         if error.kind == "not_allowed":
             where = f"{field_name}.server_url"

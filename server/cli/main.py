@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from falsework import __version__
 from falsework.bench.endpoint import EndpointError
 from falsework.prompts.dialects import DIALECTS
 from falsework.server.cli.tools import app as tools_commands
+from falsework.server.engines.base import EngineStartError
 from falsework.server.models import UnknownModel, resolve_model
 from falsework.server.settings import CONFIG_VARIABLE, ConfigError, Settings, flag_name, load
 from falsework.server.tools.config.loader import ToolsFileError
@@ -59,16 +61,19 @@ def serve(config: Path | None = None, **flags: Any) -> None:
     (max_tools). Options win over variables, variables over the file.
     """
     # vLLM's CPU workers import this file first, and fail where it has imported numba.
-    from falsework.server.cli.process import run_server  # noqa: PLC0415
+    from falsework.server.cli.process import EngineLostError, run_server  # noqa: PLC0415
 
     try:
         settings = load(flags, config)
         _check_dialect(settings.dialect)
         model_path = resolve_model(settings.model, typer.echo)
         asyncio.run(run_server(settings, model_path, typer.echo))
-    except (ConfigError, ToolsFileError, UnknownModel) as error:
+    except (ConfigError, EngineStartError, ToolsFileError, UnknownModel) as error:
         typer.secho(f"Error: {error}", err=True, fg=typer.colors.RED)
         raise typer.Exit(2) from error
+    except EngineLostError as error:
+        typer.secho(f"Error: {error}", err=True, fg=typer.colors.RED)
+        raise typer.Exit(os.EX_SOFTWARE) from error
     except asyncio.CancelledError as ended:
         # SIGTERM came before there was anything to drain.
         raise typer.Exit(128 + signal.SIGTERM) from ended

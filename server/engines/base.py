@@ -1,6 +1,6 @@
 """The interface of an engine: prompt tokens in, text deltas out."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -13,6 +13,10 @@ class EngineDeadError(APIError):
     status = 503
     type = "server_error"
     code = "engine_unavailable"
+
+
+class EngineStartError(RuntimeError):
+    """The engine couldn't be started; the sentence says why, as far as that is known."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ class Engine(Protocol):
         sampling: SamplingParams,
         constraint: Constraint | None,
         request_id: str,
-    ) -> AsyncIterator[OutputDelta]:
+    ) -> AsyncGenerator[OutputDelta]:
         """Yield deltas until each of the n choices has one with `finish`; closing aborts."""
 
     async def close(self) -> None:

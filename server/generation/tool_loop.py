@@ -22,7 +22,7 @@ from falsework.server.ids import new_id
 from falsework.server.observability import telemetry
 from falsework.server.observability.request_metrics import RequestMetrics
 from falsework.server.tools.results import ToolResult
-from falsework.server.tools.tool import ToolCall
+from falsework.server.tools.tool_call import ToolCall
 from falsework.server.tools.tool_run import ToolRun
 
 

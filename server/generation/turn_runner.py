@@ -88,8 +88,7 @@ class TurnRunner:
         yield usage
 
     def _generate(self, turn: PreparedTurn) -> AsyncGenerator[OutputDelta]:
-        outputs = self.engine.generate(turn.prompt, turn.sampling, turn.constraint, new_id("turn-"))
-        return cast("AsyncGenerator[OutputDelta]", outputs)
+        return self.engine.generate(turn.prompt, turn.sampling, turn.constraint, new_id("turn-"))
 
 
 def _is_over(

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Mapping
 
-DEADLINE_HEADER = "x-request-deadline-ms"
+from falsework.server.tools.deadline import DEADLINE_HEADER
+
 SDK_TIMEOUT_HEADER = "x-stainless-read-timeout"
 """Sent by OpenAI's SDKs, in seconds."""
 

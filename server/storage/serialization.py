@@ -10,7 +10,7 @@ from falsework.server.types import Json
 
 def dump_result(result: ToolResult) -> str:
     """Return the result of a call as text."""
-    error = result.fault
+    error = result.error
     return json.dumps(
         {
             "call_id": result.call_id,
@@ -32,7 +32,7 @@ def load_result(row: Any) -> ToolResult:
     """Return the result that a row of calls holds."""
     fields = json.loads(row.outcome)
     error = fields.pop("fault")
-    return ToolResult(tool=row.tool, fault=ToolCallError(*error) if error else None, **fields)
+    return ToolResult(tool=row.tool, error=ToolCallError(*error) if error else None, **fields)
 
 
 def mark_interrupted(body: Json) -> Json:

@@ -1,9 +1,12 @@
-"""One absolute deadline, from which everything that waits takes its share."""
+"""An absolute deadline: attempts, pauses and queues take their timeouts from it."""
 
 from dataclasses import dataclass
 from typing import Self
 
 import anyio
+
+DEADLINE_HEADER = "x-request-deadline-ms"
+"""The HTTP header with the milliseconds left, of requests to the server and to tools."""
 
 
 @dataclass(frozen=True)
@@ -26,5 +29,5 @@ class Deadline:
         return Deadline(min(self.at, anyio.current_time() + seconds))
 
     def minus(self, seconds: float) -> "Deadline":
-        """Return the deadline so many seconds earlier: a reserve is kept."""
+        """Return the deadline so many seconds earlier, to keep a reserve."""
         return Deadline(self.at - seconds)

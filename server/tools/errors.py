@@ -1,7 +1,7 @@
-"""What can go wrong with a tool, as the model and the client are told it.
+"""Errors of tool calls: the closed list of types, and which of them may be retried.
 
-Rule: raw exception text never leaves. Whoever catches a library's exception raises a Fault with a
-sentence of our own.
+Rule: an exception's text never leaves the server. Code that catches a library's exception raises a
+ToolCallError with a sentence of our own.
 """
 
 from collections.abc import Mapping
@@ -29,27 +29,29 @@ ErrorType = Literal[
     "tool_error",
     "internal",
 ]
-"""The closed list of what an error can be; also the label `error_type`."""
+"""The value of `error.type` in an envelope, and of the metrics' label `error_type`."""
 
 ERROR_TYPES: tuple[ErrorType, ...] = get_args(ErrorType)
 
 WriteEffect = Literal["none", "applied", "not_applied", "unknown"]
-"""What became of a write: `unknown` where an attempt was sent and its answer never came."""
+"""Whether a write was applied: `unknown` where an attempt was sent and its answer never came."""
 
 TRIPS_BREAKER: frozenset[ErrorType] = frozenset({"timeout", "unavailable", "upstream_error"})
-"""What speaks against an upstream; everything else says nothing about its health."""
+"""Errors that count against an upstream's health; the others say nothing about it."""
 
 RETRYABLE: frozenset[ErrorType] = frozenset(
     {"rate_limited", "overloaded", "circuit_open", "timeout", "unavailable"}
 )
-"""What may be gone if the model tries again later."""
-
+"""Errors that a later call may not meet again."""
 
 REJECTED_STATUSES = frozenset({"429", "503"})
-"""Answers by which an upstream says that it did nothing."""
+"""HTTP statuses by which an upstream says that it did nothing."""
+
+CHECK_HINT = "Check what became of it before doing it again."
+"""The hint of an error whose write may have been applied."""
 
 UNHANDLED_EXCEPTION = "exception"
-"""The reason of a tool that failed without meaning to."""
+"""The reason of an exception that a tool didn't raise on purpose."""
 
 JSON_RPC_INTERNAL_ERROR = -32603
 
@@ -59,16 +61,17 @@ AMBIGUOUS: frozenset[ErrorType] = TRIPS_BREAKER | {
     "blocked_egress",
     "internal",
 }
-"""What leaves open what a write did that was sent: a redirect, too."""
+"""Errors after which a sent write may or may not have been applied; redirects are among them."""
 
 
 @dataclass
 class ToolCallError(Exception):
-    """A call that failed, or one attempt of it.
+    """The failure of a call, or of one attempt.
 
-    `reason` is what `retry_on` speaks of: connect, timeout, reset, crash, or an HTTP status.
-    `sent` tells whether the upstream may have received the attempt. `retry_after` is in seconds.
-    `code` is the upstream's own number: an HTTP status, or JSON-RPC's.
+    `reason` is a value of `retry_on`: connect, timeout, reset, crash, or an HTTP status.
+    `sent`: the upstream may have received the attempt. `retry_after` is in seconds.
+    `code` is an HTTP status or a JSON-RPC error code. `excerpt` is the upstream's own text, which
+    `Redactor.redact_error` appends to the message.
     """
 
     kind: ErrorType
@@ -79,20 +82,21 @@ class ToolCallError(Exception):
     code: int | None = None
     details: tuple[Mapping[str, Any], ...] = field(default_factory=tuple)
     hint: str = ""
+    excerpt: str = ""
 
     def __hash__(self) -> int:
-        """Contextlib and logs put exceptions in sets."""
+        """Hash by value: contextlib and logging put exceptions in sets."""
         return hash((self.kind, self.message))
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
 
 
-def is_ambiguous(fault: BaseException) -> bool:
-    """Tell whether a write that was sent and ended so may have acted all the same."""
-    if not isinstance(fault, ToolCallError):
+def is_ambiguous(error: BaseException) -> bool:
+    """Tell whether a write that was sent and failed so may have been applied all the same."""
+    if not isinstance(error, ToolCallError):
         return True
-    if fault.reason in REJECTED_STATUSES:
+    if error.reason in REJECTED_STATUSES:
         return False
-    unmeant = fault.reason == UNHANDLED_EXCEPTION or fault.code == JSON_RPC_INTERNAL_ERROR
-    return unmeant or fault.kind in AMBIGUOUS
+    internal = error.reason == UNHANDLED_EXCEPTION or error.code == JSON_RPC_INTERNAL_ERROR
+    return internal or error.kind in AMBIGUOUS

@@ -1,4 +1,4 @@
-"""MCP servers that requests bring themselves: connected once for equal ones, and not for ever."""
+"""MCP servers that requests name by server_url: one connection per URL, headers and label."""
 
 import contextvars
 import re
@@ -25,18 +25,19 @@ from falsework.server.tools.executors.mcp import McpClient, McpExecutor
 from falsework.server.tools.executors.mcp_transports import MAX_MESSAGE_BYTES, http_transport
 from falsework.server.tools.executors.response_limits import SizeLimitTransport
 from falsework.server.tools.resilience.upstream import Upstream
+from falsework.server.tools.services import ToolServices
 from falsework.server.tools.tool import ServerTool
 
 MAX_CONNECTIONS = 32
 IDLE_SECONDS = 300.0
-"""How long a server stays connected that no request names; longer than requests take."""
+"""Seconds that a server stays connected after the last request that named it."""
 
 LIST_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class McpServerRef:
-    """How a request names an MCP server; `headers` may hold its secret."""
+    """An MCP server as a request names it; `headers` may hold a secret."""
 
     label: str
     url: str
@@ -44,90 +45,93 @@ class McpServerRef:
 
 
 @dataclass
-class _Guest:
+class _Connection:
     server: McpClient
     scope: anyio.CancelScope
     tools: dict[str, ServerTool] = field(default_factory=dict)
 
 
-class _Kept(cachetools.LRUCache[McpServerRef, _Guest]):
-    """The guests that came last; whoever has to leave is disconnected."""
+class _ConnectionCache(cachetools.LRUCache[McpServerRef, _Connection]):
+    """The connections used last; the one that is dropped is closed."""
 
-    def popitem(self) -> tuple[McpServerRef, _Guest]:
-        """Let the one go that was longest not asked for."""
-        invitation, guest = super().popitem()
-        guest.scope.cancel()
-        return invitation, guest
+    def popitem(self) -> tuple[McpServerRef, _Connection]:
+        """Drop and close the least recently used connection."""
+        ref, connection = super().popitem()
+        connection.scope.cancel()
+        return ref, connection
 
 
 class RequestMcpServers:
-    """Connects to them, where the operator allows their hosts."""
+    """Connects to the servers whose hosts the operator allows."""
 
     def __init__(
-        self, policy: RequestMcpServersConfig, owners: TaskGroup, idle: float = IDLE_SECONDS
+        self,
+        policy: RequestMcpServersConfig,
+        owners: TaskGroup,
+        services: ToolServices,
+        idle: float = IDLE_SECONDS,
     ) -> None:
         self._policy = policy
+        self._services = services
         self._idle = idle
         self._owners = owners
-        self._kept = _Kept(MAX_CONNECTIONS)
+        self._connections = _ConnectionCache(MAX_CONNECTIONS)
 
-    async def list_tools(self, invitation: McpServerRef) -> Mapping[str, ServerTool]:
-        """Return a server's tools by their names here; raise a Fault."""
-        if not self._allows(invitation.url):
+    async def list_tools(self, ref: McpServerRef) -> Mapping[str, ServerTool]:
+        """Return a server's tools by qualified name; raise a ToolCallError."""
+        if not self._allows(ref.url):
             raise ToolCallError("not_allowed", "This server may not connect to that MCP server.")
-        guest = self._kept.get(invitation)
-        if guest is None:
-            guest = self._kept[invitation] = self._welcomed(invitation)
-        guest.scope.deadline = anyio.current_time() + self._idle
-        for name in await guest.server.list_tools(Deadline.after(LIST_SECONDS)):
-            await self._add(guest, invitation.label, name)
-        return guest.tools
+        connection = self._connections.get(ref)
+        if connection is None:
+            connection = self._connections[ref] = self._open(ref)
+        connection.scope.deadline = anyio.current_time() + self._idle
+        for name in await connection.server.list_tools(Deadline.after(LIST_SECONDS)):
+            await self._add_tool(connection, ref.label, name)
+        return connection.tools
 
     def _allows(self, url: str) -> bool:
         try:
-            named = httpx2.URL(url)
+            parsed = httpx2.URL(url)
         except httpx2.InvalidURL:
             return False
-        return named.scheme in {"http", "https"} and named.host in self._policy.allow_hosts
+        return parsed.scheme in {"http", "https"} and parsed.host in self._policy.allow_hosts
 
-    def _welcomed(self, invitation: McpServerRef) -> _Guest:
-        allowed = egress_rules(
-            EgressPolicy(deny_private=self._policy.deny_private), [invitation.url]
-        )
+    def _open(self, ref: McpServerRef) -> _Connection:
+        rules = egress_rules(EgressPolicy(deny_private=self._policy.deny_private), [ref.url])
 
         def client() -> httpx2.AsyncClient:
             return httpx2.AsyncClient(
                 transport=SizeLimitTransport(
-                    EgressTransport(allowed), MAX_MESSAGE_BYTES, but_events=True
+                    EgressTransport(rules), MAX_MESSAGE_BYTES, exempt_events=True
                 ),
-                headers={"accept-encoding": "identity", **dict(invitation.headers)},
+                headers={"accept-encoding": "identity", **dict(ref.headers)},
                 timeout=httpx2.Timeout(None, connect=LIST_SECONDS),
             )
 
-        guest = _Guest(
-            McpClient(
-                invitation.label, http_transport(invitation.url, client), label=telemetry.OTHER
-            ),
+        connection = _Connection(
+            McpClient(ref.label, http_transport(ref.url, client), label=telemetry.OTHER),
             anyio.CancelScope(),
         )
 
-        async def own() -> None:
-            with guest.scope:
-                await guest.server.supervise()
-            if self._kept.get(invitation) is guest:
-                del self._kept[invitation]
+        async def supervise() -> None:
+            with connection.scope:
+                await connection.server.supervise()
+            if self._connections.get(ref) is connection:
+                del self._connections[ref]
 
-        # It outlives the request that brought it, whose id and trace its lines must not bear.
-        contextvars.Context().run(self._owners.start_soon, own)
-        return guest
+        # The connection outlives its request, whose id and trace must not stand in its log lines.
+        contextvars.Context().run(self._owners.start_soon, supervise)
+        return connection
 
-    async def _add(self, guest: _Guest, label: str, name: str) -> None:
-        full = f"{label}__{name}"
-        if full in guest.tools or not re.fullmatch(TOOL_NAME_PATTERN, full):
-            return  # what can't be named can't be called
-        entry = ToolConfig(name=full, mcp=McpTool(server=label, tool=name))
-        executor = McpExecutor(guest.server, name, entry.limits.max_response_bytes)
-        upstream = Upstream(telemetry.OTHER, entry)  # its own breaker, but no name of a client's
-        tool = ServerTool(entry, "write", executor, upstream, {}, label=telemetry.OTHER)
+    async def _add_tool(self, connection: _Connection, label: str, name: str) -> None:
+        qualified = f"{label}__{name}"
+        if qualified in connection.tools or not re.fullmatch(TOOL_NAME_PATTERN, qualified):
+            return  # the model couldn't name it
+        entry = ToolConfig(name=qualified, mcp=McpTool(server=label, tool=name))
+        executor = McpExecutor(connection.server, name, entry.limits.max_response_bytes)
+        upstream = Upstream(
+            telemetry.OTHER, entry
+        )  # a breaker of its own, without a client's text in metrics
+        tool = ServerTool(entry, "write", executor, upstream, {}, self._services, telemetry.OTHER)
         await tool.load_description()
-        guest.tools[full] = tool
+        connection.tools[qualified] = tool

@@ -1,4 +1,4 @@
-"""How a call ended, as the model is told it and as the client is."""
+"""The result of a tool call: a value or an error, as the model and the client read it."""
 
 import json
 from collections.abc import Mapping
@@ -6,20 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from falsework.server.tools.errors import RETRYABLE, ToolCallError, WriteEffect
-
-Json = dict[str, Any]
+from falsework.server.types import Json
 
 
 @dataclass(frozen=True)
 class ToolResult:
-    """One call, ended: with a value, or with a fault.
+    """The result of one call: a value, or an error.
 
     `arguments` is the model's text, `canonical` the JSON that equal calls share.
-
-    `degraded`: a fallback answered, named by `fallback`; `partial`: it says that something is
-    missing. `effect` says what became of a write.
-    `note` is told to the model beside the result. `seconds` is how long it took, `backoff` and
-    `queued` of them between attempts and before the first.
+    `degraded`: a fallback answered, named by `fallback`; `partial`: its value is incomplete.
+    `note` is a remark for the model beside the value. `seconds` is the duration of the call; of it
+    `backoff` passed between attempts, and `queued` before the first one.
     """
 
     call_id: str
@@ -27,7 +24,7 @@ class ToolResult:
     arguments: str
     canonical: str = ""
     value: Any = None
-    fault: ToolCallError | None = None
+    error: ToolCallError | None = None
     effect: WriteEffect = "none"
     attempts: int = 0
     fallback: str = "none"
@@ -41,8 +38,8 @@ class ToolResult:
 
     @property
     def ok(self) -> bool:
-        """Whether there is a result."""
-        return self.fault is None
+        """Whether there is a value."""
+        return self.error is None
 
     @property
     def dedup_key(self) -> tuple[str, str]:
@@ -50,47 +47,47 @@ class ToolResult:
         return (self.tool, self.canonical)
 
     def envelope(self) -> Json:
-        """Return what an error, or a result with something to say beside it, looks like."""
-        if self.fault is None:
-            said: Json = {"ok": True, "result": self.value, "degraded": self.degraded}
-            return {**said, "note": self.note} if self.note else said
-        return {"ok": False, "error": self._error(self.fault), "degraded": self.degraded}
+        """Return the JSON object of an error, or of a value with a note or from a fallback."""
+        if self.error is None:
+            value: Json = {"ok": True, "result": self.value, "degraded": self.degraded}
+            return {**value, "note": self.note} if self.note else value
+        return {"ok": False, "error": self._error_object(self.error), "degraded": self.degraded}
 
     def for_model(self) -> str:
-        """Return what the model reads: the plain result, or the envelope."""
+        """Return the text that the model reads: the plain value, or the envelope as JSON."""
         plain = self.ok and not (self.degraded or self.note)
         if plain and isinstance(self.value, str):
             return self.value
         return _json(self.value if plain else self.envelope())
 
     def to_openai(self) -> Json:
-        """Return the call as clients read it in `executed_tools`."""
+        """Return the entry of `executed_tools` in a chat completion."""
         return {
             "id": self.call_id,
             "type": "function",
             "name": self.tool,
             "arguments": self.arguments,
             "output": self.for_model() if self.ok else None,
-            "error": self._error(self.fault) if self.fault else None,
+            "error": self._error_object(self.error) if self.error else None,
             "degraded": self.degraded,
             "effect": self.effect,
             "attempts": self.attempts,
             "duration_ms": round(self.seconds * 1000),
         }
 
-    def _error(self, fault: ToolCallError) -> Json:
-        after = fault.retry_after
-        error: Json = {
-            "type": fault.kind,
-            "message": fault.message,
-            "retryable": fault.kind in RETRYABLE and self.effect != "unknown",
-            "retry_after_ms": None if after is None else int(after * 1000),
+    def _error_object(self, error: ToolCallError) -> Json:
+        seconds = error.retry_after
+        fields: Json = {
+            "type": error.kind,
+            "message": error.message,
+            "retryable": error.kind in RETRYABLE and self.effect != "unknown",
+            "retry_after_ms": None if seconds is None else int(seconds * 1000),
             "effect": self.effect,
             "attempts": self.attempts,
             "fallback": self.fallback,
-            "hint": fault.hint,
+            "hint": error.hint,
         }
-        return {**error, "details": [*fault.details]} if fault.details else error
+        return {**fields, "details": [*error.details]} if error.details else fields
 
 
 def _json(value: Any) -> str:
@@ -98,5 +95,13 @@ def _json(value: Any) -> str:
 
 
 def canonical_json(arguments: Mapping[str, Any]) -> str:
-    """Return arguments as the text that equal arguments share."""
+    """Return arguments as JSON with sorted keys: equal arguments have equal text."""
     return json.dumps(arguments, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
+def truncate(value: Any, max_chars: int) -> tuple[Any, bool]:
+    """Return a value whose text has at most so many characters, and whether it was longer."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if len(text) <= max_chars:
+        return value, False
+    return f"{text[:max_chars]}… [{len(text) - max_chars} more characters were left out]", True

@@ -1,105 +1,48 @@
-"""One tool and the layers round it, outermost first.
+"""One tool and the layers around its executor, outermost first.
 
-arguments checked → approval → cache → the tool's deadline → bulkhead → retries, hedges → breaker →
-rate limit → attempt timeout → executor → result checked; where that fails: verify, then fallbacks.
+arguments → approval → cache → the tool's deadline → bulkhead → retries, hedges → circuit breaker →
+rate limit → attempt timeout → executor → result schema; after a failure: verification, fallbacks.
 """
 
-import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from opentelemetry import trace
 
 from falsework.server.observability import telemetry
-from falsework.server.tools.call_metrics import MetricLabels, observe_call
+from falsework.server.tools.call_metrics import MetricLabels, log_unexpected_error, observe_call
 from falsework.server.tools.config.expressions import evaluate
 from falsework.server.tools.config.policies import (
     WRITE_EFFECTS,
     EffectClass,
-    FallbackPolicy,
     effect_defaults,
 )
 from falsework.server.tools.config.schema import NO_PARAMETERS, ToolConfig
-from falsework.server.tools.deadline import Deadline
 from falsework.server.tools.errors import (
+    CHECK_HINT,
     UNHANDLED_EXCEPTION,
     ToolCallError,
     WriteEffect,
     is_ambiguous,
 )
 from falsework.server.tools.executors.base import Executor, ToolDescription
+from falsework.server.tools.fallbacks import FallbackChain
 from falsework.server.tools.resilience.bulkhead import Bulkhead
 from falsework.server.tools.resilience.result_cache import ResultCache
 from falsework.server.tools.resilience.upstream import Upstream
-from falsework.server.tools.results import ToolResult, canonical_json
+from falsework.server.tools.results import ToolResult, truncate
 from falsework.server.tools.retries import MIN_ATTEMPT_SECONDS, CallState, Retrier
-from falsework.server.tools.unexpected_errors import log_unexpected_error
-from falsework.server.tools.validation import (
-    compile_schema,
-    parse_json,
-    validate_result,
-    validation_errors,
-)
-from falsework.server.tools.write_verification import CallTool, verify_write
+from falsework.server.tools.services import ToolServices
+from falsework.server.tools.tool_call import CallContext, ParsedArguments, ToolCall
+from falsework.server.tools.tool_schemas import ToolSchemas
+from falsework.server.tools.validation import check_json
+from falsework.server.tools.write_verification import verify_write
+from falsework.server.types import Json
 
-Json = dict[str, Any]
-
-VERIFY_RESERVE = 0.25
-"""The part of a tool's deadline that is kept from it for a verification or another tool."""
-
-CHECK_HINT = "Check what became of it before doing it again."
-
-
-@dataclass(frozen=True)
-class ParsedArguments:
-    """The arguments of a call, parsed and checked against the tool's schema.
-
-    `canonical` is the JSON text that equal calls share. Where the arguments are wrong, `error` says
-    why, and `canonical` is the model's own text.
-    """
-
-    value: Json
-    canonical: str
-    error: ToolCallError | None = None
-
-
-@dataclass(frozen=True)
-class ToolCall:
-    """A call that the model made; `arguments` is its JSON text.
-
-    `parsed` is set by `ToolRun.parse`, once, and travels with the call.
-    """
-
-    id: str
-    name: str
-    arguments: str
-    parsed: ParsedArguments | None = field(default=None, compare=False)
-
-    @property
-    def dedup_key(self) -> tuple[str, str]:
-        """What equal calls have in common: the tool and the canonical arguments."""
-        return (self.name, self.parsed.canonical if self.parsed else self.arguments)
-
-    def result(self, **fields: Any) -> ToolResult:
-        """Return the result of this call, with these fields."""
-        name, canonical = self.dedup_key
-        return ToolResult(self.id, name, self.arguments, canonical, **fields)
-
-
-@dataclass(frozen=True)
-class CallContext:
-    """What a call is made under: who asks, until when, and as which call of which run."""
-
-    deadline: Deadline
-    principal: str = ""
-    key: str | None = None
-    approved: bool = False
-    verifying: bool = False
-    """Whether the result decides what became of a write: asked for anew, by no other, uncut."""
-    repairs: bool = False
-    """Whether the model got this tool's arguments wrong just before."""
+RECOVERY_RESERVE_SHARE = 0.25
+"""The share of a tool's deadline that is kept for a verification or a fallback tool."""
 
 
 class ServerTool:
@@ -111,10 +54,11 @@ class ServerTool:
         effect: EffectClass,
         executor: Executor,
         upstream: Upstream,
-        others: "Mapping[str, ServerTool]",
+        tools: "Mapping[str, ServerTool]",
+        services: ToolServices,
         label: str | None = None,
     ) -> None:
-        """`others` are all tools by name, `label` what metrics call it unless its name."""
+        """`tools` are all tools by name; `label` is used in metrics instead of the name."""
         self.entry = entry.model_copy(update=effect_defaults(entry, effect))
         self.name = entry.name
         self.label = entry.name if label is None else label
@@ -124,20 +68,22 @@ class ServerTool:
         self.bulkhead = Bulkhead(entry.bulkhead)
         self.description = entry.description or ""
         self.parameters: Mapping[str, Any] | None = entry.parameters
-        self._others = others
-        self._cache = ResultCache(time.monotonic)
-        self._attempts = Retrier(self.label, self.entry, executor, upstream)
-        self._check_result: Any = None
-        self._check_arguments: Any = None
+        self._tools = tools
+        self._cache = ResultCache(upstream.clock)
+        self._retrier = Retrier(self.label, self.entry, executor, upstream)
+        self._fallbacks = FallbackChain(self.entry, self.label, tools, self._cached, self._truncate)
+        self._services = services
+        self._schemas = ToolSchemas(services.checker)
+        self._loaded = False
 
     @property
     def labels(self) -> MetricLabels:
-        """What metrics call it."""
+        """The label values of its metrics."""
         return MetricLabels(self.label, self.kind, self.entry.effect or "none")
 
     @property
     def has_side_effects(self) -> bool:
-        """Whether it has side effects."""
+        """Whether a call may change something."""
         return self.entry.effect in WRITE_EFFECTS
 
     @property
@@ -146,214 +92,203 @@ class ServerTool:
         return self.entry.on_cancel == "finish"
 
     async def load_description(self) -> None:
-        """Learn what the file doesn't say from the upstream; raise a Fault where that fails."""
-        if self._check_arguments is not None:
+        """Load description and schemas that the tools file leaves out from the upstream.
+
+        Raises a ToolCallError where the upstream can't be asked, or a schema is invalid.
+        """
+        if self._loaded:
             return
         entry = self.entry
-        complete = entry.kind == "http" or (entry.description and entry.parameters)
-        said = ToolDescription() if complete else await self.executor.describe()
-        self.description = entry.description or said.description
-        self.parameters = entry.parameters or said.parameters or dict(NO_PARAMETERS)
-        result_schema = entry.result_schema or said.result_schema
+        is_complete = entry.kind == "http" or (entry.description and entry.parameters)
+        upstream = ToolDescription() if is_complete else await self._describe()
+        self.description = entry.description or upstream.description
+        self.parameters = entry.parameters or upstream.parameters or dict(NO_PARAMETERS)
+        result_schema = entry.result_schema or upstream.result_schema
         try:
-            self._check_result = compile_schema(result_schema) if result_schema else None
-            self._check_arguments = compile_schema(self.parameters)
-        except ValueError as fault:
+            self._schemas = ToolSchemas(
+                self._services.checker,
+                dict(self.parameters),
+                result_schema,
+                trusted=entry.kind != "mcp" or bool(entry.parameters),
+            )
+        except ValueError as error:
             message = f"A schema of the tool '{self.name}' isn't JSON Schema, complete in itself."
-            raise ToolCallError("bad_response", message) from fault
+            raise ToolCallError("bad_response", message) from error
+        self._loaded = True
 
-    def parse_arguments(self, arguments: str) -> Json:
-        """Return the arguments of a call; raise a Fault that points at each that is wrong."""
+    async def _describe(self) -> ToolDescription:
+        redactor = self._services.redactor
         try:
-            read = parse_json(arguments.encode() or b"{}")
-        except ValueError as fault:
-            raise ToolCallError("invalid_arguments", "The arguments aren't valid JSON.") from fault
-        if wrong := validation_errors(self._check_arguments, read):
-            message = "The arguments don't satisfy the tool's schema."
-            raise ToolCallError("invalid_arguments", message, details=wrong)
-        checked: Json = read
-        return checked
+            description = await self.executor.describe()
+        except ToolCallError as error:
+            raise redactor.redact_error(error) from error.__cause__
+        return ToolDescription(
+            redactor.redact_text(description.description),
+            redactor.redact(description.parameters),
+            redactor.redact(description.result_schema),
+        )
+
+    def parse_arguments(self, text: str) -> Json:
+        """Return the arguments of a call; raise a ToolCallError that lists violations."""
+        return self._schemas.parse_arguments(text)
 
     def parse(self, text: str) -> ParsedArguments:
-        """Return the arguments of a call, parsed and checked; nothing is raised."""
-        try:
-            value = self.parse_arguments(text)
-        except ToolCallError as error:
-            return ParsedArguments({}, text, error)
-        return ParsedArguments(value, canonical_json(value))
+        """Return the parsed and checked arguments of a call, or the error that they have."""
+        return self._schemas.parse(text)
 
     def requires_approval(self, arguments: Json) -> bool:
-        """Tell whether a person has to agree to this call first."""
+        """Tell whether a person has to approve a call with these arguments first."""
         approval = self.entry.approval
         if approval is None:
             return False
         return approval.when is None or evaluate(approval.when, args=arguments) is not False
 
-    async def call(self, asked: ToolCall, under: CallContext) -> ToolResult:
-        """Run a call through all layers; whatever happens to it is told by its outcome."""
-        if asked.parsed is None:
-            asked = replace(asked, parsed=self.parse(asked.arguments))
-        with observe_call(asked.result(), self.labels) as ending:
-            ending.outcome = await self._ended(asked, under)
-        return ending.outcome
+    async def call(self, call: ToolCall, context: CallContext) -> ToolResult:
+        """Run a call through all layers; errors are part of the result."""
+        if call.parsed is None:
+            call = replace(call, parsed=self.parse(call.arguments))
+        with observe_call(call.result(), self.labels) as holder:
+            holder.result = await self._run_guarded(call, context)
+        return holder.result
 
-    async def _ended(self, asked: ToolCall, under: CallContext) -> ToolResult:
-        """Return how a call ended; what nobody foresaw costs this call alone."""
-        hurried = under.deadline.remaining() < self.entry.deadline
-        under = replace(under, deadline=under.deadline.within(self.entry.deadline))
-        effort = self._effort(asked, under, hurried=hurried)
+    async def _run_guarded(self, call: ToolCall, context: CallContext) -> ToolResult:
+        """Run the layers; an unexpected exception fails this call alone."""
+        shortened = context.deadline.remaining() < self.entry.deadline
+        context = replace(context, deadline=context.deadline.within(self.entry.deadline))
+        state = self._call_state(call, context, shortened=shortened)
         try:
-            return await self._called(asked, under, effort)
-        except Exception as fault:  # noqa: BLE001 - the boundary between calls
-            log_unexpected_error(telemetry.BROKEN_LINE, fault, tool=self.name)
-            effect = self._effect(
-                effort.doubts | ({UNHANDLED_EXCEPTION} if effort.attempts else set())
-            )
-            unforeseen = ToolCallError("internal", "The call failed inside the server.")
-            unforeseen.hint = CHECK_HINT if effect == "unknown" else ""
-            return asked.result(fault=unforeseen, effect=effect, attempts=effort.attempts)
+            return await self._run_layers(call, context, state)
+        except Exception as error:  # noqa: BLE001 - the boundary between calls
+            log_unexpected_error(telemetry.BROKEN_LINE, error, tool=self.name)
+            if state.attempts:
+                state.ambiguous.add(UNHANDLED_EXCEPTION)
+            effect = self._effect(state)
+            internal = ToolCallError("internal", "The call failed inside the server.")
+            internal.hint = CHECK_HINT if effect == "unknown" else ""
+            return call.result(error=internal, effect=effect, attempts=state.attempts)
 
-    def _effort(self, asked: ToolCall, under: CallContext, *, hurried: bool) -> CallState:
-        relies = self.entry.verify or any(each.tool for each in self.entry.fallback)
-        reserve = VERIFY_RESERVE * max(0.0, under.deadline.remaining()) if relies else 0.0
-        key = under.key if self.entry.idempotency else None
-        deadline = under.deadline.minus(reserve)
-        return CallState(deadline, asked.id, key, hurried=hurried)
+    def _call_state(self, call: ToolCall, context: CallContext, *, shortened: bool) -> CallState:
+        recovers = self.entry.verify or any(fallback.tool for fallback in self.entry.fallback)
+        share = RECOVERY_RESERVE_SHARE if recovers else 0.0
+        deadline = context.deadline.minus(share * max(0.0, context.deadline.remaining()))
+        key = context.key if self.entry.idempotency else None
+        return CallState(deadline, call.id, key, shortened=shortened)
 
-    async def _called(self, asked: ToolCall, under: CallContext, effort: CallState) -> ToolResult:
-        plain, parsed = asked.result(), asked.parsed
+    async def _run_layers(
+        self, call: ToolCall, context: CallContext, state: CallState
+    ) -> ToolResult:
+        parsed = call.parsed
         assert parsed is not None, "a call is parsed before it is made"
         if parsed.error:
-            self._judged("failed")
-            return replace(plain, fault=parsed.error)
-        self._judged("repaired" if under.repairs else "valid")
-        arguments = parsed.value
-        if self.requires_approval(arguments) and not under.approved:
+            self._count_validation("failed")
+            return call.result(error=parsed.error)
+        self._count_validation("repaired" if context.repairs else "valid")
+        if self.requires_approval(parsed.value) and not context.approved:
             message = "A person has to approve this call first."
-            return replace(plain, fault=ToolCallError("approval_required", message))
-        key = (under.principal, parsed.canonical)
-        if not under.verifying and (kept := self._kept(key, self.entry.cache.ttl)):
-            value, cut = self._cut(kept[0])
-            return replace(plain, value=value, truncated=cut)
+            return call.result(error=ToolCallError("approval_required", message))
+        key = (context.principal, parsed.canonical)
+        if not context.verifying and (cached := self._cached(key, self.entry.cache.ttl)):
+            value, truncated = self._truncate(cached[0])
+            return call.result(value=value, truncated=truncated)
         try:
-            value = await self._run(arguments, effort)
-        except ToolCallError as fault:
-            return await self._instead(asked, under, effort, fault)
+            value = await self._execute(parsed.value, state)
+        except ToolCallError as error:
+            return await self._recover(call, context, state, error)
         cache = self.entry.cache
         if not self.has_side_effects and (cache.ttl or cache.stale_if_error):
             self._cache.put(key, value)
-        value, cut = (value, False) if under.verifying else self._cut(value)
-        return replace(
-            plain,
+        value, truncated = (value, False) if context.verifying else self._truncate(value)
+        return call.result(
             value=value,
-            truncated=cut,
-            attempts=effort.attempts,
-            backoff=effort.backoff,
-            queued=effort.queued,
+            truncated=truncated,
+            attempts=state.attempts,
+            backoff=state.backoff,
+            queued=state.queued,
             effect="applied" if self.has_side_effects else "none",
         )
 
-    def _judged(self, arguments: str) -> None:
-        telemetry.ARGUMENT_VALIDATION.labels(self.label, arguments).inc()
-        if arguments == "repaired":
+    def _count_validation(self, outcome: str) -> None:
+        telemetry.ARGUMENT_VALIDATION.labels(self.label, outcome).inc()
+        if outcome == "repaired":
             trace.get_current_span().add_event(telemetry.REPAIR)
 
-    async def _run(self, arguments: Json, effort: CallState) -> Any:
-        if effort.deadline.remaining() < MIN_ATTEMPT_SECONDS:
+    async def _execute(self, arguments: Json, state: CallState) -> Any:
+        if state.deadline.remaining() < MIN_ATTEMPT_SECONDS:
             raise ToolCallError("deadline_exhausted", "There is no time left for this call.")
-        waited = time.monotonic()
-        async with self.bulkhead.acquire(effort.deadline):
-            effort.queued = time.monotonic() - waited
-            telemetry.BULKHEAD_WAIT.labels(self.label).observe(effort.queued)
-            value = await self._attempts.run(arguments, effort)
-        return validate_result(value, self._check_result, self.entry.limits.max_json_depth)
+        began = time.monotonic()
+        async with self.bulkhead.acquire(state.deadline):
+            state.queued = time.monotonic() - began
+            telemetry.BULKHEAD_WAIT.labels(self.label).observe(state.queued)
+            try:
+                value = await self._retrier.run(arguments, state)
+            except ToolCallError as error:
+                raise self._services.redactor.redact_error(error) from error.__cause__
+        size = check_json(value, self.entry.limits.max_json_depth)
+        value = self._services.redactor.redact(value)
+        await self._schemas.check_result(value, size)
+        return value
 
-    def _kept(self, key: tuple[str, str], oldest: float, how: str = "hit") -> tuple[Any] | None:
-        if oldest <= 0 or self.has_side_effects:
+    def _cached(
+        self, key: tuple[str, str], max_age: float, outcome: str = "hit"
+    ) -> tuple[Any] | None:
+        if max_age <= 0 or self.has_side_effects:
             return None
-        kept = self._cache.get(key, oldest)
-        if kept or how == "hit":  # a fallback's look is the second one of its call
-            telemetry.RESULT_CACHE.labels(self.label, how if kept else "miss").inc()
-        return kept
+        cached = self._cache.get(key, max_age)
+        if cached or outcome == "hit":  # a fallback looks up a second time, which is no second miss
+            telemetry.RESULT_CACHE.labels(self.label, outcome if cached else "miss").inc()
+        return cached
 
-    def _cut(self, value: Any) -> tuple[Any, bool]:
-        """Return what the model is given of a result, and whether something was left out."""
-        longest = self.entry.limits.max_result_chars
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        if len(text) <= longest:
-            return value, False
-        telemetry.TRUNCATED_RESULTS.labels(self.label).inc()
-        return f"{text[:longest]}… [{len(text) - longest} more characters were left out]", True
+    def _truncate(self, value: Any) -> tuple[Any, bool]:
+        """Return a value as the model reads it, and whether it was truncated."""
+        text, is_truncated = truncate(value, self.entry.limits.max_result_chars)
+        telemetry.TRUNCATED_RESULTS.labels(self.label).inc(int(is_truncated))
+        return text, is_truncated
 
-    async def _instead(
+    async def _recover(
         self,
-        asked: ToolCall,
-        under: CallContext,
-        effort: CallState,
-        fault: ToolCallError,
+        call: ToolCall,
+        context: CallContext,
+        state: CallState,
+        error: ToolCallError,
     ) -> ToolResult:
-        """Return what answers when the tool failed: verification, a fallback, the fault itself."""
-        if fault.sent and is_ambiguous(fault):
-            effort.doubts.add(fault.reason)
-        effect = self._effect(effort.doubts)
-        if fault.kind == "overloaded":
+        """Return the result after a failure: of a verification, of a fallback, or the error."""
+        if error.sent and is_ambiguous(error):
+            state.ambiguous.add(error.reason)
+        effect = self._effect(state)
+        if error.kind == "overloaded":
             telemetry.BULKHEAD_REJECTIONS.labels(self.label).inc()
-        failed = asked.result(
-            fault=fault,
+        failed = call.result(
+            error=error,
             effect=effect,
-            attempts=effort.attempts,
-            backoff=effort.backoff,
-            queued=effort.queued,
+            attempts=state.attempts,
+            backoff=state.backoff,
+            queued=state.queued,
         )
-        assert asked.parsed is not None, "a call is parsed before it is made"
-        arguments = asked.parsed.value
-        under = replace(under, key=None)
+        context = replace(context, key=None)
         if effect == "unknown":
-            fault.hint = CHECK_HINT
-            ask = self._asking(asked.id, replace(under, approved=True, verifying=True))
-            failed = await verify_write(self.entry.verify, failed, arguments, effort.doubts, ask)
-            telemetry.AMBIGUOUS_WRITES.labels(self.label, failed.effect).inc()
-        if failed.ok or failed.effect == "unknown" or under.verifying:
+            error.hint = CHECK_HINT
+            failed = await self._verify(call, failed, context, state)
+        if failed.ok or failed.effect == "unknown" or context.verifying:
             return failed
-        for fallback in self.entry.fallback:
-            if fault.kind in fallback.when:
-                answered = await self._fallen_back(fallback, failed, under)
-                if answered:
-                    return answered
-        return failed
+        return await self._fallbacks.run(failed, context)
 
-    def _effect(self, doubts: set[str]) -> WriteEffect:
+    async def _verify(
+        self, call: ToolCall, failed: ToolResult, context: CallContext, state: CallState
+    ) -> ToolResult:
+        assert call.parsed is not None, "a call is parsed before it is made"
+        context = replace(context, approved=True, verifying=True)
+
+        def call_tool(name: str, text: str) -> Awaitable[ToolResult]:
+            return self._tools[name].call(ToolCall(call.id, name, text), context)
+
+        arguments = call.parsed.value
+        result = await verify_write(
+            self.entry.verify, failed, arguments, state.ambiguous, call_tool
+        )
+        telemetry.AMBIGUOUS_WRITES.labels(self.label, result.effect).inc()
+        return result
+
+    def _effect(self, state: CallState) -> WriteEffect:
         if not self.has_side_effects:
             return "none"
-        return "unknown" if doubts else "not_applied"
-
-    def _asking(self, call_id: str, under: CallContext) -> CallTool:
-        return lambda name, text: self._others[name].call(ToolCall(call_id, name, text), under)
-
-    async def _fallen_back(
-        self, fallback: FallbackPolicy, failed: ToolResult, under: CallContext
-    ) -> ToolResult | None:
-        if fallback.tool is not None:
-            said = await self._asking(failed.call_id, under)(fallback.tool, failed.canonical)
-            return self._by_another(fallback, failed, said)
-        if fallback.stale:
-            oldest = self.entry.cache.stale_if_error
-            kept = self._kept((under.principal, failed.canonical), oldest, "stale")
-            return self._degraded(failed, kept[0], fallback, "stale") if kept else None
-        return self._degraded(failed, fallback.value, fallback, "value")
-
-    def _by_another(
-        self, by: FallbackPolicy, failed: ToolResult, said: ToolResult
-    ) -> ToolResult | None:
-        other = self._others[by.tool or ""]
-        failed = replace(failed, effect=said.effect) if other.has_side_effects else failed
-        if said.ok:
-            return self._degraded(failed, said.value, by, other.name)
-        return replace(failed, fault=said.fault) if said.effect == "unknown" else None
-
-    def _degraded(self, failed: ToolResult, value: Any, by: FallbackPolicy, to: str) -> ToolResult:
-        telemetry.FALLBACKS.labels(self.label, to).inc()
-        trace.get_current_span().add_event(telemetry.FALLBACK, {"to": to})
-        value, cut = self._cut(value)
-        return replace(failed, fault=None, value=value, truncated=cut, degraded=True, fallback=to,
-                       partial=by.partial)  # fmt: skip
+        return "unknown" if state.ambiguous else "not_applied"

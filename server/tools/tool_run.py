@@ -1,7 +1,6 @@
-"""The tool calls of one request: in parallel and in order, remembered, and within limits.
+"""The tool calls of one request: run in parallel, deduplicated, and limited.
 
-A limit doesn't end a request with an error: it ends the calls, and the model is asked for its
-answer.
+A limit doesn't fail the request: further calls are refused, and the model is asked for its answer.
 """
 
 import hashlib
@@ -14,17 +13,19 @@ from typing import Any, Protocol
 import anyio
 
 from falsework.server.observability import telemetry
-from falsework.server.tools.call_metrics import UNKNOWN_TOOL, count_call
+from falsework.server.tools.call_metrics import UNKNOWN_TOOL, count_call, log_unexpected_error
 from falsework.server.tools.config.policies import RequestPolicy
 from falsework.server.tools.deadline import Deadline
-from falsework.server.tools.errors import ToolCallError, WriteEffect
+from falsework.server.tools.errors import CHECK_HINT, ToolCallError, WriteEffect
 from falsework.server.tools.results import ToolResult
-from falsework.server.tools.tool import CallContext, ServerTool, ToolCall
-from falsework.server.tools.unexpected_errors import log_unexpected_error
+from falsework.server.tools.tool import ServerTool
+from falsework.server.tools.tool_call import CallContext, ToolCall
 
 RecordResult = Callable[[ToolResult], Awaitable[None]]
+"""Stores the result of a call; raises where it can't."""
 
-ANSWER_RESERVE = 0.25
+ANSWER_RESERVE_SHARE = 0.25
+"""The largest share of the deadline that is kept for the answer."""
 
 NOT_RECORDED = ToolCallError("internal", "The call couldn't be recorded, so it wasn't made.")
 
@@ -32,10 +33,10 @@ DUPLICATE_NOTE = "The same call was made before; this is what became of it."
 
 
 class RunToCompletion(Protocol):
-    """Runs something to its end, whoever stops waiting for it."""
+    """Runs a call to its end, even where its caller is cancelled."""
 
     async def __call__(self, work: Callable[[], Awaitable[ToolResult]]) -> ToolResult:
-        """Return what it ended with."""
+        """Return the result."""
         ...
 
 
@@ -43,15 +44,15 @@ async def record_nothing(_: ToolResult) -> None:
     """Record nothing."""
 
 
-def _begun(asked: ToolCall) -> ToolResult:
-    """Return what is to be known of a write if the process ends before the write does."""
-    fault = ToolCallError("cancelled", "The server ended while this call was made.")
-    fault.hint = "Check what became of it before doing it again."
-    return asked.result(fault=fault, effect="unknown")
+def _interrupted_result(call: ToolCall) -> ToolResult:
+    """Return the result to store before a write, for the case that the process ends during it."""
+    error = ToolCallError("cancelled", "The server ended while this call was made.")
+    error.hint = CHECK_HINT
+    return call.result(error=error, effect="unknown")
 
 
-def _is_wrong(outcome: ToolResult) -> bool:
-    return outcome.fault is not None and outcome.fault.kind == "invalid_arguments"
+def _has_wrong_arguments(result: ToolResult) -> bool:
+    return result.error is not None and result.error.kind == "invalid_arguments"
 
 
 @dataclass
@@ -86,115 +87,120 @@ class ToolRun:
 
     def __post_init__(self) -> None:
         self.reserve = min(
-            self.policy.answer_reserve, ANSWER_RESERVE * max(0.0, self.deadline.remaining())
+            self.policy.answer_reserve, ANSWER_RESERVE_SHARE * max(0.0, self.deadline.remaining())
         )
 
     def begin_turn(self) -> bool:
-        """Tell whether the next turn of the model may call tools; count the turn."""
+        """Count a turn of the model, and return whether it may call tools."""
         self.steps += 1
         telemetry.REPAIR_TURNS.inc(int(self._repairs))
         if self.steps >= self.policy.max_steps:
             self._stop("max_steps")
-        if self._started and self._started >= self._most_calls():
+        if self._started and self._started >= self._call_limit():
             self._stop("max_tool_calls")
         if self.deadline.remaining() <= self.reserve:
             self._stop("deadline")
         return not self.stopped_by
 
     async def execute(
-        self, asked: Sequence[ToolCall], approved: frozenset[str] = frozenset()
+        self, calls: Sequence[ToolCall], approved: frozenset[str] = frozenset()
     ) -> list[ToolResult]:
-        """Run the calls of one turn; return their outcomes in the order of the calls."""
-        ends: list[ToolResult | None] = [None] * len(asked)
-        places = anyio.CapacityLimiter(self.policy.max_parallel)
-        first_of: dict[tuple[str, str], anyio.Event] = {}
+        """Run the calls of one turn; return their results in the order of the calls.
 
-        async def one(index: int, each: ToolCall) -> None:
-            key = each.dedup_key
-            done = first_of.get(key)
-            if done:
-                await done.wait()  # the same call, twice in one turn: the first answers both
+        `approved` are the ids of calls that a person has approved.
+        """
+        results: dict[int, ToolResult] = {}
+        slots = anyio.CapacityLimiter(self.policy.max_parallel)
+        first_calls: dict[tuple[str, str], anyio.Event] = {}
+
+        async def run_one(index: int, call: ToolCall) -> None:
+            key = call.dedup_key
+            finished = first_calls.get(key)
+            if finished:
+                await finished.wait()  # the same call, twice in one turn: the first answers both
             else:
-                first_of[key] = done = anyio.Event()
-            async with places:
+                first_calls[key] = finished = anyio.Event()
+            async with slots:
                 try:
-                    ends[index] = await self._one(each, each.id in approved)
+                    results[index] = await self._run_call(call, call.id in approved)
                 finally:
-                    done.set()
+                    finished.set()
 
         async with anyio.create_task_group() as tasks:
-            for index, each in enumerate(map(self.parse, asked)):
-                tasks.start_soon(one, index, each)
-        outcomes = [end for end in ends if end is not None]
-        self.executed += outcomes
-        self._judge(outcomes)
-        return outcomes
+            for index, call in enumerate(map(self.parse, calls)):
+                tasks.start_soon(run_one, index, call)
+        ordered = [results[index] for index in range(len(calls))]
+        self.executed += ordered
+        self._update_limits(ordered)
+        return ordered
 
-    async def _one(self, asked: ToolCall, approved: bool) -> ToolResult:
-        identity = asked.dedup_key
-        self._identical[identity] += 1
-        if self._identical[identity] > self.policy.max_identical_calls:
+    async def _run_call(self, call: ToolCall, approved: bool) -> ToolResult:
+        key = call.dedup_key
+        self._identical[key] += 1
+        if self._identical[key] > self.policy.max_identical_calls:
             self._stop("identical_calls")
-        known = self.memory.get(identity)
-        if known and (known.ok or known.effect == "unknown"):
-            return replace(known, call_id=asked.id, note=DUPLICATE_NOTE, attempts=0, seconds=0.0)
-        refusal = self._refused(asked)
+        earlier = self.memory.get(key)
+        if earlier and (earlier.ok or earlier.effect == "unknown"):
+            return replace(earlier, call_id=call.id, note=DUPLICATE_NOTE, attempts=0, seconds=0.0)
+        refusal = self._check_limits(call)
         if refusal:
-            return self._refusal(asked, refusal)
+            return self._refused_result(call, refusal)
         self._started += 1
-        tool = self.tools[asked.name]
-        under = CallContext(
+        tool = self.tools[call.name]
+        context = CallContext(
             self.deadline.minus(self.reserve),
             self.principal,
-            self._key(asked),
+            self._idempotency_key(call),
             approved,
-            repairs=self._got_wrong(asked.name),
+            repairs=self._last_arguments_were_wrong(call.name),
         )
 
         async def work() -> ToolResult:
-            over = anyio.Event()
-            self._unfinished.add(over)
+            ended = anyio.Event()
+            self._unfinished.add(ended)
             try:
-                return await self._recorded(tool, asked, under)
+                return await self._call_and_record(tool, call, context)
             finally:
-                self._unfinished.discard(over)
-                over.set()
+                self._unfinished.discard(ended)
+                ended.set()
 
         try:
             return await (self.finish(work) if tool.survives_disconnect else work())
-        except ToolCallError as fault:  # the server is shutting down
+        except ToolCallError as error:  # the server is shutting down
             effect: WriteEffect = "unknown" if tool.has_side_effects else "none"
-            outcome = asked.result(fault=fault, effect=effect)
-            count_call(outcome, tool.labels)
-            return outcome
+            result = call.result(error=error, effect=effect)
+            count_call(result, tool.labels)
+            return result
 
-    async def _recorded(self, tool: ServerTool, asked: ToolCall, under: CallContext) -> ToolResult:
-        """Call a tool; a write isn't begun unless that is on record."""
-        outcome = asked.result(fault=NOT_RECORDED)
+    async def _call_and_record(
+        self, tool: ServerTool, call: ToolCall, context: CallContext
+    ) -> ToolResult:
+        """Call a tool and store its result; a write isn't started unless its start was stored."""
+        result = call.result(error=NOT_RECORDED)
         try:
             if tool.has_side_effects:
-                await self.record(_begun(asked))
-            outcome = self.memory[asked.dedup_key] = await tool.call(asked, under)
-            await self.record(outcome)
-        except Exception as fault:  # noqa: BLE001 - the database's: a call fails by its outcome
-            log_unexpected_error(telemetry.UNRECORDED_LINE, fault, tool=asked.name)
-        return outcome
+                await self.record(_interrupted_result(call))
+            result = self.memory[call.dedup_key] = await tool.call(call, context)
+            await self.record(result)
+        except Exception as error:  # noqa: BLE001 - the store's: it fails this call alone
+            log_unexpected_error(telemetry.UNRECORDED_LINE, error, tool=call.name)
+        return result
 
     async def join(self) -> None:
-        """Return once nothing runs any more, what outlives its client included."""
+        """Wait until no call runs any more, including writes that outlive their client."""
         while self._unfinished:
             await next(iter(self._unfinished)).wait()
 
-    def _refused(self, asked: ToolCall) -> ToolCallError | None:
-        tool = self.tools.get(asked.name)
+    def _check_limits(self, call: ToolCall) -> ToolCallError | None:
+        tool = self.tools.get(call.name)
         if tool is None:
-            return ToolCallError("unknown_tool", f"There is no tool '{asked.name[:64]}'.")
-        if self._started >= self._most_calls():
+            return ToolCallError("unknown_tool", f"There is no tool '{call.name[:64]}'.")
+        if self._started >= self._call_limit():
             self._stop("max_tool_calls")
             return ToolCallError("not_allowed", "No more tool calls are allowed in this request.")
-        known = (*self.executed, *self.memory.values())
-        done = {one.tool for one in known if one.ok and one.fallback != "value"}
-        missing = [name for name in tool.entry.requires if name not in done | self.done_before]
+        earlier = (*self.executed, *self.memory.values())
+        finished = {result.tool for result in earlier if result.ok and result.fallback != "value"}
+        missing = [name for name in tool.entry.requires if name not in finished | self.done_before]
         if missing:
             message = f"'{missing[0]}' has to succeed first."
             return ToolCallError(
@@ -202,25 +208,24 @@ class ToolRun:
             )
         return None
 
-    def _refusal(self, asked: ToolCall, fault: ToolCallError) -> ToolResult:
-        """Return the outcome of a call that isn't made."""
-        outcome = asked.result(fault=fault)
-        tool = self.tools.get(asked.name)
-        count_call(outcome, tool.labels if tool else UNKNOWN_TOOL)
-        return outcome
+    def _refused_result(self, call: ToolCall, error: ToolCallError) -> ToolResult:
+        """Return the result of a call that isn't made."""
+        result = call.result(error=error)
+        tool = self.tools.get(call.name)
+        count_call(result, tool.labels if tool else UNKNOWN_TOOL)
+        return result
 
-    def _got_wrong(self, name: str) -> bool:
-        """Tell whether the model got the arguments of this tool's last call wrong."""
-        last = next((one for one in reversed(self.executed) if one.tool == name), None)
-        return last is not None and _is_wrong(last)
+    def _last_arguments_were_wrong(self, name: str) -> bool:
+        last = next((result for result in reversed(self.executed) if result.tool == name), None)
+        return last is not None and _has_wrong_arguments(last)
 
-    def _most_calls(self) -> int:
-        most = self.policy.max_tool_calls
-        return most if self.max_tool_calls is None else min(most, self.max_tool_calls)
+    def _call_limit(self) -> int:
+        limit = self.policy.max_tool_calls
+        return limit if self.max_tool_calls is None else min(limit, self.max_tool_calls)
 
-    def _judge(self, outcomes: Sequence[ToolResult]) -> None:
-        self._repairs = any(_is_wrong(outcome) for outcome in outcomes)
-        failed = bool(outcomes) and not any(outcome.ok for outcome in outcomes)
+    def _update_limits(self, results: Sequence[ToolResult]) -> None:
+        self._repairs = any(_has_wrong_arguments(result) for result in results)
+        failed = bool(results) and not any(result.ok for result in results)
         self._failed_steps = self._failed_steps + 1 if failed else 0
         if self._failed_steps >= self.policy.max_failed_steps:
             self._stop("failed_steps")
@@ -244,19 +249,19 @@ class ToolRun:
         return parsed.error is None and tool.requires_approval(parsed.value)
 
     def dedup_key(self, call: ToolCall) -> tuple[str, str]:
-        """Return what equal calls have in common: the tool and the canonical arguments."""
+        """Return the tool and the canonical arguments, which equal calls share."""
         return self.parse(call).dedup_key
 
-    def _key(self, asked: ToolCall) -> str:
-        """Return what makes this call the same call when the whole request is sent again."""
-        name, arguments = asked.dedup_key
+    def _idempotency_key(self, call: ToolCall) -> str:
+        """Return the key that an equal call of the same request has when the request is retried."""
+        name, arguments = call.dedup_key
         return hmac.new(
             self.id.encode(), f"{name}\n{arguments}".encode(errors="replace"), hashlib.sha256
         ).hexdigest()
 
     def summary(self) -> dict[str, Any]:
-        """Return what the client is told beside the reply."""
-        partial = any(not outcome.ok or outcome.partial for outcome in self.executed)
+        """Return the `tool_runtime` object of the reply's usage."""
+        partial = any(not result.ok or result.partial for result in self.executed)
         return {
             "steps": self.steps,
             "tool_calls": self._started,

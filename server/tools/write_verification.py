@@ -1,42 +1,44 @@
-"""What became of a write whose answer never came, found out by a read."""
+"""Verification: a read that decides whether a write whose answer never came was applied."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
 
 from falsework.server.tools.config.expressions import evaluate, render_template
 from falsework.server.tools.config.policies import VerifyPolicy
 from falsework.server.tools.results import ToolResult, canonical_json
+from falsework.server.types import Json
 
 CallTool = Callable[[str, str], Awaitable[ToolResult]]
-"""Calls a tool, by its name and its arguments' text."""
+"""Calls a tool by its name and the JSON text of its arguments."""
 
 APPLIED_NOTE = "The answer was lost, but a check shows that it was done."
 
 MAY_STILL_APPLY = frozenset({"timeout", "deadline", "504"})
-"""Reasons after which a write may act yet: that it isn't seen now proves nothing."""
+"""Reasons after which a write may still be applied: a read that doesn't see it proves nothing."""
 
 
 async def verify_write(
     verify: VerifyPolicy | None,
     failed: ToolResult,
-    arguments: dict[str, Any],
-    doubts: set[str],
-    ask: CallTool,
+    arguments: Json,
+    ambiguous: set[str],
+    call_tool: CallTool,
 ) -> ToolResult:
-    """Return what a read tells of a write; only a condition that is true or false decides."""
+    """Return the result of a write after a read; only a condition that is true or false decides."""
     if verify is None:
         return failed
     try:
-        asked = canonical_json(render_template(verify.arguments, arguments))
+        arguments_text = canonical_json(render_template(verify.arguments, arguments))
     except KeyError:  # an optional argument that wasn't given
         return failed
-    read = await ask(verify.tool, asked)
-    if not read.ok or read.degraded:
+    observed = await call_tool(verify.tool, arguments_text)
+    if not observed.ok or observed.degraded:
         return failed
-    applied = evaluate(verify.matches, args=arguments, result=read.value)
+    applied = evaluate(verify.matches, args=arguments, result=observed.value)
     if applied:
-        return replace(failed, fault=None, value=read.value, effect="applied", note=APPLIED_NOTE)
-    if applied is False and not doubts & MAY_STILL_APPLY:
+        return replace(
+            failed, error=None, value=observed.value, effect="applied", note=APPLIED_NOTE
+        )
+    if applied is False and not ambiguous & MAY_STILL_APPLY:
         return replace(failed, effect="not_applied")
     return failed

@@ -219,6 +219,7 @@ def decoded(turn: PreparedTurn, vocabulary: Vocabulary, draw: random.Random) -> 
         yield token
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("choice", ["required", named("switch")], ids=["required", "named"])
 def test_deepseek_r1_that_never_closes_its_think_block_still_has_to_call(

@@ -154,7 +154,7 @@ def test_an_answer_that_may_begin_like_a_call_is_refused() -> None:
     answer: Json = {"type": "object", "properties": {"name": {"type": "string"}}}
     asked = form(DIALECTS["llama3"], "auto", answer)
 
-    with pytest.raises(UnsupportedFormat, match="begins .* is a call"):
+    with pytest.raises(UnsupportedFormat, match=r"begins .* is a call"):
         lark_reply(asked, plan_reply(asked))
 
 

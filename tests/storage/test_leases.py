@@ -5,6 +5,7 @@ import pytest
 from support.chat_bodies import Json
 
 from falsework.server.storage import leases
+from falsework.server.storage.replies import StoredReply
 from falsework.server.storage.store import Store
 from falsework.server.tools.results import ToolResult
 

@@ -1,18 +1,18 @@
 """A whole server around a scripted engine: everything is real but the words of the model."""
 
 import asyncio
+import functools
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from transformers import AutoTokenizer
 
 from falsework.grammars.events import Call
-from falsework.prompts.dialects import DIALECTS, with_reasoning
+from falsework.grammars.vocabulary import Vocabulary
+from falsework.prompts.dialects import DIALECTS, Dialect, with_reasoning
 from falsework.prompts.renderer import PromptRenderer
 from falsework.prompts.tokenizers import build_vocabulary
 from falsework.server.api.chat.objects import ReplyHeader, collect_completion, stream_chunks
@@ -26,6 +26,8 @@ from falsework.server.observability.request_metrics import RequestMetrics
 from falsework.server.settings import Settings
 from falsework.server.tools.registry import ToolRegistry
 from support.chat_bodies import asked
+from support.real_tokenizers import hugging_face
+from support.server_process import eventually  # noqa: F401 - many tests find it here
 
 Json = dict[str, Any]
 
@@ -40,12 +42,14 @@ def calls(*said: tuple[str, str]) -> str:
 
 def scaffold_of(folder: Path, *, thinks: bool = False) -> TurnBuilder:
     """Return the scaffold of a model, with a think block or without."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
     dialect = with_reasoning(DIALECT) if thinks else DIALECT
-    vocabulary = build_vocabulary(tokenizer, dialect.markers)
-    return TurnBuilder(
-        PromptRenderer(tokenizer, dialect, knows_tools=False), vocabulary, 4096, think_budget=64
-    )
+    renderer = PromptRenderer(hugging_face(folder), dialect, knows_tools=False)
+    return TurnBuilder(renderer, vocabulary_of(folder, dialect), 4096, think_budget=64)
+
+
+@functools.cache
+def vocabulary_of(folder: Path, dialect: Dialect) -> Vocabulary:
+    return build_vocabulary(hugging_face(folder), dialect.markers)
 
 
 def whole(engine: ScriptedEngine, scaffold: TurnBuilder, **fields: Any) -> Json:
@@ -125,11 +129,3 @@ def running(
     finally:
         house.stop()
         house.wait()
-
-
-def eventually(holds: Any, seconds: float = 5) -> bool:
-    """Tell whether something comes true in time."""
-    deadline = time.monotonic() + seconds
-    while not holds() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return bool(holds())

@@ -8,10 +8,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,8 +37,8 @@ class Server:
 
 
 @contextmanager
-def serving(model: str | Path, log: Path, *settings: str) -> Iterator[Server]:
-    """Run `falsework serve` with a model; at the end it must leave with 0."""
+def serving(model: str | Path, log: Path, *settings: str, status: int = 0) -> Iterator[Server]:
+    """Run `falsework serve` with a model; at the end it must leave with `status`."""
     port = free_port()
     command = [Path(sys.executable).with_name("falsework"), "serve", model, "--port", str(port)]
     limits = ["--max-concurrent-requests", "16"]
@@ -57,7 +58,7 @@ def serving(model: str | Path, log: Path, *settings: str) -> Iterator[Server]:
     finally:
         process.send_signal(signal.SIGTERM)
         code = process.wait(timeout=60)
-    assert code == 0, running.says()
+    assert code == status, running.says()
 
 
 def free_port() -> int:
@@ -65,6 +66,20 @@ def free_port() -> int:
         door.bind(("127.0.0.1", 0))
         port: int = door.getsockname()[1]
         return port
+
+
+def is_open(port: int) -> bool:
+    """Tell whether somebody listens at a port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def eventually(holds: Callable[[], Any], seconds: float = 5) -> bool:
+    """Tell whether something comes true in time."""
+    deadline = time.monotonic() + seconds
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return bool(holds())
 
 
 def wait_until_ready(server: Server) -> None:
@@ -75,5 +90,5 @@ def wait_until_ready(server: Server) -> None:
             with urllib.request.urlopen(f"{server.url}/ready", timeout=5):
                 return
         except (urllib.error.URLError, TimeoutError, ConnectionError):
-            time.sleep(0.5)
+            time.sleep(0.1)
     pytest.fail(f"the server wasn't ready within {START_SECONDS} s:\n{server.says()}")

@@ -6,15 +6,18 @@ import gzip
 import json
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio
+
 from falsework.server.tools.config.loader import parse_tools_file
 from falsework.server.tools.registry import ToolRegistry, open_registry
 from falsework.server.tools.results import ToolResult
-from falsework.server.tools.tool import ToolCall
+from falsework.server.tools.tool_call import ToolCall
 from falsework.server.tools.tool_run import ToolRun
 
 Json = dict[str, Any]
@@ -180,10 +183,30 @@ def write(up: Upstream, **fields: Any) -> Json:
     return http_tool(up, "change", "/change", method="POST", **fields)
 
 
+@dataclass
+class Clock:
+    """A monotonic clock that runs, and can be moved on."""
+
+    ahead: float = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead
+
+
 @asynccontextmanager
-async def toolbox(*tools: Json, **file: Any) -> AsyncIterator[ToolRegistry]:
-    async with open_registry(parse_tools_file({"tools": list(tools), **file})) as opened_box:
-        yield opened_box
+async def toolbox(
+    *tools: Json, clock: Callable[[], float] = time.monotonic, **file: Any
+) -> AsyncIterator[ToolRegistry]:
+    parsed = parse_tools_file({"tools": list(tools), **file})
+    async with open_registry(parsed, clock=clock) as box:
+        yield box
+
+
+async def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Wait until something comes true; fail where it doesn't."""
+    with anyio.fail_after(seconds):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await anyio.sleep(0.005)
 
 
 def run(box: ToolRegistry, seconds: float = 20, **more: Any) -> ToolRun:
@@ -207,7 +230,7 @@ async def calls(
 
 
 def kind(outcome: ToolResult) -> str:
-    return outcome.fault.kind if outcome.fault else "ok"
+    return outcome.error.kind if outcome.error else "ok"
 
 
 def connections(box: ToolRegistry, name: str = "look") -> int:

@@ -19,6 +19,7 @@ from falsework.server.engines.base import Constraint, Engine, OutputDelta
 from falsework.server.generation.choice import ChoiceDelta, ChoiceProcessor
 from falsework.server.generation.turn import PreparedTurn, TurnBuilder
 from falsework.server.settings import Settings
+from support.scripted_app import eventually
 
 Json = dict[str, Any]
 
@@ -60,6 +61,7 @@ class Bare:
         self.settings = settings
         self.engine = engine
         self.scaffold = scaffold
+        self._finished = finished_requests()
 
     async def turn(self, fields: Json) -> PreparedTurn:
         body = {"model": "any", "max_tokens": 64, **fields}
@@ -80,6 +82,7 @@ class Bare:
         """Return the choices of a request."""
         turn = await self.turn(fields)
         pieces = [piece async for piece in self.pieces(turn)]
+        self._finished += turn.sampling.n
         return [_heard(turn, [p for p in pieces if p.choice == n]) for n in range(turn.sampling.n)]
 
     async def hear_all(self, wishes: Sequence[Json], at_once: int = 16) -> list[list[Heard]]:
@@ -90,6 +93,10 @@ class Bare:
                 return await self.hear(fields)
 
         return await asyncio.gather(*map(one, wishes))
+
+    async def statistics(self) -> None:
+        """Wait until vLLM has counted all that was heard."""
+        assert await asyncio.to_thread(eventually, lambda: finished_requests() >= self._finished)
 
     async def steps(self, fields: Json, stop: str) -> list[ChoiceDelta]:
         """Return what a server tells of a request with a stop string."""
@@ -119,6 +126,10 @@ def counted(name: str) -> float:
     metrics = REGISTRY.collect()
     samples = [one.value for metric in metrics for one in metric.samples if one.name == name]
     return sum(samples)
+
+
+def finished_requests() -> float:
+    return counted("vllm:request_success_total")
 
 
 def drafts_counted() -> tuple[float, float]:

@@ -25,7 +25,7 @@ from support.upstream import (
 
 from falsework.server.tools.errors import ToolCallError, is_ambiguous
 from falsework.server.tools.results import ToolResult
-from falsework.server.tools.tool import ToolCall
+from falsework.server.tools.tool_call import ToolCall
 
 pytestmark = pytest.mark.anyio
 

@@ -22,7 +22,7 @@ class Clock:
 
 
 def breaker(clock: Clock, policy: BreakerPolicy = POLICY) -> CircuitBreaker:
-    return CircuitBreaker(policy, clock, draw=lambda: 0.5)
+    return CircuitBreaker(policy, clock, random_number=lambda: 0.5)
 
 
 def admitted(one: CircuitBreaker) -> Permit:

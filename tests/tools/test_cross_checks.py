@@ -11,7 +11,7 @@ from falsework.server.cli.main import app
 from falsework.server.tools.config.loader import ToolsFileError, load_tools_file, parse_tools_file
 from falsework.server.tools.config.schema import McpServerConfig
 from falsework.server.tools.registry import open_registry
-from falsework.server.tools.tool import ToolCall
+from falsework.server.tools.tool_call import ToolCall
 
 TOOL: Json = {"name": "t", "http": {"url": "http://x.example/"}}
 OTHER: Json = {**TOOL, "name": "u"}
@@ -176,7 +176,7 @@ async def test_the_tools_of_an_mcp_server_reach_what_it_may() -> None:
         await box.add_server("s", server)
         tool = box.tools["s__a"]
 
-    assert box.reach[tool.upstream.name].hosts == {"mcp.example"}
+    assert box.egress[tool.upstream.name].hosts == {"mcp.example"}
 
 
 @pytest.mark.anyio

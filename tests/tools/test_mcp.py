@@ -8,7 +8,7 @@ import anyio
 import pytest
 from support.mcp_processes import SCRIPT, over_http
 from support.server_process import free_port
-from support.upstream import call, calls, kind, toolbox
+from support.upstream import call, calls, kind, toolbox, until
 
 from falsework.server.tools.results import ToolResult
 
@@ -86,7 +86,7 @@ async def test_a_server_over_http_that_is_killed_is_reached_again_when_it_is_bac
             process.wait()
             lost = await call(box, '{"a": 1, "b": 2}', "here__add")
             with over_http(port):
-                await anyio.sleep(1)
+                await until(lambda: box.servers["here"].connected)
                 back = await call(box, '{"a": 1, "b": 3}', "here__add")
 
     assert kind(lost) == "unavailable"
@@ -112,7 +112,8 @@ async def test_a_server_killed_in_mid_call_over_http_is_back_at_once_and_others_
         async with toolbox(servers=servers) as box, anyio.create_task_group() as tasks:
             tasks.start_soon(slept, "here")
             tasks.start_soon(slept, "there")
-            await anyio.sleep(0.5)
+            await until(lambda: box.tools["here__sleep"].bulkhead.in_flight)
+            await until(lambda: box.tools["there__sleep"].bulkhead.in_flight)
             process.kill()
             process.wait()
             with over_http(port):
@@ -137,7 +138,7 @@ async def test_a_schema_that_changed_under_us_is_refused() -> None:
             process.wait()
             await call(box, '{"a": 1, "b": 1}', "here__add")
             with over_http(port, MCP_SCHEMA="other"):
-                await anyio.sleep(1)
+                await until(lambda: box.servers["here"].connected)
                 changed = await call(box, '{"account": 2}', "here__scored")
                 same = await call(box, '{"a": 1, "b": 2}', "here__add")
 

@@ -24,6 +24,7 @@ from support.upstream import (
     says,
     says_bytes,
     toolbox,
+    until,
     upstream,
 )
 
@@ -133,10 +134,8 @@ def command(script: Json) -> TransportFactory:
 async def test_a_server_that_hangs_at_the_start_is_started_again() -> None:
     async with upstream(always=hangs) as up:
         connect = http_transport(f"{up.url}/mcp", httpx2.AsyncClient)
-        async with supervised(connect, patience=0.1) as server:
-            await anyio.sleep(1)
-
-            assert server.restarts >= 1
+        async with supervised(connect, start_timeout=0.1) as server:
+            await until(lambda: server.restarts >= 1)
 
 
 async def test_a_server_that_lists_its_tools_and_dies_is_left_alone_for_longer_each_time() -> None:
@@ -155,8 +154,7 @@ async def test_a_server_that_dies_between_calls_is_there_again_before_the_next()
         for number in range(2):
             outcome = await call(box, f'{{"n": {number}}}', "here__t")
             assert (outcome.value, outcome.attempts) == ("done", 1)
-            await anyio.sleep(0.1)
-        assert box.servers["here"].restarts >= 1
+            await until(lambda n=number: box.servers["here"].restarts > n)
 
 
 async def test_a_list_of_tools_that_has_no_end_is_none() -> None:
@@ -171,13 +169,13 @@ async def test_a_list_of_tools_that_has_no_end_is_none() -> None:
 async def test_a_connection_that_was_lost_long_ago_does_not_cost_the_next_one() -> None:
     ticket = AttemptContext(Deadline.after(20), "call_1")
     async with supervised(command({"tools/call": "die"})) as server:
-        first = await server._connected(ticket.deadline)
+        first = await server._wait_connected(ticket.deadline)
         with pytest.raises(ToolCallError):
             await server.call_tool("t", {}, ticket)
-        second = await server._connected(ticket.deadline)
-        server._lose(first)
+        second = await server._wait_connected(ticket.deadline)
+        server._drop(first)
 
-        assert await server._connected(ticket.deadline) is second
+        assert await server._wait_connected(ticket.deadline) is second
         assert server.restarts == 1
 
 

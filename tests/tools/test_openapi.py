@@ -118,3 +118,64 @@ def test_a_name_that_stands_in_two_places_is_refused(tmp_path: Path) -> None:
     twice = [parameter("id", "query"), parameter("id", "header")]
     with pytest.raises(ToolsFileError, match="'id' stands in two places"):
         described(document(tmp_path, *twice))
+
+
+def op(schema: Json, schemas: Json, version: str = "3.1.0") -> Json:
+    """Return a document whose operation `op` has a JSON body of that schema."""
+    body = {"content": {"application/json": {"schema": schema}}, "required": True}
+    found = {"operationId": "op", "requestBody": body}
+    return {
+        "openapi": version,
+        "servers": [SERVER],
+        "paths": {"/c": {"post": found}},
+        "components": {"schemas": schemas},
+    }
+
+
+def parameters_of(folder: Path, document: Json) -> Any:
+    written = folder / "api.json"
+    written.write_text(json.dumps(document))
+    return described(written).description.parameters["properties"]
+
+
+@pytest.mark.parametrize(
+    ("version", "siblings", "expected"),
+    [
+        ("3.1.0", {"description": "Ours."}, {**TEXT, "description": "Ours."}),
+        ("3.1.0", {"maxLength": 3}, {**TEXT, "maxLength": 3}),
+        ("3.1.0", {"type": ["string"]}, {"allOf": [TEXT, {"type": ["string"]}]}),
+        ("3.0.3", {"maxLength": 3}, TEXT),  # where the standard says that siblings are ignored
+    ],
+)
+def test_what_stands_beside_a_reference_holds_as_the_documents_version_says(
+    version: str, siblings: Json, expected: Json, tmp_path: Path
+) -> None:
+    schema = {"properties": {"a": {"$ref": "#/components/schemas/Text", **siblings}}}
+
+    assert parameters_of(tmp_path, op(schema, {"Text": TEXT}, version)) == {"a": expected}
+
+
+def test_a_reference_through_escaped_steps_finds_its_target(tmp_path: Path) -> None:
+    schema = {"properties": {"a": {"$ref": "#/components/schemas/a~1b%20~0c"}}}
+
+    assert parameters_of(tmp_path, op(schema, {"a/b ~c": TEXT})) == {"a": TEXT}
+
+
+def test_a_schema_may_be_nested_deeply_and_used_twice_but_not_inside_itself(tmp_path: Path) -> None:
+    deep: Json = {"$ref": "#/components/schemas/Text"}
+    for _ in range(30):
+        deep = {"type": "array", "items": deep}
+    twice = {"properties": {"a": deep, "b": {"$ref": "#/components/schemas/Text"}}}
+    node = {"type": "object", "properties": {"next": {"$ref": "#/components/schemas/Node"}}}
+
+    assert parameters_of(tmp_path, op(twice, {"Text": TEXT}))["b"] == TEXT
+    with pytest.raises(ToolsFileError, match="'#/components/schemas/Node' refers to itself"):
+        parameters_of(tmp_path, op(node, {"Node": node}))
+
+
+def test_a_path_may_be_a_reference(tmp_path: Path) -> None:
+    document = op({"properties": {"a": TEXT}}, {})
+    document["components"]["pathItems"] = {"c": document["paths"]["/c"]}
+    document["paths"]["/c"] = {"$ref": "#/components/pathItems/c"}
+
+    assert parameters_of(tmp_path, document) == {"a": TEXT}

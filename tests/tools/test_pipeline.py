@@ -1,12 +1,15 @@
 """The layers round a tool: in which order they say no, how soon, and of whom they believe what."""
 
+import asyncio
 import time
 from typing import Any
 
 import anyio
 import pytest
 from support.upstream import (
+    Clock,
     Json,
+    Seen,
     call,
     calls,
     connections,
@@ -20,7 +23,8 @@ from support.upstream import (
 )
 
 from falsework.server.tools.deadline import Deadline
-from falsework.server.tools.tool import ToolCall
+from falsework.server.tools.retries import MIN_LATENCY_SAMPLES
+from falsework.server.tools.tool_call import ToolCall
 
 pytestmark = pytest.mark.anyio
 
@@ -72,13 +76,13 @@ async def test_an_open_breaker_falls_back_at_once() -> None:
 
 
 async def test_exactly_one_of_fifty_callers_reaches_an_upstream_on_probation() -> None:
-    fields = {"breaker": {"min_calls": 1, "open_for": "50ms"}, **ONCE}
+    fields, clock = {"breaker": {"min_calls": 1}, **ONCE}, Clock()
     many = {"bulkhead": {"max_concurrent": 50}}
     file = {"request": {"max_parallel": 50, "max_tool_calls": 50}}
     async with upstream(says({}, 500), always=says(1, after=0.1)) as up:
-        async with toolbox(http_tool(up, **fields, **many), **file) as box:
+        async with toolbox(http_tool(up, **fields, **many), clock=clock, **file) as box:
             await call(box)
-            await anyio.sleep(0.07)
+            clock.ahead += 10
             ends = await calls(box, numbered(50, 1))
 
     assert sorted(map(kind, ends)) == ["circuit_open"] * 49 + ["ok"]
@@ -86,11 +90,11 @@ async def test_exactly_one_of_fifty_callers_reaches_an_upstream_on_probation() -
 
 
 async def test_a_probe_that_is_cancelled_makes_room_for_the_next_caller() -> None:
-    fields = {"breaker": {"min_calls": 1, "open_for": "50ms"}, **ONCE}
+    fields, clock = {"breaker": {"min_calls": 1}, **ONCE}, Clock()
     async with upstream(says({}, 500), says(1, after=1), always=says(2)) as up:
-        async with toolbox(http_tool(up, **fields)) as box:
+        async with toolbox(http_tool(up, **fields), clock=clock) as box:
             await call(box)
-            await anyio.sleep(0.07)
+            clock.ahead += 10
             with anyio.move_on_after(0.05):
                 await call(box, '{"id": 1}')
             state = box.upstreams[up.url].breaker.state
@@ -184,7 +188,7 @@ async def test_results_are_kept_only_where_the_file_says_so(cache: Json, kept: i
         await call(box)
         store: Any = box.tools["look"]._cache
 
-    assert len(store._kept) == kept
+    assert len(store) == kept
 
 
 async def test_the_second_copy_of_a_read_is_paid_for_and_the_loser_is_given_up() -> None:
@@ -208,14 +212,21 @@ async def test_the_second_copy_of_a_read_is_paid_for_and_the_loser_is_given_up()
 
 
 async def test_a_second_copy_waits_for_what_most_answers_take() -> None:
-    async with upstream(always=says(2, after=0.05)) as up:
-        async with toolbox(http_tool(up, hedge={"after": "p95", "floor": "0ms"})) as box:
-            box.tools["look"]._attempts._seconds.extend([0.3] * 25)  # most took so long
-            quick = await call(box, '{"id": 1}')
-            usual = len(up.seen)
-            up.script = [says(1, after=5)]
-            slow = await call(box, '{"id": 2}')
+    clock = Clock()
 
-    assert (quick.value, usual) == (2, 1)
-    assert (slow.value, len(up.seen)) == (2, 3)
+    async def takes_300_ms(seen: Seen, writer: asyncio.StreamWriter) -> None:
+        clock.ahead += 0.3
+        await says(2)(seen, writer)
+
+    hedge = {"after": "p95", "floor": "100ms"}
+    async with upstream(always=takes_300_ms) as up:
+        async with toolbox(http_tool(up, hedge=hedge), clock=clock) as box:
+            for number in range(MIN_LATENCY_SAMPLES):
+                await call(box, f'{{"id": {number}}}')
+            typical = len(up.seen)
+            up.script = [says(1, after=5)]
+            slow = await call(box, '{"id": 100}')
+
+    assert typical == MIN_LATENCY_SAMPLES
+    assert (slow.value, len(up.seen)) == (2, MIN_LATENCY_SAMPLES + 2)
     assert 0.3 <= slow.seconds < 2

@@ -90,7 +90,7 @@ async def test_processes_end_with_the_tools_and_are_used_again_until_then() -> N
 def _workers() -> Any:
     children = psutil.Process(os.getpid()).children()
     alive = (one for one in children if one.status() != psutil.STATUS_ZOMBIE)  # of other tests
-    return (one for one in alive if "functions import serve" in " ".join(one.cmdline()))
+    return (one for one in alive if "python_worker import worker_main" in " ".join(one.cmdline()))
 
 
 def _ticket() -> AttemptContext:

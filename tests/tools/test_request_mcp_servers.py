@@ -37,11 +37,11 @@ async def test_a_server_that_nobody_names_any_more_is_left_and_one_that_is_named
             for _ in range(3):
                 tools = await guests.list_tools(invitation)
                 await anyio.sleep(0.6)
-            kept = guests._kept[invitation].server
+            kept = guests._connections[invitation].server
             assert (kept.restarts, kept.connected, "guest__add" in tools) == (0, True, True)
             await anyio.sleep(2)
 
-            assert (len(guests._kept), kept.connected) == (0, False)
+            assert (len(guests._connections), kept.connected) == (0, False)
 
 
 async def test_however_many_servers_are_named_no_more_are_kept_than_there_is_room_for() -> None:
@@ -53,6 +53,8 @@ async def test_however_many_servers_are_named_no_more_are_kept_than_there_is_roo
                 await guests.list_tools(McpServerRef("guest", url))
         await anyio.sleep(0.01)
 
-        assert len(guests._kept) == MAX_CONNECTIONS
-        assert f"http://127.0.0.1:9/{MAX_CONNECTIONS + 4}" in {one.url for one in guests._kept}
+        assert len(guests._connections) == MAX_CONNECTIONS
+        assert f"http://127.0.0.1:9/{MAX_CONNECTIONS + 4}" in {
+            one.url for one in guests._connections
+        }
         owners.cancel_scope.cancel()

@@ -7,11 +7,11 @@ from typing import Any
 
 import anyio
 import pytest
-from support.upstream import Json, call, calls, http_tool, kind, run, says, toolbox, upstream
+from support.upstream import Json, call, calls, http_tool, kind, run, says, toolbox, until, upstream
 
 from falsework.server.tools.deadline import Deadline
 from falsework.server.tools.results import ToolResult
-from falsework.server.tools.tool import ParsedArguments, ToolCall
+from falsework.server.tools.tool_call import ParsedArguments, ToolCall
 
 pytestmark = pytest.mark.anyio
 
@@ -48,9 +48,9 @@ async def test_what_a_function_raises_is_told_only_if_it_was_meant_to_be(effect:
 async def test_a_function_in_a_process_is_stopped_at_its_timeout(tmp_path: Path) -> None:
     tool = python_tool("write", attempt_timeout="1500ms", deadline="3s")
     async with toolbox(tool) as box:
-        arguments = json.dumps({"path": str(tmp_path / "f"), "seconds": 3})
+        arguments = json.dumps({"path": str(tmp_path / "f"), "seconds": 1.7})
         outcome = await call(box, arguments, "write")
-        await anyio.sleep(2)
+        await anyio.sleep(0.4)
 
     assert (kind(outcome), outcome.effect) == ("timeout", "unknown")
     assert not (tmp_path / "f").exists()
@@ -62,9 +62,9 @@ async def test_a_function_in_a_thread_that_does_not_listen_is_counted_until_it_e
         executor: Any = box.tools["sleep"].executor
         outcome = await call(box, '{"seconds": 0.6}', "sleep")
         leaked = executor.leaked_threads
-        await anyio.sleep(0.6)
+        await until(lambda: executor.leaked_threads == 0)
 
-        assert (kind(outcome), leaked, executor.leaked_threads) == ("timeout", 1, 0)
+        assert (kind(outcome), leaked) == ("timeout", 1)
         assert outcome.seconds < 0.3
 
 
@@ -147,8 +147,8 @@ async def test_arguments_that_are_wrong_three_times_end_the_calls() -> None:
             kinds.append(kind(outcome))
 
         assert kinds == ["invalid_arguments"] * 3
-        assert outcome.fault is not None
-        assert outcome.fault.details[0]["pointer"] == "/id"
+        assert outcome.error is not None
+        assert outcome.error.details[0]["pointer"] == "/id"
         assert (chain.stopped_by, len(up.seen)) == ("failed_steps", 0)
 
 
@@ -200,7 +200,7 @@ async def test_when_the_client_leaves_writes_are_finished_and_reads_are_not(
         async with toolbox(http_tool(up, method=method)) as box:
             with anyio.move_on_after(0.1):
                 await run(box, record=record).execute([ToolCall("1", "look", "{}")])
-            await anyio.sleep(0.5)
+            await until(lambda: up.open == 0 or len(ended) == 2)
 
     assert [one.effect for one in ended] == (["unknown", "applied"] if arrives else [])
 
@@ -262,6 +262,7 @@ async def test_a_call_that_needs_approval_is_not_run_without_it() -> None:
     assert [kind(small), kind(large), kind(approved)] == ["ok", "approval_required", "ok"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_chains_of_three_complete_at_a_tenth_of_faults_with_little_more_load(
     seed: int,

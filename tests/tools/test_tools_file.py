@@ -1,6 +1,8 @@
 """The tools file: what is wrong with it is named, and what it doesn't say has a sound default."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -244,10 +246,21 @@ async def test_arguments_cannot_leave_their_segment_of_a_path() -> None:
         tool["parameters"] = {"type": "object"}
         async with toolbox(tool) as box:
             await call_tool(box, '{"id": "../../secret?x=1#y"}')
-            refused = await call_tool(box, '{"id": ".."}')
+            refused = [await call_tool(box, text) for text in ('{"id": ".."}', '{"id": ""}')]
 
     assert [seen.path for seen in up.seen] == ["/a/..%2F..%2Fsecret%3Fx%3D1%23y/c"]
-    assert not refused.ok
+    assert not any(outcome.ok for outcome in refused)
+
+
+@pytest.mark.anyio
+async def test_an_argument_in_the_query_of_a_url_may_be_empty() -> None:
+    async with upstream() as up:
+        tool = http_tool(up, path="/a?q={id}")
+        tool["parameters"] = {"type": "object"}
+        async with toolbox(tool) as box:
+            await call_tool(box, '{"id": ""}')
+
+    assert [seen.path for seen in up.seen] == ["/a?q="]
 
 
 @pytest.mark.anyio
@@ -260,3 +273,50 @@ async def test_secrets_reach_the_upstream_and_nobody_else(monkeypatch: pytest.Mo
 
     assert up.seen[0].headers["authorization"] == "Bearer hunter2"
     assert "hunter2" not in shown
+
+
+SERVES = """
+import sys, anyio
+from pathlib import Path
+from falsework.server.tools.config.loader import load_tools_file
+from falsework.server.tools.registry import open_registry
+
+async def serve(path):
+    async with open_registry(load_tools_file(path), path.parent) as registry:
+        print(*registry.tools)
+
+anyio.run(serve, Path(sys.argv[1]))
+"""
+"""Opens a tools file as `serve` does."""
+
+CHECKS = """
+import sys
+from falsework.server.cli.main import app
+app(["tools", "check", sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize("program", [SERVES, CHECKS], ids=["serve", "check"])
+@pytest.mark.parametrize(
+    ("beside", "status"), [(True, 0), (False, 1)], ids=["beside the file", "in the working folder"]
+)
+def test_functions_are_looked_for_in_the_folder_of_the_tools_file(
+    program: str, *, beside: bool, status: int, tmp_path: Path
+) -> None:
+    tools, elsewhere = tmp_path / "tools", tmp_path / "elsewhere"
+    tools.mkdir()
+    elsewhere.mkdir()
+    file = write(tools, 'tools: [{name: f, python: {callable: "functions_of_a_test:f"}}]')
+    module = (tools if beside else elsewhere) / "functions_of_a_test.py"
+    module.write_text("def f() -> int:\n    return 1\n")
+
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program, str(file)],
+        cwd=elsewhere,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert bool(done.returncode) == bool(status), done.stderr
+    assert ("there is no functions_of_a_test:f" in done.stderr) == bool(status)

@@ -19,7 +19,7 @@ from support.upstream import (
 )
 
 from falsework.server.tools.results import ToolResult
-from falsework.server.tools.tool import ToolCall
+from falsework.server.tools.tool_call import ToolCall
 
 pytestmark = pytest.mark.anyio
 
@@ -116,7 +116,7 @@ class _Broken:
 
     upstream = "broken"
 
-    async def attempt(self, *_: Any) -> Any:
+    async def execute(self, *_: Any) -> Any:
         raise ZeroDivisionError("hunter2")
 
 
@@ -125,7 +125,7 @@ async def test_a_mistake_of_ours_is_told_as_internal_and_logged_without_its_text
     method: str, effect: str
 ) -> None:
     async with upstream() as up, toolbox(http_tool(up, method=method)) as box:
-        box.tools["look"]._attempts._executor = _Broken()  # type: ignore[assignment]
+        box.tools["look"]._retrier._executor = _Broken()  # type: ignore[assignment]
         with capture_logs() as logged:
             (outcome,) = await calls(box, [("look", "{}")])
 

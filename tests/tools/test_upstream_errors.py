@@ -29,7 +29,7 @@ from support.upstream import (
     write,
 )
 
-from falsework.server.tools.tool import ToolCall
+from falsework.server.tools.tool_call import ToolCall
 
 pytestmark = pytest.mark.anyio
 
@@ -230,14 +230,14 @@ async def test_an_answer_that_cannot_be_used_is_not_asked_for_again(
 async def test_what_is_wrong_with_an_answer_is_pointed_at() -> None:
     schema = {
         "type": "object",
-        "properties": {"a": {"type": "array", "items": {"type": "integer"}}},
+        "properties": {"a/~b": {"type": "array", "items": {"type": "integer"}}},
     }
-    async with upstream(says({"a": [1, "x"]})) as up:
+    async with upstream(says({"a/~b": [1, "x"]})) as up:
         async with toolbox(http_tool(up, result_schema=schema)) as box:
             outcome = await call(box)
 
-    assert outcome.fault is not None
-    assert [detail["pointer"] for detail in outcome.fault.details] == ["/a/1"]
+    assert outcome.error is not None
+    assert [detail["pointer"] for detail in outcome.error.details] == ["/a~1~0b/1"]
 
 
 @pytest.mark.parametrize(("score", "expected"), [(250, "bad_response"), (99, "ok")])

@@ -23,7 +23,7 @@ from falsework.server.generation.tool_loop import (
 from falsework.server.generation.usage import Usage
 from falsework.server.tools.errors import ErrorType, ToolCallError
 from falsework.server.tools.results import ToolResult
-from falsework.server.tools.tool import ToolCall
+from falsework.server.tools.tool_call import ToolCall
 from falsework.server.types import Json
 
 HTTP_ERRORS: frozenset[ErrorType] = frozenset(
@@ -169,13 +169,13 @@ class ResponseEventBuilder:
         """End calls with their results."""
         for result in results:
             index = self.set_result(result)
-            kind = "mcp_call.failed" if result.fault else "mcp_call.completed"
+            kind = "mcp_call.failed" if result.error else "mcp_call.completed"
             yield self._log.item_event(kind, index)
             yield self._log.done(index)
 
     def set_result(self, result: ToolResult) -> int:
         """Put the result of a call into its item, and return its index: a write may be late."""
-        index, error = self._calls[result.call_id], result.fault
+        index, error = self._calls[result.call_id], result.error
         self._response.output[index] |= {
             "status": "failed" if error else "completed",
             "output": None if error else result.for_model(),

@@ -174,7 +174,7 @@ def interrupted_result(call_id: str, name: str, arguments: str) -> ToolResult:
     """Return what is to be known of a call whose end nobody saw."""
     error = ToolCallError("cancelled", "This call was cut off; what became of it isn't known.")
     error.hint = "Check what became of it before doing it again."
-    return ToolResult(call_id, name, arguments, fault=error, effect="unknown")
+    return ToolResult(call_id, name, arguments, error=error, effect="unknown")
 
 
 def succeeded_tools(

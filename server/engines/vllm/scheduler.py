@@ -34,7 +34,14 @@ from falsework.server.engines.base import Constraint
 from falsework.server.engines.llguidance_matcher import LlguidanceGrammar, LlguidanceMatcher
 from falsework.server.engines.matcher import CompiledGrammar, GrammarMatcher
 from falsework.server.engines.vllm import patches
-from falsework.server.engines.vllm.extra_args import has_biases, has_constraint, take_constraint
+from falsework.server.engines.vllm.extra_args import (
+    has_biases,
+    has_constraint,
+    read_biases,
+    take_constraint,
+)
+from falsework.server.engines.vllm.limits import check_token_ids
+from falsework.server.engines.vllm.parent_watch import exit_with_parent
 from falsework.server.engines.vllm.prompt_lookup import PromptLookupDrafter
 
 _T = TypeVar("_T")
@@ -160,6 +167,7 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        exit_with_parent()
         config: VllmConfig = self.vllm_config
         tokenizer = cached_tokenizer_from_config(config.model_config)
         size = config.model_config.get_vocab_size()
@@ -172,6 +180,7 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
         patches.never_pad_drafts(self)
         self._vocabulary: Vocabulary = build_vocabulary(tokenizer, markers, ends, size)
         self._encode: Encode = lambda text: tokenizer.encode(text, add_special_tokens=False)
+        self._vocab_size = size
         self._width = mask_width(size)
         self._tokenizer = make_tokenizer(
             self._vocabulary.tokens, self._vocabulary.ends, self._encode
@@ -184,13 +193,18 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
         """Of requests without a constraint, by request id."""
 
     def add_request(self, request: Request) -> None:
-        """Add a request, with the constraint that it carries."""
+        """Add a request, with the constraint that it carries.
+
+        One that can't be sampled is given a grammar that has failed, so that it ends with an error.
+        """
         params = request.sampling_params
-        if has_constraint(params) and request.request_id not in self.requests:
-            structured = StructuredOutputRequest(params=None)
-            structured.grammar = self._grammar(params)
-            request.structured_output_request = structured
-            request.status = RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
+        if params and params.extra_args and request.request_id not in self.requests:
+            grammar = self._grammar(params)
+            if grammar is not None:
+                structured = StructuredOutputRequest(params=None)
+                structured.grammar = grammar
+                request.structured_output_request = structured
+                request.status = RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
         super().add_request(request)
 
     def update_draft_token_ids(self, draft_token_ids: DraftTokenIds) -> None:
@@ -206,9 +220,14 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
             request.spec_token_ids = [] if unready else self._drafts(request, limit)
 
     def _drafts(self, request: Request, limit: int) -> list[int]:
+        """Return the drafts of a request; none where they can't be made."""
         structured = request.structured_output_request
         if structured is None:
-            return self._unconstrained_drafts(request, limit)
+            try:
+                return self._unconstrained_drafts(request, limit)
+            except Exception:
+                log.exception("likely tokens couldn't be drafted")
+                return []
         grammar = structured.grammar
         if not isinstance(grammar, Grammar):
             return []
@@ -226,21 +245,27 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
         lookup.observe(request.all_token_ids)
         return lookup.propose([], limit)
 
-    def _grammar(self, params: SamplingParams) -> Grammar | Future[StructuredOutputGrammar]:
-        """Return the grammar of a request, or its future while llguidance compiles it.
+    def _grammar(self, params: SamplingParams) -> Grammar | Future[StructuredOutputGrammar] | None:
+        """Return the grammar of a request, if it has one, or its future while it is compiled.
 
         Where it can't be made, the future has the error.
         """
-        failed: Future[StructuredOutputGrammar] = Future()
         try:
+            biases = read_biases(params)
+            if biases is not None:
+                check_token_ids(biases.logit_bias, self._vocab_size)
+            if not has_constraint(params):
+                return None
             constraint = take_constraint(params)
-            uses_lookup = self._uses_lookup and not has_biases(params)
+            uses_lookup = self._uses_lookup and biases is None
             lookup = PromptLookupDrafter() if uses_lookup else None
             if constraint.kind == "llguidance" and constraint.key not in self._cache:
                 # Some take a second; llguidance lets other threads run meanwhile.
                 return self._compiler.submit(lambda: Grammar(self._matcher(constraint), lookup))
             return Grammar(self._matcher(constraint), lookup)
         except Exception as error:  # noqa: BLE001 - becomes this request's own error
+            params.extra_args = None  # what is wrong with it must not reach the worker
+            failed: Future[StructuredOutputGrammar] = Future()
             failed.set_exception(error)
             return failed
 

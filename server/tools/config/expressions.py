@@ -1,4 +1,4 @@
-"""Conditions and templates in the tools file: JMESPath, and `{argument}`."""
+"""Conditions (JMESPath) and templates (`{argument}`) of the tools file."""
 
 from collections.abc import Iterator, Mapping
 from string import Formatter
@@ -9,36 +9,36 @@ from jmespath.exceptions import JMESPathError
 from pydantic import AfterValidator
 
 
-def _check(expression: str) -> str:
+def _check_syntax(expression: str) -> str:
     try:
         jmespath.compile(expression)
-    except JMESPathError as fault:
-        raise ValueError(f"isn't a JMESPath expression: {fault}") from fault
+    except JMESPathError as error:
+        raise ValueError(f"isn't a JMESPath expression: {error}") from error
     return expression
 
 
-Condition = Annotated[str, AfterValidator(_check)]
+Condition = Annotated[str, AfterValidator(_check_syntax)]
 
 
-def evaluate(condition: str, **known: Any) -> bool | None:
-    """Tell whether a condition is true of what is known; None where it is neither true nor false.
+def evaluate(condition: str, **values: Any) -> bool | None:
+    """Return the boolean that a condition evaluates to; None where it evaluates to another type.
 
-    It isn't where something is missing, or where things of two kinds are compared.
+    That happens where a field is missing, or values of different types are compared.
     """
     try:
-        said = jmespath.search(condition, known)
+        result = jmespath.search(condition, values)
     except (JMESPathError, TypeError):
         return None
-    return said if isinstance(said, bool) else None
+    return result if isinstance(result, bool) else None
 
 
 def placeholders(template: Any) -> Iterator[str]:
-    """Yield the names that a template's `{name}` stand for; raise ValueError."""
+    """Yield the names of a template's placeholders; raise ValueError where it is malformed."""
     if isinstance(template, Mapping):
         template = [*template.values()]
     if isinstance(template, list):
-        for each in template:
-            yield from placeholders(each)
+        for item in template:
+            yield from placeholders(item)
     if isinstance(template, str):
         yield from (name for _, name, _, _ in Formatter().parse(template) if name is not None)
 
@@ -52,7 +52,7 @@ def render_template(template: Any, arguments: Mapping[str, Any]) -> Any:
     if isinstance(template, Mapping):
         return {key: render_template(value, arguments) for key, value in template.items()}
     if isinstance(template, list):
-        return [render_template(each, arguments) for each in template]
+        return [render_template(item, arguments) for item in template]
     if not isinstance(template, str):
         return template
     if template.startswith("{") and template.endswith("}") and template[1:-1].isidentifier():

@@ -1,11 +1,11 @@
-"""What a tools file may say of a tool: how long, how often, how many, and what instead.
+"""Policies of a tool: timeouts, retries, limits, fallbacks.
 
-Every field has a sound default; `defaults:` in the file replaces them for all tools.
+Every field has a default; `defaults:` in the tools file replaces them for all tools.
 """
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, model_validator
 
 from falsework.server.tools.config.expressions import Condition
 from falsework.server.tools.config.units import Bytes, Seconds
@@ -23,24 +23,23 @@ class Policy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-def _reason(reason: str | int) -> str | int:
+def _check_reason(reason: str | int) -> str | int:
     if reason in RETRY_REASONS or (str(reason).isdigit() and int(reason) in RETRYABLE_STATUSES):
         return reason
     raise ValueError(f"should be one of {', '.join(RETRY_REASONS)}, or a status from 400 on")
 
 
-RetryReason = Annotated[str | int, AfterValidator(_reason)]
+RetryReason = Annotated[str | int, AfterValidator(_check_reason)]
 
 
 class RetryPolicy(Policy):
-    """When to try again."""
+    """When a failed attempt is made again."""
 
     max_attempts: int = Field(default=3, ge=1, le=5, description="Attempts, the first included.")
     base: Seconds = Field(default=0.1, description="Pauses: random(0, base * 2^n).")
     cap: Seconds = 2.0
     retry_after_cap: Seconds = Field(default=5.0, description="The longest that is obeyed.")
-    retry_on: tuple[RetryReason, ...] = ("connect", "timeout", "reset", "crash", 429, 502,
-                                      503, 504)  # fmt: skip
+    retry_on: tuple[RetryReason, ...] = (*RETRY_REASONS, 429, 502, 503, 504)
 
 
 class RetryBudgetPolicy(Policy):
@@ -51,7 +50,7 @@ class RetryBudgetPolicy(Policy):
 
 
 class BreakerPolicy(Policy):
-    """When to leave an upstream alone."""
+    """When the circuit breaker of an upstream opens, and for how long."""
 
     enabled: bool = True
     window: Seconds = 30.0
@@ -65,7 +64,7 @@ class BreakerPolicy(Policy):
 
 
 class BulkheadPolicy(Policy):
-    """How many calls of a tool at once."""
+    """How many calls of a tool run at the same time."""
 
     max_concurrent: int = Field(default=16, ge=1)
     max_queue: int = Field(default=32, ge=0)
@@ -73,38 +72,44 @@ class BulkheadPolicy(Policy):
 
 
 class RateLimitPolicy(Policy):
-    """How many attempts of a tool are made in how long."""
+    """How many attempts of a tool are made per period."""
 
     calls: int = Field(ge=1)
     per: Seconds = 1.0
 
 
 class HedgePolicy(Policy):
-    """A second copy of a slow read."""
+    """A second attempt beside a slow read."""
 
     after: Literal["p95"] | Seconds = "p95"
     floor: Seconds = 0.2
 
 
 class CachePolicy(Policy):
-    """How long a result may be used again."""
+    """How long a result may be reused."""
 
     ttl: Seconds = 0.0
     stale_if_error: Seconds = 0.0
 
 
 class FallbackPolicy(Policy):
-    """What answers instead: another tool, an old result, or a constant."""
+    """A substitute for a failed call: another tool, a cached result, or a constant."""
 
     tool: str | None = None
     stale: bool = False
     value: Any = None
     partial: bool = Field(default=False, description="Marks the whole reply as partial.")
-    when: tuple[ErrorType, ...] = ("unavailable", "timeout", "circuit_open", "overloaded",
-                              "upstream_error", "rate_limited")  # fmt: skip
+    when: tuple[ErrorType, ...] = (
+        "unavailable",
+        "timeout",
+        "circuit_open",
+        "overloaded",
+        "upstream_error",
+        "rate_limited",
+    )
 
     @model_validator(mode="after")
-    def _one_answer(self) -> Self:
+    def _check_one_answer(self) -> Self:
         constant = "value" in self.model_fields_set
         if [self.tool is not None, self.stale, constant].count(True) != 1:
             raise ValueError("should be exactly one of tool, stale and value")
@@ -112,13 +117,13 @@ class FallbackPolicy(Policy):
 
 
 class IdempotencyPolicy(Policy):
-    """The upstream honours a key: the same key never acts twice."""
+    """The upstream honours an idempotency key: calls with the same key are applied once."""
 
     header: str = "Idempotency-Key"
 
 
 class VerifyPolicy(Policy):
-    """A read that tells what became of a write whose answer never came."""
+    """A read that decides whether a write whose answer never came was applied."""
 
     tool: str
     arguments: dict[str, Any] = Field(default_factory=dict)
@@ -126,26 +131,26 @@ class VerifyPolicy(Policy):
 
 
 class ApprovalPolicy(Policy):
-    """Calls that wait for a person; `never` waits for nobody."""
+    """Calls that a person has to approve; `never` switches that off."""
 
     when: Condition | None = Field(default=None, description="Of `args`; otherwise always.")
 
     @model_validator(mode="before")
     @classmethod
-    def _never(cls, written: Any) -> Any:
-        return {"when": "`false`"} if written == "never" else written
+    def _expand_never(cls, value: Any) -> Any:
+        return {"when": "`false`"} if value == "never" else value
 
 
 class ResultLimits(Policy):
-    """How much a tool may answer."""
+    """Limits of a result."""
 
-    max_response_bytes: Bytes = 256 * 2**10
+    max_response_bytes: Bytes = ByteSize(256 * 2**10)
     max_result_chars: int = Field(default=8000, ge=16, description="For the model.")
     max_json_depth: int = Field(default=32, ge=1)
 
 
 class EgressPolicy(Policy):
-    """Where a tool may connect to: its own URL's host, and what stands here."""
+    """Where a tool may connect to, beside the host of its own URL."""
 
     allow_hosts: tuple[str, ...] = ()
     deny_private: bool | None = Field(
@@ -155,7 +160,7 @@ class EgressPolicy(Policy):
 
 
 class ToolPolicy(Policy):
-    """How a tool is called, whatever kind it is."""
+    """The policies of a tool of any kind."""
 
     effect: EffectClass | None = Field(default=None, description="Otherwise as its kind.")
     deadline: Seconds = Field(default=8.0, description="All attempts, waits and fallbacks.")
@@ -183,7 +188,7 @@ class ToolPolicy(Policy):
 
 
 def effect_defaults(policy: ToolPolicy, effect: EffectClass) -> dict[str, Any]:
-    """Return what the effect decides where the file says nothing."""
+    """Return the fields whose defaults depend on the effect."""
     on_cancel = "finish" if effect in WRITE_EFFECTS else "cancel"
     approval = ApprovalPolicy() if effect == "destructive" else None
     return {
@@ -194,7 +199,7 @@ def effect_defaults(policy: ToolPolicy, effect: EffectClass) -> dict[str, Any]:
 
 
 class RequestPolicy(Policy):
-    """How far one request may go."""
+    """Limits of one request."""
 
     deadline: Seconds = 60.0
     max_steps: int = Field(default=8, ge=1, description="Turns of the model.")

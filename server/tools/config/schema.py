@@ -1,4 +1,4 @@
-"""What a tools file holds: tools of four kinds, the MCP servers behind them, and their secrets."""
+"""The schema of a tools file: tools of four kinds, MCP servers, references to secrets."""
 
 import re
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ NO_PARAMETERS: Mapping[str, Any] = {
 
 
 class SecretRef(Policy):
-    """A secret's place: never the secret itself."""
+    """Where a secret is found: never the secret itself."""
 
     env: str | None = None
     file: str | None = None
 
     @model_validator(mode="after")
-    def _one_place(self) -> Self:
+    def _check_one_source(self) -> Self:
         if (self.env is None) == (self.file is None):
             raise ValueError("should be either {env: VARIABLE} or {file: PATH}")
         return self
@@ -38,7 +38,7 @@ class BearerAuth(Policy):
 
 
 class HeaderAuth(Policy):
-    """A header of the upstream's own."""
+    """A header that the upstream defines."""
 
     type: Literal["header"]
     name: str
@@ -54,7 +54,7 @@ class BasicAuth(Policy):
 
 
 class ClientCredentials(Policy):
-    """OAuth 2, the grant for servers."""
+    """OAuth 2, client credentials grant (RFC 6749, section 4.4)."""
 
     type: Literal["oauth2_client_credentials"]
     token_url: str
@@ -68,19 +68,19 @@ Auth = Annotated[
 ]
 
 
-def _fixed_host(url: str) -> str:
+def _check_fixed_host(url: str) -> str:
     if not re.match(r"https?://[^/{}?#@\s]+([/?#]|$)", url):
         raise ValueError("should be http:// or https:// with a host that no argument can change")
     return url
 
 
-Url = Annotated[str, AfterValidator(_fixed_host)]
+Url = Annotated[str, AfterValidator(_check_fixed_host)]
 
 
 class HttpTool(Policy):
     """One HTTP request; `{name}` in url, query, headers and body is an argument.
 
-    Arguments that no place names go to the query of GET, HEAD and DELETE, else to a JSON body.
+    Arguments without a placeholder go to the query of GET, HEAD and DELETE, else to a JSON body.
     """
 
     url: Url
@@ -106,7 +106,7 @@ class McpTool(Policy):
 
 
 class PythonTool(Policy):
-    """A function that is trusted; it may be async."""
+    """A trusted function, async or not."""
 
     callable: str = Field(pattern=r"^[\w.]+:[\w.]+$", description="module:function")
     run_in: Literal["process", "thread"] | None = Field(
@@ -115,7 +115,7 @@ class PythonTool(Policy):
     )
 
     def run_location(self, effect: str | None) -> str:
-        """Return where it runs."""
+        """Return `process` or `thread`; by default a thread for tools that only read."""
         return self.run_in or ("thread" if effect in {"pure", "read"} else "process")
 
 
@@ -138,15 +138,15 @@ class ToolConfig(ToolPolicy):
 
     @property
     def kind(self) -> str:
-        """What kind of tool it is."""
+        """The kind of the tool, one of TOOL_KINDS."""
         return next(kind for kind in TOOL_KINDS if getattr(self, kind) is not None)
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Self:
+    def _check_one_kind(self) -> Self:
         given = [kind for kind in TOOL_KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
-            said = " and ".join(given) or "none of them"
-            raise ValueError(f"should be exactly one of {', '.join(TOOL_KINDS)}, and is {said}")
+            named = " and ".join(given) or "none of them"
+            raise ValueError(f"should be exactly one of {', '.join(TOOL_KINDS)}, and is {named}")
         return self
 
 
@@ -168,14 +168,14 @@ class McpServerConfig(ToolPolicy):
     pin_schemas: bool = True
 
     @model_validator(mode="after")
-    def _one_transport(self) -> Self:
+    def _check_one_transport(self) -> Self:
         if bool(self.url) == bool(self.command):
             raise ValueError("should have either url or command")
         return self
 
 
 class RequestMcpServersConfig(Policy):
-    """MCP servers that requests bring themselves, by server_url: only these hosts."""
+    """The hosts of MCP servers that requests may name by server_url."""
 
     allow_hosts: tuple[str, ...] = ()
     deny_private: bool = True

@@ -1,18 +1,18 @@
-"""The contract of what runs a tool: arguments in, a result out, once."""
+"""The interface of executors, which make one attempt of a call."""
 
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from falsework.server.tools.deadline import Deadline
-
-Json = dict[str, Any]
+from falsework.server.types import Json
 
 
 @dataclass
 class AttemptContext:
-    """One attempt: how long it may take, and what makes it the same call again.
+    """One attempt: its deadline, the ids of its call, and trace headers for the upstream.
 
-    The executor sets `sent` as soon as the upstream may have received something.
+    `key` is the idempotency key of the call. The executor sets `sent` as soon as the upstream may
+    have received something.
     """
 
     deadline: Deadline
@@ -24,7 +24,7 @@ class AttemptContext:
 
 @dataclass(frozen=True)
 class ToolDescription:
-    """What an executor knows of its tool without the tools file: an operation, an MCP tool."""
+    """Description and schemas of a tool as its upstream gives them."""
 
     description: str = ""
     parameters: Json | None = None
@@ -32,15 +32,15 @@ class ToolDescription:
 
 
 class Executor(Protocol):
-    """Runs one tool."""
+    """Makes the attempts of one tool."""
 
     upstream: str
-    """What fails together: the origin of a URL, an MCP server, a callable."""
+    """The name of the upstream: the origin of a URL, an MCP server, a callable."""
 
-    async def execute(self, arguments: Json, ticket: AttemptContext) -> Any:
-        """Return the result, any JSON value; raise a Fault. Cancelled, it leaves nothing behind."""
+    async def execute(self, arguments: Json, attempt: AttemptContext) -> Any:
+        """Return the result, a JSON value; raise a ToolCallError. Can be cancelled."""
         ...
 
     async def describe(self) -> ToolDescription:
-        """Return what the upstream says of the tool; raise a Fault where it has to be asked."""
+        """Return the upstream's description of the tool; raise a ToolCallError."""
         ...

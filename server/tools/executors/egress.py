@@ -1,4 +1,4 @@
-"""Where a tool may connect to: checked after the name is resolved, at the address that is used."""
+"""Egress rules: the hosts and addresses that a tool may connect to, checked after resolution."""
 
 import ipaddress
 import socket
@@ -22,7 +22,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True)
 class EgressRules:
-    """What one upstream's connections may reach."""
+    """The allowed destinations of one upstream."""
 
     hosts: frozenset[str]
     deny_private: bool
@@ -30,12 +30,12 @@ class EgressRules:
 
 
 def egress_rules(egress: EgressPolicy, urls: Iterable[str]) -> EgressRules:
-    """Return the rules for an upstream with these URLs, all of them the operator's own."""
-    own = [httpx2.URL(url).host for url in urls]
-    private = any(_names_private(host) for host in own)
-    deny = egress.deny_private if egress.deny_private is not None else not private
-    tls = egress.require_tls if egress.require_tls is not None else deny
-    return EgressRules(frozenset({*own, *egress.allow_hosts}), deny, tls)
+    """Return the rules of an upstream with these URLs, which stand in the tools file."""
+    hosts = [httpx2.URL(url).host for url in urls]
+    has_private = any(_names_private(host) for host in hosts)
+    deny_private = egress.deny_private if egress.deny_private is not None else not has_private
+    require_tls = egress.require_tls if egress.require_tls is not None else deny_private
+    return EgressRules(frozenset({*hosts, *egress.allow_hosts}), deny_private, require_tls)
 
 
 def _names_private(host: str) -> bool:
@@ -46,7 +46,7 @@ def _names_private(host: str) -> bool:
 
 
 def is_public(address: Address) -> bool:
-    """Tell whether an address is of the public network, whatever it is wrapped in."""
+    """Tell whether an address is public; addresses embedded in IPv6 are unwrapped."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
         if address in _NAT64:
@@ -64,48 +64,46 @@ class EgressTransport(httpx2.AsyncBaseTransport):
     A name that resolves to something else a moment later (DNS rebinding) changes nothing.
     """
 
-    def __init__(
-        self, allowed: EgressRules, inner: httpx2.AsyncBaseTransport | None = None
-    ) -> None:
-        self._rules = allowed
+    def __init__(self, rules: EgressRules, inner: httpx2.AsyncBaseTransport | None = None) -> None:
+        self._rules = rules
         self._inner = inner or httpx2.AsyncHTTPTransport(
             limits=httpx2.Limits(max_connections=None, keepalive_expiry=5)
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request; raise a Fault `blocked_egress` before any byte is sent."""
+        """Send a request; raise a ToolCallError `blocked_egress` before any byte is sent."""
         url = request.url
         if url.host not in self._rules.hosts:
-            raise _blocked("This tool may not connect to that host.", "host")
+            raise _blocked_error("This tool may not connect to that host.", "host")
         if self._rules.require_tls and url.scheme != "https":
-            raise _blocked("This tool may only connect with TLS.", "tls")
-        *others, last = await self._resolved(url.host, url.port or _PORTS[url.scheme])
+            raise _blocked_error("This tool may only connect with TLS.", "tls")
+        *others, last = await self._resolve(url.host, url.port or _PORTS[url.scheme])
         for address in others:
             with suppress(httpx2.ConnectError, httpx2.ConnectTimeout):
-                return await self._inner.handle_async_request(_pinned(request, address))
-        return await self._inner.handle_async_request(_pinned(request, last))
+                return await self._inner.handle_async_request(_pin_address(request, address))
+        return await self._inner.handle_async_request(_pin_address(request, last))
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._inner.aclose()
 
-    async def _resolved(self, host: str, port: int) -> list[str]:
+    async def _resolve(self, host: str, port: int) -> list[str]:
         try:
-            found: list[Any] = list(await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except (OSError, OverflowError, UnicodeError) as fault:  # of names and ports that are none
+            entries: list[Any] = list(await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, OverflowError, UnicodeError) as error:  # invalid names and ports
             raise ToolCallError(
                 "unavailable", "The upstream's name can't be resolved.", "connect"
-            ) from fault
-        addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+            ) from error
+        addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in entries]
         if self._rules.deny_private and not all(map(is_public, addresses)):
-            raise _blocked("This tool may not connect to private addresses.", "private")
+            raise _blocked_error("This tool may not connect to private addresses.", "private")
         return list(dict.fromkeys(map(str, addresses)))
 
 
 _PORTS = {"http": 80, "https": 443}
 
 
-def _pinned(request: httpx2.Request, address: str) -> httpx2.Request:
+def _pin_address(request: httpx2.Request, address: str) -> httpx2.Request:
     url = request.url
     return httpx2.Request(
         request.method,
@@ -116,6 +114,6 @@ def _pinned(request: httpx2.Request, address: str) -> httpx2.Request:
     )
 
 
-def _blocked(message: str, reason: str) -> ToolCallError:
+def _blocked_error(message: str, reason: str) -> ToolCallError:
     telemetry.EGRESS_BLOCKED.labels(reason).inc()
     return ToolCallError("blocked_egress", message)

@@ -13,14 +13,13 @@ import httpx2
 
 from falsework.server.tools.config.expressions import render_template
 from falsework.server.tools.config.schema import HttpTool
+from falsework.server.tools.deadline import DEADLINE_HEADER
 from falsework.server.tools.errors import ErrorType, ToolCallError
-from falsework.server.tools.executors.base import AttemptContext, Json, ToolDescription
+from falsework.server.tools.executors.base import AttemptContext, ToolDescription
 from falsework.server.tools.validation import parse_json
+from falsework.server.types import Json
 
 BODILESS_METHODS = frozenset({"GET", "HEAD", "DELETE"})
-DEADLINE_HEADER = "x-request-deadline-ms"
-EXCERPT_CHARS = 500
-"""Characters of an upstream's refusal that the model is told."""
 
 
 class HttpExecutor:
@@ -36,120 +35,127 @@ class HttpExecutor:
         self.upstream = f"{url.scheme}://{url.netloc.decode()}"
 
     async def describe(self) -> ToolDescription:
-        """Return nothing: the tools file says everything."""
+        """Return an empty description: the tools file has everything."""
         return ToolDescription()
 
-    async def execute(self, arguments: Json, ticket: AttemptContext) -> Any:
+    async def execute(self, arguments: Json, attempt: AttemptContext) -> Any:
         """Return the response's JSON, or its text."""
-        request = self._built(arguments, ticket)
+        request = self._build_request(arguments, attempt)
         try:
             response = await self._client.send(request, stream=True)
             try:
                 body = await response.aread()
             finally:
                 await response.aclose()
-        except httpx2.TransportError as fault:
-            raise _broken(fault, ticket) from fault
-        return _result(response, body)
+        except httpx2.TransportError as error:
+            raise _transport_error(error, attempt) from error
+        return _parse_response(response, body)
 
-    def _built(self, arguments: Json, ticket: AttemptContext) -> httpx2.Request:
-        asked = self._request
-        left = {DEADLINE_HEADER: str(max(0, int(ticket.deadline.remaining() * 1000)))}
-        key = {self._key_header: ticket.key} if self._key_header and ticket.key else {}
+    def _build_request(self, arguments: Json, attempt: AttemptContext) -> httpx2.Request:
+        config = self._request
 
-        async def noticed(event: str, _: Mapping[str, Any]) -> None:
-            ticket.sent |= event.endswith(".send_request_headers.started")
+        async def trace(event: str, _: Mapping[str, Any]) -> None:
+            attempt.sent |= event.endswith(".send_request_headers.started")
 
         try:
-            url = httpx2.URL(_path(asked.url, arguments))
-            headers = _headers(asked, arguments)
+            url = httpx2.URL(_render_url(config.url, arguments))
+            headers = _headers(config, arguments)
             return self._client.build_request(
-                asked.method,
+                config.method,
                 url,
-                params=_query(asked, arguments).merge(url.params) or None,
-                headers={"accept-encoding": "gzip", **headers, **left, **key, **ticket.headers},
-                json=_body(asked, arguments),
-                extensions={"trace": noticed},
+                params=_query_params(config, arguments).merge(url.params) or None,
+                headers={"accept-encoding": "gzip", **headers, **self._own_headers(attempt)},
+                json=_body(config, arguments),
+                extensions={"trace": trace},
             )
-        except KeyError as fault:
-            raise ToolCallError("invalid_arguments", f"The argument {fault} is missing.") from fault
-        except (ValueError, httpx2.InvalidURL) as fault:
+        except KeyError as error:
+            raise ToolCallError("invalid_arguments", f"The argument {error} is missing.") from error
+        except (ValueError, httpx2.InvalidURL) as error:
             message = "The arguments make no request that can be sent."
-            raise ToolCallError("invalid_arguments", message) from fault
+            raise ToolCallError("invalid_arguments", message) from error
+
+    def _own_headers(self, attempt: AttemptContext) -> dict[str, str]:
+        """Return the headers that no argument sets: time left, idempotency key, trace context."""
+        milliseconds = max(0, int(attempt.deadline.remaining() * 1000))
+        key = {self._key_header: attempt.key} if self._key_header and attempt.key else {}
+        return {DEADLINE_HEADER: str(milliseconds), **key, **attempt.headers}
 
 
-def _query(asked: HttpTool, arguments: Json) -> httpx2.QueryParams:
-    """Return the query, in which what the operator names isn't another argument's."""
-    rest = _rest(asked, arguments) if asked.method in BODILESS_METHODS else {}
-    free = {key: value for key, value in rest.items() if key not in asked.query}
-    return httpx2.QueryParams({**free, **_filled(asked.query, arguments)})
+def _query_params(config: HttpTool, arguments: Json) -> httpx2.QueryParams:
+    """Return the query; a parameter of the tools file wins over an argument of the same name."""
+    unplaced = _unplaced_arguments(config, arguments) if config.method in BODILESS_METHODS else {}
+    free = {key: value for key, value in unplaced.items() if key not in config.query}
+    return httpx2.QueryParams({**free, **_render_given(config.query, arguments)})
 
 
-def _headers(asked: HttpTool, arguments: Json) -> dict[str, str]:
+def _headers(config: HttpTool, arguments: Json) -> dict[str, str]:
     headers = {}
-    for name, value in _filled(asked.headers, arguments).items():
-        headers[name] = text = _text(value)
+    for name, value in _render_given(config.headers, arguments).items():
+        headers[name] = text = _to_text(value)
         if not (text.isascii() and text.isprintable()):
             message = f"The header {name} can hold printable ASCII only."
             raise ToolCallError("invalid_arguments", message)
     return headers
 
 
-def _body(asked: HttpTool, arguments: Json) -> Any:
-    if asked.method in BODILESS_METHODS:
+def _body(config: HttpTool, arguments: Json) -> Any:
+    if config.method in BODILESS_METHODS:
         return None
-    if asked.body is None:
-        return _rest(asked, arguments)
-    return render_template(asked.body, arguments) if _given(asked.body, arguments) else None
+    if config.body is None:
+        return _unplaced_arguments(config, arguments)
+    return render_template(config.body, arguments) if _is_given(config.body, arguments) else None
 
 
-def _rest(asked: HttpTool, arguments: Json) -> Json:
-    """Return the arguments that no place names."""
-    texts = [asked.url, json.dumps([asked.query, asked.headers, asked.body])]
-    places = {piece.partition("}")[0] for text in texts for piece in text.split("{")[1:]}
-    return {key: value for key, value in arguments.items() if key not in places}
+def _unplaced_arguments(config: HttpTool, arguments: Json) -> Json:
+    """Return the arguments that no placeholder names."""
+    texts = [config.url, json.dumps([config.query, config.headers, config.body])]
+    placeholders = {part.partition("}")[0] for text in texts for part in text.split("{")[1:]}
+    return {key: value for key, value in arguments.items() if key not in placeholders}
 
 
-def _filled(templates: Mapping[str, Any], arguments: Json) -> Json:
-    """Return templates filled, without those of optional arguments that weren't given."""
+def _render_given(templates: Mapping[str, Any], arguments: Json) -> Json:
+    """Return rendered templates, without those whose only placeholder has no argument."""
     return {
-        key: render_template(value, arguments) for key, value in templates.items()
-        if _given(value, arguments)
-    }  # fmt: skip
+        key: render_template(template, arguments)
+        for key, template in templates.items()
+        if _is_given(template, arguments)
+    }
 
 
-def _given(template: Any, arguments: Json) -> bool:
-    """Tell whether what is one placeholder and nothing else has its argument."""
-    whole = isinstance(template, str) and template.startswith("{") and template.endswith("}")
-    return not whole or template[1:-1] in arguments
+def _is_given(template: Any, arguments: Json) -> bool:
+    """Return False for a template that is one placeholder whose argument is missing."""
+    if not (isinstance(template, str) and template.startswith("{") and template.endswith("}")):
+        return True
+    return template[1:-1] in arguments
 
 
-def _text(value: Any) -> str:
+def _to_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _path(url: str, arguments: Json) -> str:
-    """Return the URL with each argument in it as one segment, whatever it holds."""
-    pieces = []
+def _render_url(url: str, arguments: Json) -> str:
+    """Return the URL with each argument escaped: in a path it is one segment, never empty."""
+    parts = []
     for literal, name, _, _ in Formatter().parse(url):
-        pieces.append(literal)
+        parts.append(literal)
         if name is not None:
-            text = _text(arguments[name])
-            if text in {".", ".."}:
+            text = _to_text(arguments[name])
+            in_path = not any("?" in part for part in parts)
+            if in_path and text in {"", ".", ".."}:  # which would name another resource
                 raise ToolCallError("invalid_arguments", f"'{name}' can't be part of a path.")
-            pieces.append(quote(text, safe=""))
-    return "".join(pieces)
+            parts.append(quote(text, safe=""))
+    return "".join(parts)
 
 
-def _broken(fault: httpx2.TransportError, ticket: AttemptContext) -> ToolCallError:
-    if isinstance(fault, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
+def _transport_error(error: httpx2.TransportError, attempt: AttemptContext) -> ToolCallError:
+    if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
         return ToolCallError("unavailable", "The upstream can't be reached.", "connect")
-    if isinstance(fault, httpx2.TimeoutException):
+    if isinstance(error, httpx2.TimeoutException):
         return ToolCallError(
-            "timeout", "The upstream didn't answer in time.", "timeout", ticket.sent
+            "timeout", "The upstream didn't answer in time.", "timeout", attempt.sent
         )
     return ToolCallError(
-        "unavailable", "The connection to the upstream broke.", "reset", ticket.sent
+        "unavailable", "The connection to the upstream broke.", "reset", attempt.sent
     )
 
 
@@ -161,23 +167,23 @@ STATUS_ERRORS: Mapping[int, tuple[ErrorType, str]] = {
 }
 
 
-def _result(response: httpx2.Response, body: bytes) -> Any:
+def _parse_response(response: httpx2.Response, body: bytes) -> Any:
     status = response.status_code
     if status in STATUS_ERRORS:
         kind, message = STATUS_ERRORS[status]
-        after = retry_after(response.headers)
-        raise ToolCallError(kind, message, str(status), sent=True, retry_after=after, code=status)
+        seconds = retry_after(response.headers)
+        raise ToolCallError(kind, message, str(status), sent=True, retry_after=seconds, code=status)
     if status >= httpx2.codes.INTERNAL_SERVER_ERROR:
         message = f"The upstream failed with status {status}."
         raise ToolCallError("upstream_error", message, str(status), sent=True, code=status)
     if status >= httpx2.codes.BAD_REQUEST:
-        said = body.decode("utf-8", "replace")[:EXCERPT_CHARS]
         raise ToolCallError(
             "upstream_rejected",
-            f"The upstream refused with status {status}: {said}",
+            f"The upstream refused with status {status}: ",
             str(status),
             sent=True,
             code=status,
+            excerpt=body.decode("utf-8", "replace"),
         )
     if status >= httpx2.codes.MULTIPLE_CHOICES:
         raise ToolCallError(
@@ -187,33 +193,33 @@ def _result(response: httpx2.Response, body: bytes) -> Any:
             sent=True,
             code=status,
         )
-    return _value(response, body)
+    return _parse_body(response, body)
 
 
-def _value(response: httpx2.Response, body: bytes) -> Any:
+def _parse_body(response: httpx2.Response, body: bytes) -> Any:
     if "json" not in response.headers.get("content-type", ""):
         return body.decode("utf-8", "replace")
     try:
         return parse_json(body) if body else None
-    except ValueError as fault:
+    except ValueError as error:
         raise ToolCallError(
             "bad_response", "The upstream's answer isn't valid JSON.", sent=True
-        ) from fault
+        ) from error
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that an upstream asks to wait, None where it says nothing readable."""
+    """Return the seconds of a Retry-After header; None where it is missing or malformed."""
     try:
-        after = _asked_to_wait(headers)
+        seconds = _parse_retry_after(headers)
     except (ValueError, OverflowError):
         return None
-    return max(0.0, after) if math.isfinite(after) else None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def _asked_to_wait(headers: Mapping[str, str]) -> float:
+def _parse_retry_after(headers: Mapping[str, str]) -> float:
     if "retry-after-ms" in headers:
         return float(headers["retry-after-ms"]) / 1000
-    said = headers.get("retry-after", "")
-    if said.isascii() and said.strip().isdigit():
-        return float(said)
-    return email.utils.parsedate_to_datetime(said).timestamp() - time.time()
+    text = headers.get("retry-after", "")
+    if text.isascii() and text.strip().isdigit():
+        return float(text)
+    return email.utils.parsedate_to_datetime(text).timestamp() - time.time()

@@ -1,7 +1,7 @@
-"""Tools of an MCP server: one task owns the connection, everybody else asks it.
+"""Tools of an MCP server: one task owns the connection, calls in other tasks use it.
 
 A server that dies cancels the task that opened the connection, so that task does nothing else; it
-opens the connection anew, after a pause that grows.
+reconnects after a pause that grows.
 """
 
 import hashlib
@@ -25,9 +25,10 @@ from pydantic import ValidationError
 from falsework.server.observability import telemetry
 from falsework.server.tools.deadline import Deadline
 from falsework.server.tools.errors import ToolCallError
-from falsework.server.tools.executors.base import AttemptContext, Json, ToolDescription
-from falsework.server.tools.executors.mcp_results import is_connection_lost, result_value, to_fault
+from falsework.server.tools.executors.base import AttemptContext, ToolDescription
+from falsework.server.tools.executors.mcp_results import is_connection_lost, result_value, to_error
 from falsework.server.tools.executors.mcp_transports import TransportFactory, notify_on_close
+from falsework.server.types import Json
 
 RESTART_BASE = 0.1
 RESTART_CAP = 30.0
@@ -38,7 +39,7 @@ CLOSE_SECONDS = 5.0
 MAX_PAGES = 100
 LIST_SECONDS = 5.0
 LIST_TTL = 30.0
-"""Seconds after which a call asks for the listing again, to see whether schemas changed."""
+"""Seconds after which a call lists the tools again, to see whether schemas changed."""
 
 DEADLINE_KEY = "falsework/deadlineMs"
 
@@ -52,35 +53,35 @@ class _Connection:
 
 
 class McpClient:
-    """One connection, supervised."""
+    """The supervised connection to one server."""
 
     def __init__(  # noqa: PLR0913 - in what servers differ
         self,
         name: str,
-        connect: TransportFactory,
+        open_transport: TransportFactory,
         *,
         pin_schemas: bool = True,
         spawned: bool = False,
-        patience: float = START_SECONDS,
+        start_timeout: float = START_SECONDS,
         label: str | None = None,
     ) -> None:
-        """A `spawned` server isn't started at will; `patience` bounds its start, in seconds.
+        """Starts of a `spawned` server are rate-limited, each to `start_timeout` seconds.
 
-        `label` is what metrics call it where its name isn't the tools file's own.
+        `label` is used in metrics instead of a name that isn't the tools file's.
         """
         self.name = name
         self.label = name if label is None else label
         self.restarts = 0
         self.tools: Mapping[str, Tool] = {}
-        self._connect = connect
-        self._pin = pin_schemas
-        self._patience = patience
-        self._starts = aiolimiter.AsyncLimiter(STARTS_PER_MINUTE, 60) if spawned else None
-        self._pins: dict[str, str] = {}
+        self._open_transport = open_transport
+        self._pin_schemas = pin_schemas
+        self._start_timeout = start_timeout
+        self._start_limiter = aiolimiter.AsyncLimiter(STARTS_PER_MINUTE, 60) if spawned else None
+        self._pinned: dict[str, str] = {}
         self._connection: _Connection | None = None
-        self._proven = False
+        self._has_answered = False
         self._ready = anyio.Event()
-        self._wanted = anyio.Event()
+        self._requested = anyio.Event()
         self._listed_at = 0.0
 
     @property
@@ -89,141 +90,146 @@ class McpClient:
         return self._connection is not None
 
     async def supervise(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Own the connection until cancelled."""
+        """Hold the connection, and reconnect, until cancelled."""
         task_status.started()
         failures = 0
         while True:
-            if self._starts:
-                await self._starts.acquire()
-            self._proven = False
+            if self._start_limiter:
+                await self._start_limiter.acquire()
+            self._has_answered = False
             try:
-                await self._live()
-            except Exception as fault:  # noqa: BLE001 - whatever a server does, it is opened anew
+                await self._hold_connection()
+            except Exception as error:  # noqa: BLE001 - whatever a server does, reconnect
                 log.warning(
-                    telemetry.LOG_CONNECTION_LOST, server=self.name, error=type(fault).__name__
+                    telemetry.LOG_CONNECTION_LOST, server=self.name, error=type(error).__name__
                 )
-            failures = 0 if self._proven else failures + 1
+            failures = 0 if self._has_answered else failures + 1
             self.restarts += 1
             telemetry.MCP_RESTARTS.labels(self.label).inc()
-            await self._pause(min(RESTART_BASE * 2 ** min(failures, 10), RESTART_CAP))
+            await self._restart_pause(min(RESTART_BASE * 2 ** min(failures, 10), RESTART_CAP))
 
-    async def _live(self) -> None:
-        """Open the connection, and keep it until it is lost."""
-        with anyio.move_on_after(self._patience) as life:
+    async def _hold_connection(self) -> None:
+        """Open the connection, and hold it until it is lost."""
+        with anyio.move_on_after(self._start_timeout) as scope:
             lost = anyio.Event()
-            async with Client(notify_on_close(self._connect(), lost)) as client:
+            async with Client(notify_on_close(self._open_transport(), lost)) as client:
                 connection = _Connection(client.session, lost)
-                await self._list(connection.session)
-                life.deadline = math.inf
+                await self._refresh_tools(connection.session)
+                scope.deadline = math.inf
                 self._connection = connection
                 self._ready.set()
                 try:
                     await lost.wait()
                 finally:
-                    self._lose(connection)
-                    life.deadline = anyio.current_time() + CLOSE_SECONDS
-        if life.cancelled_caught:
+                    self._drop(connection)
+                    scope.deadline = anyio.current_time() + CLOSE_SECONDS
+        if scope.cancelled_caught:
             log.warning(telemetry.LOG_CONNECTION_LOST, server=self.name, error="TimeoutError")
 
-    async def _pause(self, seconds: float) -> None:
-        """Wait before the next connection, no more than a second where a call waits for it."""
-        self._wanted = anyio.Event()
+    async def _restart_pause(self, seconds: float) -> None:
+        """Wait before reconnecting, at most a second where a call waits."""
+        self._requested = anyio.Event()
         await anyio.sleep(min(seconds, MAX_PAUSE_WITH_WAITERS))
         if not self._ready.statistics().tasks_waiting:
             with anyio.move_on_after(seconds - MAX_PAUSE_WITH_WAITERS):
-                await self._wanted.wait()
+                await self._requested.wait()
 
     async def list_tools(self, deadline: Deadline) -> Mapping[str, Tool]:
-        """Return the server's tools; raise a Fault where it can't be reached in time."""
-        await self._connected(deadline)
+        """Return the server's tools by name; raise a ToolCallError if it is out of reach."""
+        await self._wait_connected(deadline)
         return self.tools
 
-    async def call_tool(self, tool: str, arguments: Json, ticket: AttemptContext) -> CallToolResult:
-        """Call a tool; raise a Fault."""
-        connection = await self._connected(ticket.deadline)
+    async def call_tool(
+        self, tool: str, arguments: Json, attempt: AttemptContext
+    ) -> CallToolResult:
+        """Call a tool; raise a ToolCallError."""
+        connection = await self._wait_connected(attempt.deadline)
         try:
             if anyio.current_time() - self._listed_at > LIST_TTL:
-                await self._list(connection.session)
-            self._check(tool)
-            with self._timed(telemetry.CALL_TOOL):
-                result = await _called(connection.session, tool, arguments, ticket)
-        except MCPError as fault:
-            if is_connection_lost(fault):
-                self._lose(connection)
-            raise to_fault(fault, sent=ticket.sent) from fault
-        except (ValidationError, RuntimeError) as fault:  # of its schema, where it has one
+                await self._refresh_tools(connection.session)
+            self._check_tool(tool)
+            with self._measure(telemetry.CALL_TOOL):
+                result = await _send_call(connection.session, tool, arguments, attempt)
+        except MCPError as error:
+            if is_connection_lost(error):
+                self._drop(connection)
+            raise to_error(error, sent=attempt.sent) from error
+        except (
+            ValidationError,
+            RuntimeError,
+        ) as error:  # RuntimeError: its output schema is violated
             message = "The MCP server's answer isn't what the protocol or its schema says."
-            raise ToolCallError("bad_response", message, sent=ticket.sent) from fault
-        except (httpx2.HTTPError, OSError, anyio.ClosedResourceError) as fault:
-            self._lose(connection)
+            raise ToolCallError("bad_response", message, sent=attempt.sent) from error
+        except (httpx2.HTTPError, OSError, anyio.ClosedResourceError) as error:
+            self._drop(connection)
             message = "The connection to the MCP server broke."
-            raise ToolCallError("unavailable", message, "crash", sent=ticket.sent) from fault
-        self._proven = True
+            raise ToolCallError("unavailable", message, "crash", sent=attempt.sent) from error
+        self._has_answered = True
         if isinstance(result, CallToolResult):
             return result
         message = "The tool asks for more than its arguments, which can't be given here."
         raise ToolCallError("precondition_failed", message, sent=True)
 
-    async def _connected(self, deadline: Deadline) -> _Connection:
-        self._wanted.set()
+    async def _wait_connected(self, deadline: Deadline) -> _Connection:
+        self._requested.set()
         with anyio.move_on_after(max(0.0, deadline.remaining())):
             await self._ready.wait()
         if self._connection is None:
             raise ToolCallError("unavailable", "The MCP server can't be reached.", "connect")
         return self._connection
 
-    def _lose(self, connection: _Connection) -> None:
-        """Let nobody use a connection any more, and its owner open another."""
+    def _drop(self, connection: _Connection) -> None:
+        """Give a connection up, so that its owner opens another."""
         connection.lost.set()
         if self._connection is connection:
             self._connection = None
             self._ready = anyio.Event()
 
     @contextmanager
-    def _timed(self, method: str) -> Iterator[None]:
-        """Measure a request to the server; an error is told by its class alone."""
-        began, error = time.monotonic(), ""
+    def _measure(self, method: str) -> Iterator[None]:
+        """Record the duration of a request to the server, and the class of its exception."""
+        began, error_type = time.monotonic(), ""
         try:
             yield
-        except BaseException as fault:
-            error = type(fault).__name__
+        except BaseException as error:
+            error_type = type(error).__name__
             raise
         finally:
-            series = telemetry.MCP_SECONDS.labels(self.label, method, error)
+            series = telemetry.MCP_SECONDS.labels(self.label, method, error_type)
             series.observe(time.monotonic() - began)
 
-    async def _list(self, session: ClientSession) -> None:
-        found: dict[str, Tool] = {}
+    async def _refresh_tools(self, session: ClientSession) -> None:
+        tools: dict[str, Tool] = {}
         cursor = None
         for _ in range(MAX_PAGES):
-            with self._timed(telemetry.LIST_TOOLS):
+            with self._measure(telemetry.LIST_TOOLS):
                 page = await session.list_tools(params=PaginatedRequestParams(cursor=cursor))
-            found.update((tool.name, tool) for tool in page.tools)
+            tools.update((tool.name, tool) for tool in page.tools)
             cursor = page.next_cursor
             if cursor is None:
                 break
         else:
             raise ToolCallError("bad_response", "The MCP server's list of tools has no end.")
-        self.tools = found
+        self.tools = tools
         self._listed_at = anyio.current_time()
-        for name, tool in found.items():
-            self._pins.setdefault(name, _digest(tool))
+        for name, tool in tools.items():
+            self._pinned.setdefault(name, _digest(tool))
 
-    def _check(self, name: str) -> None:
+    def _check_tool(self, name: str) -> None:
         tool = self.tools.get(name)
         if tool is None:
             raise ToolCallError("precondition_failed", "The MCP server no longer has this tool.")
-        if self._pin and self._pins[name] != _digest(tool):
+        if self._pin_schemas and self._pinned[name] != _digest(tool):
             raise ToolCallError("precondition_failed", "The MCP server changed this tool's schema.")
 
 
-async def _called(
-    session: ClientSession, tool: str, arguments: Json, ticket: AttemptContext
+async def _send_call(
+    session: ClientSession, tool: str, arguments: Json, attempt: AttemptContext
 ) -> CallToolResult | InputRequiredResult:
-    left = max(0.01, ticket.deadline.remaining())
-    meta: Any = {DEADLINE_KEY: int(left * 1000), **ticket.headers}
-    ticket.sent = True
-    return await session.call_tool(tool, arguments, left, meta=meta, allow_input_required=True)
+    remaining = max(0.01, attempt.deadline.remaining())
+    meta: Any = {DEADLINE_KEY: int(remaining * 1000), **attempt.headers}
+    attempt.sent = True
+    return await session.call_tool(tool, arguments, remaining, meta=meta, allow_input_required=True)
 
 
 class McpExecutor:
@@ -236,16 +242,16 @@ class McpExecutor:
         self._cap = cap
 
     async def describe(self) -> ToolDescription:
-        """Return what the server says of the tool; raise a Fault where it isn't there."""
+        """Return the server's description of the tool; raise a ToolCallError where it has none."""
         tools = await self._server.list_tools(Deadline.after(LIST_SECONDS))
         tool = tools.get(self._tool)
         if tool is None:
             raise ToolCallError("unknown_tool", f"The MCP server has no tool '{self._tool}'.")
         return ToolDescription(tool.description or "", tool.input_schema, tool.output_schema)
 
-    async def execute(self, arguments: Json, ticket: AttemptContext) -> Any:
+    async def execute(self, arguments: Json, attempt: AttemptContext) -> Any:
         """Return the structured content, or the text."""
-        return result_value(await self._server.call_tool(self._tool, arguments, ticket), self._cap)
+        return result_value(await self._server.call_tool(self._tool, arguments, attempt), self._cap)
 
 
 def _digest(tool: Tool) -> str:

@@ -1,4 +1,4 @@
-"""What an MCP server's answers mean to us: a value, or a fault of the closed list."""
+"""Results and errors of MCP servers as values and ToolCallErrors."""
 
 import json
 from collections.abc import Mapping
@@ -18,58 +18,56 @@ from mcp_types import (
 
 from falsework.server.tools.errors import ErrorType, ToolCallError
 
-EXCERPT_CHARS = 500
-"""Characters of a server's own words that the model is told."""
-
 SESSION_TERMINATED = "Session terminated"
-"""What the library says where an HTTP server no longer knows our session: it did nothing."""
+"""The library's message where an HTTP server answers 404 for our session: it did nothing."""
 
 JSONRPC_ERRORS: Mapping[int, tuple[ErrorType, str, str]] = {
     CONNECTION_CLOSED: ("unavailable", "The connection to the MCP server broke.", "crash"),
     INTERNAL_ERROR: ("upstream_error", "The MCP server failed.", ""),
-    INVALID_PARAMS: ("invalid_arguments", "The MCP server refused the arguments: {said}", ""),
+    INVALID_PARAMS: ("invalid_arguments", "The MCP server refused the arguments: ", ""),
     PARSE_ERROR: ("bad_response", "The MCP server's answer can't be read.", ""),
     REQUEST_TIMEOUT: ("timeout", "The MCP server didn't answer in time.", "timeout"),
 }
-"""JSON-RPC's codes; the rest is a refusal in the server's own words."""
+"""Type, message and reason by JSON-RPC code; the server's own text follows a colon."""
 
 DEFAULT_ERROR: tuple[ErrorType, str, str] = (
     "upstream_rejected",
-    "The MCP server refused: {said}",
+    "The MCP server refused: ",
     "",
 )
 
 
-def is_connection_lost(fault: MCPError) -> bool:
+def is_connection_lost(error: MCPError) -> bool:
     """Tell whether the connection can't be used any more."""
-    code, said = fault.error.code, fault.error.message
-    return code == CONNECTION_CLOSED or (code == INVALID_REQUEST and said == SESSION_TERMINATED)
+    code, text = error.error.code, error.error.message
+    return code == CONNECTION_CLOSED or (code == INVALID_REQUEST and text == SESSION_TERMINATED)
 
 
-def to_fault(fault: MCPError, *, sent: bool) -> ToolCallError:
-    """Return the fault that an error of the protocol is."""
-    code, said = fault.error.code, fault.error.message
-    if is_connection_lost(fault) and code != CONNECTION_CLOSED:
+def to_error(error: MCPError, *, sent: bool) -> ToolCallError:
+    """Return the ToolCallError for a JSON-RPC error."""
+    code, text = error.error.code, error.error.message
+    if is_connection_lost(error) and code != CONNECTION_CLOSED:
         return ToolCallError("unavailable", "The MCP server began anew.", "crash", code=code)
     kind, message, reason = JSONRPC_ERRORS.get(code, DEFAULT_ERROR)
-    if code == PARSE_ERROR and "too_large: " in said:  # our own body's words, through the library
+    if code == PARSE_ERROR and "too_large: " in text:  # from our transport, through the library
         kind, message = "too_large", "The MCP server's answer has more bytes than it may."
-    return ToolCallError(kind, message.format(said=said[:EXCERPT_CHARS]), reason, sent, code=code)
+    excerpt = text if message.endswith(": ") else ""
+    return ToolCallError(kind, message, reason, sent, code=code, excerpt=excerpt)
 
 
 def result_value(result: CallToolResult, cap: int) -> Any:
-    """Return the structured content, or the text; raise a Fault. `cap` bounds its bytes as JSON."""
+    """Return structured content or text of at most `cap` bytes; raise a ToolCallError."""
     text = "\n".join(part.text for part in result.content if isinstance(part, TextContent))
     if result.is_error:
-        said = text[:EXCERPT_CHARS] or "The tool failed and didn't say why."
-        raise ToolCallError("tool_error", said, sent=True)
+        message = "" if text else "The tool failed and didn't say why."
+        raise ToolCallError("tool_error", message, sent=True, excerpt=text)
     answer = text if result.structured_content is None else result.structured_content
     try:
         size = len(json.dumps(answer, allow_nan=False, ensure_ascii=False).encode())
-    except ValueError as fault:
+    except ValueError as error:
         raise ToolCallError(
             "bad_response", "The tool's answer isn't valid JSON.", sent=True
-        ) from fault
+        ) from error
     if size > cap:
         raise ToolCallError("too_large", f"The tool's answer has more than {cap} bytes.", sent=True)
     return answer

@@ -1,4 +1,4 @@
-"""How an MCP server is reached: over HTTP, or as a command that is started."""
+"""Transports to MCP servers: streamable HTTP, and stdio of a command."""
 
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -14,15 +14,18 @@ from mcp.client.streamable_http import streamable_http_client
 TransportFactory = Callable[[], AbstractAsyncContextManager[Any]]
 
 MAX_MESSAGE_BYTES = 2**20
-"""How large any answer may be, a list of tools for example; a result has its own cap."""
+"""The size limit of any message, a list of tools for example; results have their own limit."""
 
 
 def http_transport(url: str, client: Callable[[], httpx2.AsyncClient]) -> TransportFactory:
-    """Return how to connect to a server over streamable HTTP."""
+    """Return a factory of connections over streamable HTTP."""
 
     @asynccontextmanager
     async def connect() -> AsyncGenerator[Any]:
-        async with client() as opened, streamable_http_client(url, http_client=opened) as streams:
+        async with (
+            client() as http_client,
+            streamable_http_client(url, http_client=http_client) as streams,
+        ):
             yield streams
 
     return connect
@@ -31,9 +34,9 @@ def http_transport(url: str, client: Callable[[], httpx2.AsyncClient]) -> Transp
 def stdio_transport(
     command: tuple[str, ...], environment: Mapping[str, str], folder: str
 ) -> TransportFactory:
-    """Return how to start a server and talk to it over its input and output.
+    """Return a factory that starts a server and connects to its standard input and output.
 
-    `python` is the interpreter that this server runs on.
+    The command `python` is the interpreter that this server runs on.
     """
     program, *arguments = command
     parameters = StdioServerParameters(
@@ -49,13 +52,13 @@ def stdio_transport(
 async def notify_on_close(
     transport: AbstractAsyncContextManager[Any], lost: anyio.Event
 ) -> AsyncGenerator[Any]:
-    """Connect, and set `lost` when nothing more can come."""
-    async with transport as (reading, writing):
-        yield _Watched(reading, lost), writing
+    """Connect, and set `lost` at the end of the incoming stream."""
+    async with transport as (read_stream, write_stream):
+        yield _NotifyingStream(read_stream, lost), write_stream
 
 
-class _Watched:
-    """A stream that tells when its reader has come to the end: a server may die between calls."""
+class _NotifyingStream:
+    """A stream that sets an event at its end: a server may die between calls."""
 
     def __init__(self, stream: Any, ended: anyio.Event) -> None:
         self._stream = stream

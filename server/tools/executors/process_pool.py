@@ -1,4 +1,4 @@
-"""Processes that call functions: kept for the next call, and killed when a call is given up.
+"""A pool of processes that call functions: reused, and killed when their call is cancelled.
 
 anyio's own (to_process) outlive a call that is cancelled while they start.
 """
@@ -16,7 +16,8 @@ from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from falsework.server.tools.errors import ToolCallError
-from falsework.server.tools.executors.base import AttemptContext, Json
+from falsework.server.tools.executors.base import AttemptContext
+from falsework.server.types import Json
 
 WORKER_SCRIPT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -27,38 +28,38 @@ REAP_SECONDS = 1.0
 
 
 class ProcessPool:
-    """The processes of one tool."""
+    """The worker processes of one tool."""
 
-    def __init__(self, most: int, cap: int) -> None:
-        """`most` bounds the processes, `cap` the bytes of an answer."""
-        self._places = anyio.CapacityLimiter(most)
+    def __init__(self, max_processes: int, cap: int) -> None:
+        """`cap` is the size limit of a result in bytes."""
+        self._slots = anyio.CapacityLimiter(max_processes)
         self._cap = cap
         self._idle: deque[tuple[float, Process]] = deque()
 
-    async def call(self, name: str, arguments: Json, ticket: AttemptContext) -> bytes:
-        """Call a function and return how that ended, as JSON; raise a Fault."""
+    async def call(self, name: str, arguments: Json, attempt: AttemptContext) -> bytes:
+        """Call a function and return the worker's JSON; raise a ToolCallError."""
         line = json.dumps({"name": name, "arguments": arguments}).encode() + b"\n"
-        async with self._places:
-            process = await self._taken()
+        async with self._slots:
+            process = await self._take_process()
             try:
-                ticket.sent = True
-                end = await _answer(process, line, self._cap)
-            except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError) as fault:
+                attempt.sent = True
+                output = await _exchange(process, line, self._cap)
+            except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError) as error:
                 await _kill(process)
                 message = "The tool's process died."
-                raise ToolCallError("unavailable", message, "crash", sent=True) from fault
-            except BaseException:  # cancelled, too: nobody else would end it
+                raise ToolCallError("unavailable", message, "crash", sent=True) from error
+            except BaseException:  # a cancellation, too: nothing else would end the process
                 await _kill(process)
                 raise
             self._idle.append((anyio.current_time(), process))
-        return end
+        return output
 
     async def aclose(self) -> None:
-        """End the processes."""
+        """Kill the idle processes."""
         while self._idle:
             await _kill(self._idle.pop()[1])
 
-    async def _taken(self) -> Process:
+    async def _take_process(self) -> Process:
         while self._idle and self._idle[0][0] < anyio.current_time() - IDLE_SECONDS:
             await _kill(self._idle.popleft()[1])
         while True:
@@ -69,30 +70,32 @@ class ProcessPool:
                 return process
 
     async def _start(self) -> None:
-        with anyio.CancelScope(shield=True):  # whoever starts it has to be able to end it
+        with anyio.CancelScope(
+            shield=True
+        ):  # a process that was started has to be known, to be killed
             process = await anyio.open_process(
                 [sys.executable, "-c", WORKER_SCRIPT, json.dumps(sys.path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                start_new_session=True,  # a Ctrl-C is the server's, which lets writes finish
+                start_new_session=True,  # Ctrl-C goes to the server alone, which lets writes finish
             )
             self._idle.append((anyio.current_time(), process))
 
 
-async def _answer(process: Process, line: bytes, cap: int) -> bytes:
+async def _exchange(process: Process, line: bytes, cap: int) -> bytes:
     assert process.stdin is not None, "it was opened with pipes"
     assert process.stdout is not None, "it was opened with pipes"
     await process.stdin.send(line)
     try:
         return await BufferedByteReceiveStream(process.stdout).receive_until(b"\n", cap)
-    except anyio.DelimiterNotFound as fault:
+    except anyio.DelimiterNotFound as error:
         message = f"The tool's answer has more than {cap} bytes."
-        raise ToolCallError("too_large", message, sent=True) from fault
+        raise ToolCallError("too_large", message, sent=True) from error
 
 
 async def _kill(process: Process) -> None:
-    """End a process and whatever it has started."""
+    """Kill a process and its children."""
     if process.returncode is None:
         with suppress(ProcessLookupError):  # it may have ended unnoticed
             os.killpg(process.pid, signal.SIGKILL)

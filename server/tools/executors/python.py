@@ -1,67 +1,79 @@
-"""A tool that is a function: in a process that can be stopped, or in a thread that can't."""
+"""A tool that is a Python function, run in a process that can be killed, or in a thread."""
 
 import asyncio
 import contextvars
 import inspect
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from falsework.server.tools.config.loader import ToolsFileError
 from falsework.server.tools.config.schema import PythonTool
 from falsework.server.tools.errors import ToolCallError
-from falsework.server.tools.executors.base import AttemptContext, Json, ToolDescription
+from falsework.server.tools.executors.base import AttemptContext, ToolDescription
 from falsework.server.tools.executors.process_pool import ProcessPool
 from falsework.server.tools.executors.python_worker import call_to_json, load_callable
 from falsework.server.tools.validation import parse_json
+from falsework.server.types import Json
 
 
 class PythonExecutor:
-    """Calls a function with the arguments by name."""
+    """Calls a function with the arguments as keywords."""
 
-    def __init__(self, asked: PythonTool, run_in: str, places: int, cap: int) -> None:
-        """`places` bounds processes or threads, abandoned ones included; `cap` answers' bytes."""
-        self.upstream = f"python:{asked.callable}"
-        self._name = asked.callable
+    def __init__(
+        self, config: PythonTool, run_in: str, max_workers: int, cap: int, folder: Path
+    ) -> None:
+        """Import the function, from `folder` first, as Python does for a script of that folder.
+
+        `max_workers` counts abandoned threads too; `cap` is the size limit of a result in bytes.
+        """
+        self.upstream = f"python:{config.callable}"
+        self._name = config.callable
         self._cap = cap
-        self._places = places
-        self._workers = ProcessPool(places, cap) if run_in == "process" else None
-        self._threads = ThreadPoolExecutor(places, thread_name_prefix=self.upstream)
+        self._max_workers = max_workers
+        self._processes = ProcessPool(max_workers, cap) if run_in == "process" else None
+        self._threads = ThreadPoolExecutor(max_workers, thread_name_prefix=self.upstream)
         self._abandoned: list[Future[bytes]] = []
+        if (path := str(folder.resolve())) not in sys.path:
+            sys.path.insert(0, path)  # worker processes get the same path
         try:
-            self._function = load_callable(asked.callable)
-        except (ImportError, AttributeError, TypeError) as fault:
-            raise ToolsFileError(f"python: there is no {asked.callable}: {fault}") from fault
+            self._function = load_callable(config.callable)
+        except (ImportError, AttributeError, TypeError) as error:
+            raise ToolsFileError(f"python: there is no {config.callable}: {error}") from error
 
     @property
     def leaked_threads(self) -> int:
-        """How many threads still run whose call was given up."""
-        self._abandoned = [one for one in self._abandoned if not one.done()]
+        """The number of threads that still run a call that was given up."""
+        self._abandoned = [future for future in self._abandoned if not future.done()]
         return len(self._abandoned)
 
     async def describe(self) -> ToolDescription:
         """Return the function's docstring."""
         return ToolDescription(inspect.getdoc(self._function) or "")
 
-    async def execute(self, arguments: Json, ticket: AttemptContext) -> Any:
-        """Return what the function returns."""
-        if self._workers:
-            return _value(await self._workers.call(self._name, arguments, ticket), self._cap)
-        return _value(await self._thread(arguments, ticket), self._cap)
+    async def execute(self, arguments: Json, attempt: AttemptContext) -> Any:
+        """Return the function's result."""
+        if self._processes:
+            return _parse_result(
+                await self._processes.call(self._name, arguments, attempt), self._cap
+            )
+        return _parse_result(await self._run_in_thread(arguments, attempt), self._cap)
 
     async def aclose(self) -> None:
-        """End the processes, and leave the threads to themselves."""
+        """Kill the processes, and abandon the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        if self._workers:
-            await self._workers.aclose()
+        if self._processes:
+            await self._processes.aclose()
 
-    async def _thread(self, arguments: Json, ticket: AttemptContext) -> bytes:
-        if self.leaked_threads >= self._places:
+    async def _run_in_thread(self, arguments: Json, attempt: AttemptContext) -> bytes:
+        if self.leaked_threads >= self._max_workers:
             raise ToolCallError(
                 "overloaded", "Calls that were given up still hold the tool's threads."
             )
 
         def run() -> bytes:
-            ticket.sent = True
+            attempt.sent = True
             return call_to_json(self._name, arguments)
 
         running = self._threads.submit(contextvars.copy_context().run, run)
@@ -71,15 +83,15 @@ class PythonExecutor:
             self._abandoned.append(running)
 
 
-def _value(end: bytes, cap: int) -> Any:
-    if len(end) > cap:
+def _parse_result(output: bytes, cap: int) -> Any:
+    if len(output) > cap:
         raise ToolCallError("too_large", f"The tool's answer has more than {cap} bytes.", sent=True)
     try:
-        said = parse_json(end)
-    except ValueError as fault:
+        result = parse_json(output)
+    except ValueError as error:
         raise ToolCallError(
             "bad_response", "The tool's answer isn't valid JSON.", sent=True
-        ) from fault
-    if "value" not in said:
-        raise ToolCallError(said["kind"], said["message"], said.get("reason", ""), sent=True)
-    return said["value"]
+        ) from error
+    if "value" not in result:
+        raise ToolCallError(result["kind"], result["message"], result.get("reason", ""), sent=True)
+    return result["value"]

@@ -1,7 +1,7 @@
-"""The bodies of answers: unpacked, and cut as soon as they are larger than their cap.
+"""Size limit of response bodies, after decompression.
 
-It stands in the transport, so that whoever reads an answer gets no more: a tool, a token's holder,
-the library that speaks MCP.
+The limit sits in the HTTP transport, so it also holds for OAuth token responses and for the MCP
+library.
 """
 
 import zlib
@@ -17,29 +17,29 @@ BAD_ENCODING_MESSAGE = "The upstream's answer is encoded in a way that wasn't as
 
 
 class ResponseBodyError(ToolCallError, httpx2.StreamError):
-    """A body that can't be read: a fault of ours, and one that HTTP libraries expect."""
+    """A body that can't be read: a ToolCallError that HTTP libraries handle as their own."""
 
 
 class SizeLimitTransport(httpx2.AsyncBaseTransport):
-    """Hands on answers of another transport whose bodies end at the cap, in a fault."""
+    """A transport whose response bodies raise an error at the size limit."""
 
     def __init__(
-        self, inner: httpx2.AsyncBaseTransport, cap: int, *, but_events: bool = False
+        self, inner: httpx2.AsyncBaseTransport, cap: int, *, exempt_events: bool = False
     ) -> None:
-        """`cap` bounds the bytes after decompression; of events their reader may have its own."""
+        """`cap` is the limit in bytes; event streams may be exempt, as their reader has its own."""
         self._inner = inner
         self._cap = cap
-        self._but_events = but_events
+        self._exempt_events = exempt_events
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request."""
         response = await self._inner.handle_async_request(request)
         encoding = response.headers.pop("content-encoding", "identity")
-        said = response.headers.get("content-type", "").lower()
-        events = self._but_events and said.startswith(SSE_CONTENT_TYPE)
-        if encoding != "identity" or not events:
+        content_type = response.headers.get("content-type", "").lower()
+        is_event_stream = self._exempt_events and content_type.startswith(SSE_CONTENT_TYPE)
+        if encoding != "identity" or not is_event_stream:
             assert isinstance(response.stream, httpx2.AsyncByteStream), "the transport is async"
-            response.stream = _Body(response.stream, "" if events else encoding, self._cap)
+            response.stream = _Body(response.stream, "" if is_event_stream else encoding, self._cap)
         return response
 
     async def aclose(self) -> None:
@@ -48,27 +48,27 @@ class SizeLimitTransport(httpx2.AsyncBaseTransport):
 
 
 class _Body(httpx2.AsyncByteStream):
-    def __init__(self, raw: httpx2.AsyncByteStream, encoding: str, cap: int) -> None:
-        self._raw = raw
+    def __init__(self, stream: httpx2.AsyncByteStream, encoding: str, cap: int) -> None:
+        self._stream = stream
         self._encoding = encoding
         self._cap = cap
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         if self._encoding not in CONTENT_ENCODINGS | {"identity"}:
             raise ResponseBodyError("bad_response", BAD_ENCODING_MESSAGE, sent=True)
-        unpacked = zlib.decompressobj(wbits=47) if self._encoding in CONTENT_ENCODINGS else None
-        left = self._cap
-        async for raw in self._raw:
+        decompressor = zlib.decompressobj(wbits=47) if self._encoding in CONTENT_ENCODINGS else None
+        remaining = self._cap
+        async for chunk in self._stream:
             try:
-                piece = unpacked.decompress(raw, left + 1) if unpacked else raw
-            except zlib.error as fault:
+                data = decompressor.decompress(chunk, remaining + 1) if decompressor else chunk
+            except zlib.error as error:
                 message = "The upstream's answer can't be decompressed."
-                raise ResponseBodyError("bad_response", message, sent=True) from fault
-            left -= len(piece)
-            if left < 0:
+                raise ResponseBodyError("bad_response", message, sent=True) from error
+            remaining -= len(data)
+            if remaining < 0:
                 message = f"The upstream's answer has more than {self._cap} bytes."
                 raise ResponseBodyError("too_large", message, sent=True)
-            yield piece
+            yield data
 
     async def aclose(self) -> None:
-        await self._raw.aclose()
+        await self._stream.aclose()

@@ -1,4 +1,4 @@
-"""Results that may be used again, and older ones for when a tool fails."""
+"""Cache of results: fresh ones for equal calls, older ones for when the tool fails."""
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -10,23 +10,26 @@ MAX_ENTRIES = 1024
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _Entry:
     value: Any
     at: float
 
 
 class ResultCache:
-    """The last results of one tool, the least used forgotten first."""
+    """The results of one tool, at most so many; the least recently used are dropped first."""
 
-    def __init__(self, now: Callable[[], float], kept: int = MAX_ENTRIES) -> None:
-        self._now = now
-        self._kept: cachetools.LRUCache[Hashable, _Kept] = cachetools.LRUCache(kept)
+    def __init__(self, clock: Callable[[], float], max_entries: int = MAX_ENTRIES) -> None:
+        self._clock = clock
+        self._entries: cachetools.LRUCache[Hashable, _Entry] = cachetools.LRUCache(max_entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def put(self, key: Hashable, value: Any) -> None:
-        """Keep a result."""
-        self._kept[key] = _Kept(value, self._now())
+        """Store a result."""
+        self._entries[key] = _Entry(value, self._clock())
 
-    def get(self, key: Hashable, oldest: float) -> tuple[Any] | None:
-        """Return a result that is at most `oldest` seconds old, in a tuple; None where none is."""
-        kept = self._kept.get(key)
-        return (kept.value,) if kept and self._now() - kept.at <= oldest else None
+    def get(self, key: Hashable, max_age: float) -> tuple[Any] | None:
+        """Return a result at most `max_age` seconds old, in a tuple; None where there is none."""
+        entry = self._entries.get(key)
+        return (entry.value,) if entry and self._clock() - entry.at <= max_age else None

@@ -1,4 +1,4 @@
-"""What fails together is judged together: an origin's breaker, its retry budget, its gate."""
+"""The shared state of one upstream: circuit breaker, retry budget, pause after Retry-After."""
 
 import random
 import time
@@ -14,42 +14,42 @@ from falsework.server.tools.resilience.circuit_breaker import CircuitBreaker, St
 from falsework.server.tools.resilience.retry_budget import RetryBudget
 
 MAX_PAUSE = 300.0
-"""Seconds after which an upstream is asked again, whatever it said."""
+"""The longest pause in seconds, whatever Retry-After says."""
 
 JITTER = 0.5
-"""Who waited for the gate comes up to so much later than it opens: the first may close it again."""
+"""Waiters are spread over this fraction of the pause: the first may find it extended."""
 
 
 class Upstream:
-    """One origin, MCP server or callable, shared by all tools that reach it."""
+    """One origin, MCP server or callable, shared by all tools that call it."""
 
     def __init__(
         self,
         name: str,
         policy: ToolPolicy,
-        now: Callable[[], float] = time.monotonic,
-        draw: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
+        random_number: Callable[[], float] = random.random,
     ) -> None:
-        """Breaker and retry budget of the policy hold for all tools that reach it."""
+        """Breaker and retry budget of the policy hold for all tools of the upstream."""
         self.name = name
-        self.breaker = CircuitBreaker(policy.breaker, now, changed=self._changed)
+        self.breaker = CircuitBreaker(policy.breaker, clock, on_change=self._count_transition)
         self.budget = RetryBudget(policy.retry_budget)
-        self._now = now
-        self._draw = draw
-        self._closed_until = 0.0
+        self.clock = clock
+        self._random = random_number
+        self._paused_until = 0.0
 
     def pause_for(self, seconds: float) -> None:
-        """Let nobody through for so long: the upstream asked for it."""
-        self._closed_until = max(self._closed_until, self._now() + min(seconds, MAX_PAUSE))
+        """Allow no attempt for so many seconds, as the upstream asked."""
+        self._paused_until = max(self._paused_until, self.clock() + min(seconds, MAX_PAUSE))
 
-    async def wait_until_allowed(self, longest: float, deadline: Deadline) -> None:
-        """Wait until the upstream may be asked; raise a Fault where that takes too long."""
-        while (closed := self._closed_until - self._now()) > 0:
-            if closed > min(longest, deadline.remaining()):
+    async def wait_until_allowed(self, max_wait: float, deadline: Deadline) -> None:
+        """Wait until the pause is over; raise a ToolCallError where that takes too long."""
+        while (remaining := self._paused_until - self.clock()) > 0:
+            if remaining > min(max_wait, deadline.remaining()):
                 message = "The upstream asked for a pause."
-                raise ToolCallError("rate_limited", message, retry_after=closed)
-            pause = closed * (1 + JITTER * self._draw())
+                raise ToolCallError("rate_limited", message, retry_after=remaining)
+            pause = remaining * (1 + JITTER * self._random())
             await anyio.sleep(min(pause, deadline.remaining()))
 
-    def _changed(self, before: State, after: State) -> None:
+    def _count_transition(self, before: State, after: State) -> None:
         telemetry.BREAKER_TRANSITIONS.labels(self.name, before, after).inc()
