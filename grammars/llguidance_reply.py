@@ -9,7 +9,6 @@ from typing import Any
 
 from falsework.grammars.call_formats import ToolCallFormat
 from falsework.grammars.events import Tool
-from falsework.grammars.json_schema import ANNOTATIONS
 from falsework.grammars.llguidance_grammar import (
     UnsupportedGrammar,
     byte_tokenizer,
@@ -23,6 +22,8 @@ from falsework.grammars.reply_grammar import (
     alternative_formats,
     barred_characters,
 )
+from falsework.grammars.schema_errors import UnsupportedSchema
+from falsework.grammars.schema_plan import SchemaPlan
 from falsework.grammars.text_grammar import TextGrammar
 
 Schema = Mapping[str, Any] | bool
@@ -62,12 +63,12 @@ def lark_reply(form: ReplyFormat, plan: ReplyPlan) -> str:
 
 def _ways(rules: _Rules, form: ReplyFormat, plan: ReplyPlan) -> list[str]:
     """Return what a reply may be behind its think block."""
-    answer = plan.answer.llguidance.schema if plan.answer else None
+    answer = _exported(plan.answer, form.answer_where, None) if plan.answer else None
     tools = form.choice.callable_tools(form.tools)
     if not tools:
         return [_text(rules, form.text)] if form.text else [_answer(rules, form, answer)]
     for number, tool in enumerate(tools):
-        schema = plan.arguments[tool.name].llguidance.schema
+        schema = _exported(plan.arguments[tool.name], tool.where, tool.name)
         if form.markup.notation.bare_arguments:
             _keyword_arguments(rules, f"arguments_{number}", schema, tool)
         else:
@@ -89,6 +90,13 @@ def _ways(rules: _Rules, form: ReplyFormat, plan: ReplyPlan) -> list[str]:
     return [*ways, _answer(rules, form, answer)]
 
 
+def _exported(plan: SchemaPlan, where: str, tool: str | None) -> Schema:
+    try:
+        return plan.llguidance.schema
+    except UnsupportedSchema as fault:
+        raise UnsupportedFormat(fault.reason, where, tool=tool) from None
+
+
 def _calls(
     rules: _Rules, name: str, markup: ToolCallFormat, tools: Sequence[str], *, parallel: bool
 ) -> str:
@@ -104,7 +112,7 @@ def _calls(
 
 def _keyword_arguments(rules: _Rules, name: str, schema: Schema, tool: Tool) -> None:
     """Add a rule for `a=1, b="x"`: the properties in order, with values as JSON spells them."""
-    root = schema if isinstance(schema, Mapping) else {}
+    root = _opened(schema)
     properties: Mapping[str, Any] = root.get("properties", {})
     required = root.get("required", ())
     if not _is_plain(root):
@@ -123,6 +131,14 @@ def _keyword_arguments(rules: _Rules, name: str, schema: Schema, tool: Tool) -> 
     rules.add(name, f"{name}_first_0")
 
 
+def _opened(schema: Schema) -> Mapping[str, Any]:
+    """Return the object of a schema that may be no more than a reference to it."""
+    root = schema if isinstance(schema, Mapping) else {}
+    definitions = root.get("$defs", {})
+    name = root.get("$ref", "").removeprefix("#/$defs/")
+    return {**definitions[name], "$defs": definitions} if name in definitions else root
+
+
 def _is_plain(root: Mapping[str, Any]) -> bool:
     """Tell whether keyword arguments can say an object: named members, references to $defs."""
     names = root.get("properties", {})
@@ -131,7 +147,7 @@ def _is_plain(root: Mapping[str, Any]) -> bool:
     references = re.findall(r'"\$ref": "([^"]*)"', json.dumps(dict(root)))
     return (
         named
-        and root.keys() <= keywords | ANNOTATIONS
+        and root.keys() <= keywords
         and all(name.isidentifier() and not keyword.iskeyword(name) for name in names)
         and all(one.startswith("#/$defs/") for one in references)
     )
