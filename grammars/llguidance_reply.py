@@ -14,7 +14,6 @@ from falsework.grammars.call_formats import (
     literal_parts,
 )
 from falsework.grammars.events import Tool
-from falsework.grammars.json_schema import ANNOTATIONS
 from falsework.grammars.llguidance_grammar import (
     UnsupportedGrammar,
     byte_tokenizer,
@@ -28,6 +27,8 @@ from falsework.grammars.reply_grammar import (
     alternative_formats,
     barred_characters,
 )
+from falsework.grammars.schema_errors import UnsupportedSchema
+from falsework.grammars.schema_plan import SchemaPlan
 from falsework.grammars.text_grammar import TextGrammar
 
 Schema = Mapping[str, Any] | bool
@@ -76,7 +77,7 @@ def _thought(rules: _Rules, think: ReasoningTags, *, opened: bool) -> str:
 
 def _ways(rules: _Rules, form: ReplyFormat, plan: ReplyPlan) -> list[str]:
     """Return what a reply may be behind its think block."""
-    answer = plan.answer.llguidance.schema if plan.answer else None
+    answer = _exported(plan.answer, form.answer_where, None) if plan.answer else None
     tools = form.choice.callable_tools(form.tools)
     if not tools:
         return [_text(rules, form.text)] if form.text else [_answer(rules, form, answer)]
@@ -85,7 +86,7 @@ def _ways(rules: _Rules, form: ReplyFormat, plan: ReplyPlan) -> list[str]:
         if markup.elements:
             msg = "this model's calls can't spell a schema that is recursive or as large"
             raise UnsupportedFormat(msg, tool.where, tool=tool.name)
-        schema = plan.arguments[tool.name].llguidance.schema
+        schema = _exported(plan.arguments[tool.name], tool.where, tool.name)
         if markup.notation.bare_arguments:
             _keyword_arguments(rules, f"arguments_{number}", schema, tool)
         else:
@@ -112,6 +113,13 @@ def _ways(rules: _Rules, form: ReplyFormat, plan: ReplyPlan) -> list[str]:
     return [*ways, _answer(rules, form, answer)]
 
 
+def _exported(plan: SchemaPlan, where: str, tool: str | None) -> Schema:
+    try:
+        return plan.llguidance.schema
+    except UnsupportedSchema as fault:
+        raise UnsupportedFormat(fault.reason, where, tool=tool) from None
+
+
 def _calls(
     rules: _Rules, name: str, markup: ToolCallFormat, tools: Sequence[str], *, parallel: bool
 ) -> str:
@@ -131,7 +139,7 @@ def _calls(
 
 def _keyword_arguments(rules: _Rules, name: str, schema: Schema, tool: Tool) -> None:
     """Add a rule for `a=1, b="x"`: the properties in order, with values as JSON spells them."""
-    root = schema if isinstance(schema, Mapping) else {}
+    root = _opened(schema)
     properties: Mapping[str, Any] = root.get("properties", {})
     required = root.get("required", ())
     if not _is_plain(root):
@@ -150,6 +158,14 @@ def _keyword_arguments(rules: _Rules, name: str, schema: Schema, tool: Tool) -> 
     rules.add(name, f"{name}_first_0")
 
 
+def _opened(schema: Schema) -> Mapping[str, Any]:
+    """Return the object of a schema that may be no more than a reference to it."""
+    root = schema if isinstance(schema, Mapping) else {}
+    definitions = root.get("$defs", {})
+    name = root.get("$ref", "").removeprefix("#/$defs/")
+    return {**definitions[name], "$defs": definitions} if name in definitions else root
+
+
 def _is_plain(root: Mapping[str, Any]) -> bool:
     """Tell whether keyword arguments can say an object: named members, references to $defs."""
     names = root.get("properties", {})
@@ -158,7 +174,7 @@ def _is_plain(root: Mapping[str, Any]) -> bool:
     references = re.findall(r'"\$ref": "([^"]*)"', json.dumps(dict(root)))
     return (
         named
-        and root.keys() <= keywords | ANNOTATIONS
+        and root.keys() <= keywords
         and all(name.isidentifier() and not keyword.iskeyword(name) for name in names)
         and all(one.startswith("#/$defs/") for one in references)
     )

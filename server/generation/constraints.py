@@ -88,17 +88,25 @@ ANSWER = ""
 
 
 @dataclass(frozen=True)
+class Judged:
+    """A schema as a validator is given it, as JSON text, and the draft that it was written in."""
+
+    schema: str
+    draft: str
+
+
+@dataclass(frozen=True)
 class CompiledConstraint:
     """A form's constraint, the resting state of its think block, its forced prefix.
 
-    `checks`: the schemas, as JSON texts, of calls and answers that have to be judged when they are
-    complete, by the tool's name or ANSWER.
+    `checks`: the schemas of calls and answers that have to be judged when they are complete, by the
+    tool's name or ANSWER.
     """
 
     constraint: Constraint
     resting: int
     opening: ForcedPrefix
-    checks: Mapping[str, str] = field(default_factory=dict)
+    checks: Mapping[str, Judged] = field(default_factory=dict)
 
 
 class ConstraintCompiler:
@@ -181,7 +189,7 @@ class ConstraintCompiler:
         packed = automaton.to_bytes()
         tokens = forced_tokens(automaton, START, self._vocabulary, self._encode).forced
         resting = between_characters_state(form, automaton)
-        checks = {name: json.dumps(one.schema) for name, one in _named(plan).items() if one.checks}
+        checks = {name: _judged(one) for name, one in _named(plan).items() if one.checks}
         constraint = Constraint(_digest(packed), packed)
         return CompiledConstraint(constraint, resting, self._opening(tokens), checks)
 
@@ -197,12 +205,14 @@ class ConstraintCompiler:
         constraint = Constraint(_digest(packed), packed, "llguidance", think_block=block)
         opening = self._opening(tuple(matcher.compute_ff_tokens()))
         # All are judged: llguidance lets a free object have a key twice.
-        checks = {name: json.dumps(one.schema) for name, one in _named(plan).items()}
+        checks = {name: _judged(one) for name, one in _named(plan).items()}
         return CompiledConstraint(constraint, resting, opening, checks)
 
-    def judge(self, schema: str, text: str) -> Mapping[str, Any] | None:
+    def judge(self, judged: Judged, text: str) -> Mapping[str, Any] | None:
         """Return the first fault of a JSON text, see `trial_worker`; raise TrialTooLong."""
-        fault: Mapping[str, Any] | None = self._trials.ask("judge", schema=schema, text=text)
+        fault: Mapping[str, Any] | None = self._trials.ask(
+            "judge", schema=judged.schema, draft=judged.draft, text=text
+        )
         return fault
 
     def prefix_tokens(self, text: str) -> tuple[int, ...]:
@@ -249,6 +259,10 @@ def _refuse(checks: Sequence[Check], where: str, tool: str | None) -> None:
         hint = HINTS.get(keyword, "leave it out, or leave out 'strict'")
         msg = f"'{keyword}' can't be enforced while decoding, only checked afterwards: {hint}"
         raise UnsupportedFormat(msg, f"{where}#{pointer}", tool=tool)
+
+
+def _judged(plan: SchemaPlan) -> Judged:
+    return Judged(json.dumps(plan.schema), plan.draft)
 
 
 def _named(plan: ReplyPlan) -> dict[str, SchemaPlan]:

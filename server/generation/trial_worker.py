@@ -59,10 +59,13 @@ def _compile(grammar: str) -> str | None:
     return None
 
 
-def _judge(schema: str, text: str) -> Mapping[str, Any] | None:
+def _judge(schema: str, draft: str, text: str) -> Mapping[str, Any] | None:
     """Return the first fault of a JSON text: keyword, its place, the value's place, the value."""
-    value = json.loads(text)
-    validator = _validator(schema)
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None  # an answer that a stop string has cut
+    validator = _validator(schema, draft)
     if validator.is_valid(value):
         return None
     error = next(iter(validator.iter_errors(value)))
@@ -90,10 +93,17 @@ def _repeated(items: list[Any]) -> int:
 
 
 @lru_cache(maxsize=64)
-def _validator(schema: str) -> Any:
-    return jsonschema_rs.Draft202012Validator(
+def _validator(schema: str, draft: str) -> Any:
+    return VALIDATORS[draft](
         json.loads(schema), validate_formats=True, registry=jsonschema_rs.Registry([])
     )
 
 
+VALIDATORS: Mapping[str, Callable[..., Any]] = {
+    "4": jsonschema_rs.Draft4Validator,
+    "6": jsonschema_rs.Draft6Validator,
+    "7": jsonschema_rs.Draft7Validator,
+    "2019-09": jsonschema_rs.Draft201909Validator,
+    "2020-12": jsonschema_rs.Draft202012Validator,
+}
 ANSWERS: Mapping[str, Callable[..., Any]] = {"compile": _compile, "judge": _judge}

@@ -19,6 +19,7 @@ from falsework.server.generation.constraints import (
     CheckPolicy,
     ConstraintCompiler,
     ForcedPrefix,
+    Judged,
 )
 from falsework.server.generation.request import GenerationRequest
 
@@ -33,7 +34,7 @@ class PreparedTurn:
     constraint: Constraint | None
     form: ReplyFormat
     opening: ForcedPrefix = NO_PREFIX
-    checks: Mapping[str, str] = field(default_factory=dict)
+    checks: Mapping[str, Judged] = field(default_factory=dict)
     """What has to be judged when it is complete, see CompiledConstraint."""
 
     def reader(self) -> OutputParser:

@@ -2,6 +2,7 @@
 
 import json
 import random
+from functools import partial
 from typing import Any
 
 import jsonschema
@@ -74,16 +75,6 @@ def form(dialect: Dialect, mode: str, answer: Json | None = None, **choice: Any)
     )
 
 
-def plan_of(**schemas: Json) -> ReplyPlan:
-    """Plan arguments as what only llguidance can say."""
-    return ReplyPlan(
-        {
-            name: SchemaPlan("llguidance", schema, llguidance=LLGuidanceSchema(schema))
-            for name, schema in schemas.items()
-        }
-    )
-
-
 CHOICES: dict[str, Json] = {
     "auto": {"mode": "auto"},
     "required": {"mode": "required"},
@@ -140,11 +131,13 @@ def test_a_tree_is_said_however_deep_it_nests(dialect: Dialect) -> None:
         tree = {"value": number, "below": [tree, {"value": -number}]}
     tool = Tool("plant", "", TREE)
     asked = ReplyFormat(dialect.markup, (tool,), ToolChoice("required"))
-    grammar = matcher(lark_reply(asked, plan_of(plant=TREE)))
+    plan = plan_reply(asked)
+    grammar = matcher(lark_reply(asked, plan))
 
     written = dialect.markup.render([Call("plant", json.dumps({"tree": tree}))])
 
     jsonschema.validate({"tree": tree}, TREE)
+    assert plan.needs_llguidance
     assert accepts(grammar, written)
     assert not accepts(grammar, written.replace('"value": 7', '"value": "7"'))
 
@@ -161,7 +154,8 @@ def test_an_answer_that_may_begin_like_a_call_is_refused() -> None:
 @pytest.mark.parametrize("answer", [{"type": "array"}, {"enum": ["yes", "no"]}, TREE])
 def test_an_answer_is_json_of_its_schema(answer: Json) -> None:
     asked = ReplyFormat(DIALECTS["hermes"].markup, answer=answer)
-    plan = ReplyPlan({}, SchemaPlan("llguidance", answer, llguidance=LLGuidanceSchema(answer)))
+    exporting = partial(LLGuidanceSchema, answer)
+    plan = ReplyPlan({}, SchemaPlan("llguidance", answer, exporting=exporting))
     grammar = matcher(lark_reply(asked, plan))
 
     said = [text for text in ('["<tool_call>", {}]', '"no"', '{"tree": {"value": 1}}', "no")
