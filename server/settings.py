@@ -81,6 +81,13 @@ class Settings(BaseSettings):
         ge=0,
         description="Tokens after which a think block is closed, where a request names no effort.",
     )
+    unenforceable: Literal["check", "refuse"] = Field(
+        "check",
+        description="Keywords that decoding can't enforce: check the finished call, or refuse.",
+    )
+    check_attempts: int = Field(
+        2, ge=0, description="How often a call or answer that fails its check is decoded again."
+    )
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(
         8000, ge=0, le=65535, description="Port to listen on; 0 takes any that is free."

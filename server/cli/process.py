@@ -23,6 +23,7 @@ from falsework.server.app import create_app, database_url, instance_id
 from falsework.server.cli.banner import startup_banner
 from falsework.server.cli.model_check import check_limits
 from falsework.server.engines.supervisor import EngineSupervisor
+from falsework.server.generation.constraints import CheckPolicy
 from falsework.server.generation.turn import TurnBuilder
 from falsework.server.models import ProgressCallback, read_config
 from falsework.server.observability.logging import configure_logging
@@ -136,7 +137,11 @@ async def _start_engine(
     began = time.monotonic()
     engine, _ = await asyncio.gather(start(), asyncio.to_thread(renderer.prepare))
     builder = TurnBuilder(
-        renderer, engine.vocabulary, engine.max_model_len, think_budget=settings.think_budget
+        renderer,
+        engine.vocabulary,
+        engine.max_model_len,
+        think_budget=settings.think_budget,
+        checks=CheckPolicy(settings.unenforceable, settings.check_attempts),
     )
     supervisor = EngineSupervisor(
         engine,

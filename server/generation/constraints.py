@@ -215,11 +215,11 @@ class ConstraintCompiler:
         )
         return fault
 
-    def prefix_tokens(self, text: str) -> tuple[int, ...]:
-        """Return the tokens of a reply's beginning; none where they spell another text."""
+    def prefix_tokens(self, text: str) -> tuple[int, ...] | None:
+        """Return the tokens of a reply's beginning; None where they spell another text."""
         tokens = tuple(self._encode(text))
         spelled = b"".join(self._vocabulary.tokens[token] or b"" for token in tokens)
-        return tokens if spelled == text.encode() else ()
+        return tokens if spelled == text.encode() else None
 
     def last_choice(self, constraint: Constraint, text: bytes, start: int, end: int) -> int | None:
         """Return the end of the last byte in text[start:end] that others could have replaced."""

@@ -24,14 +24,16 @@ from falsework.server.observability import telemetry
 class OutputFault:
     """What is wrong with a call's arguments or an answer (`name` ANSWER).
 
-    `pointer` leads to the keyword in the schema, `path` to the value. `text` is the JSON text,
-    `start` where the call or answer begins in the reply, in characters.
+    `pointer` leads to the keyword in the schema, `path` to the value, `culprit` to the part of it
+    that should be another. `text` is the JSON text, `start` where the call or answer begins in the
+    reply, in characters.
     """
 
     name: str
     keyword: str
     pointer: str
     path: tuple[str | int, ...]
+    culprit: tuple[str | int, ...]
     value: str
     text: str = ""
     start: int = 0
@@ -133,7 +135,8 @@ class OutputChecks:
         if fault is None:
             telemetry.OUTPUT_CHECKS.labels("passed").inc()
             return None
-        return OutputFault(name, **{**fault, "path": tuple(fault["path"])}, text=text, start=start)
+        paths = {which: tuple(fault[which]) for which in ("path", "culprit")}
+        return OutputFault(name, **{**fault, **paths}, text=text, start=start)
 
     async def _again(
         self, choice: ChoiceProcessor, held: _Held, fault: OutputFault
@@ -150,9 +153,9 @@ class OutputChecks:
         held.barred += (barred,) if barred else ()
         said = choice.said[: fault.start]
         prefix = self._compiler.prefix_tokens(said)
-        decoded = len(prefix) - len(turn.opening.tokens)
+        decoded = len(prefix or ()) - len(turn.opening.tokens)
         left = turn.sampling.max_tokens - decoded
-        if prefix == () or left < 1:
+        if prefix is None or left < 1:
             telemetry.OUTPUT_CHECKS.labels("failed").inc()
             raise fault.error()
         choice.rewind(turn.reader_behind(said), said)
@@ -178,7 +181,7 @@ class OutputChecks:
         begin, end = at, len(reply)
         found = reply.find(fault.text, at)
         if found >= 0:  # notations that aren't JSON are barred as a whole
-            first, last = value_span(fault.text, fault.path)
+            first, last = value_span(fault.text, fault.culprit)
             begin, end = found + first, found + last
         said = text.encode()
         spans = [(begin, end), (at, end)]

@@ -71,12 +71,12 @@ def _judge(schema: str, draft: str, text: str) -> Mapping[str, Any] | None:
     error = next(iter(validator.iter_errors(value)))
     path = list(error.instance_path)
     keyword = str(error.schema_path[-1]) if error.schema_path else "false"
-    if keyword == "uniqueItems":
-        path.append(_repeated(error.instance))
+    repeated = [_repeated(error.instance)] if keyword == "uniqueItems" else []
     return {
         "keyword": keyword,
         "pointer": "".join(f"/{step}" for step in error.schema_path),
         "path": path,
+        "culprit": path + repeated,
         "value": json.dumps(error.instance, ensure_ascii=False)[:MAX_QUOTED],
     }
 
