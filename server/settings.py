@@ -70,6 +70,7 @@ class Settings(BaseSettings):
         "auto",
         description="How the model is told of tools and calls them; auto asks its chat template.",
     )
+    chat_template: str = Field("", description="A chat template's file, for the model's own.")
     max_model_len: int | None = Field(
         None,
         ge=16,
@@ -79,6 +80,13 @@ class Settings(BaseSettings):
         1024,
         ge=0,
         description="Tokens after which a think block is closed, where a request names no effort.",
+    )
+    unenforceable: Literal["check", "refuse"] = Field(
+        "check",
+        description="Keywords that decoding can't enforce: check the finished call, or refuse.",
+    )
+    check_attempts: int = Field(
+        2, ge=0, description="How often a call or answer that fails its check is decoded again."
     )
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(

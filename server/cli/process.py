@@ -18,12 +18,14 @@ from sse_starlette.sse import AppStatus
 
 from falsework.prompts.detection import detect_renderer
 from falsework.prompts.renderer import PromptRenderer
+from falsework.prompts.tokenizers import load_tokenizer
 from falsework.server.app import create_app, database_url, instance_id
 from falsework.server.cli.banner import startup_banner
 from falsework.server.cli.model_check import check_limits
 from falsework.server.engines.supervisor import EngineSupervisor
+from falsework.server.generation.constraints import CheckPolicy
 from falsework.server.generation.turn import TurnBuilder
-from falsework.server.models import ProgressCallback, UnknownModel, read_config
+from falsework.server.models import ProgressCallback, read_config
 from falsework.server.observability.logging import configure_logging
 from falsework.server.settings import ConfigError, Settings
 from falsework.server.storage.store import Store
@@ -133,9 +135,13 @@ async def _start_engine(
 
     start = partial(start_engine, settings, model, renderer.tokenizer, renderer.dialect)
     began = time.monotonic()
-    engine = await start()
+    engine, _ = await asyncio.gather(start(), asyncio.to_thread(renderer.prepare))
     builder = TurnBuilder(
-        renderer, engine.vocabulary, engine.max_model_len, think_budget=settings.think_budget
+        renderer,
+        engine.vocabulary,
+        engine.max_model_len,
+        think_budget=settings.think_budget,
+        checks=CheckPolicy(settings.unenforceable, settings.check_attempts),
     )
     supervisor = EngineSupervisor(
         engine,
@@ -147,14 +153,8 @@ async def _start_engine(
 
 
 def _load_renderer(settings: Settings, model: Path | str) -> PromptRenderer:
-    """Load the tokenizer, and choose the dialect by its chat template."""
-    from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds
-
-    try:
-        return detect_renderer(AutoTokenizer.from_pretrained(str(model)), settings.dialect)
-    except Exception as error:  # the library raises whatever it meets in a broken file
-        reason = str(error).strip().partition("\n")[0]
-        raise UnknownModel(f"The tokenizer of {str(model)!r} can't be used: {reason}") from error
+    """Load tokenizer and chat template, and choose the dialect; raise UnusableModel."""
+    return detect_renderer(load_tokenizer(str(model), settings.chat_template), settings.dialect)
 
 
 async def _check_database(settings: Settings) -> None:

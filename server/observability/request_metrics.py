@@ -2,16 +2,15 @@
 
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import structlog
 from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN, Span, set_span_in_context
 
-from falsework.server.errors import BadRequestError
+from falsework.server.errors import BadRequestError, ClientDisconnected
 from falsework.server.observability import telemetry
 
 log = structlog.get_logger("falsework.requests")
@@ -94,19 +93,17 @@ class RequestMetrics:
         )
 
 
-T = TypeVar("T")
-
-
-async def record_outcome(events: AsyncGenerator[T], metrics: RequestMetrics) -> AsyncGenerator[T]:
-    """Yield the events and record how the request ended: ok, refused, error, or client left."""
+@contextmanager
+def record_outcome(metrics: RequestMetrics) -> Iterator[None]:
+    """Record how the request within this context ends: ok, refused, error, or client left."""
     outcome = "left"
     try:
-        async with aclosing(events):
-            async for event in events:
-                yield event
+        yield
         outcome = "ok"
     except BadRequestError:
         outcome = "refused"
+        raise
+    except ClientDisconnected:
         raise
     except Exception:
         outcome = "error"

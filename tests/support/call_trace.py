@@ -1,7 +1,7 @@
 """The way of one request: the files of the package whose functions run for it, in their order.
 
-The engine is scripted and everything else is real. Only calls of functions count, those that
-resume a generator among them; what runs while modules are imported doesn't.
+The engine is scripted and everything else is real. Only what a reader would follow counts: a
+function that is called, but no generator that goes on after a `yield` or an `await`.
 """
 
 import asyncio
@@ -27,14 +27,15 @@ from support.scripted_app import SETTINGS, calls
 ROOT = Path(__file__).parents[2]
 ROOMS = tuple(f"{ROOT / room}/" for room in ("server", "prompts", "grammars"))
 LINKS = str(ROOT / "falsework") + "/"
-IMPORTING = "<module>"
+NOT_FUNCTIONS = frozenset({"<module>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"})
+RESUMED = 3
+"""Bits of the argument of the bytecode RESUME: none of them where a function begins."""
 
 CHAT_TOOL = tool("f", parameters={"type": "object", "properties": {"a": {"type": "integer"}}})
 DOUBLES = {
     "name": "double",
     "description": "Doubles a number.",
     "python": {"callable": "support.python_tools:double"},
-    "parameters": {"type": "object", "properties": {"number": {"type": "integer"}}},
     "effect": "pure",
 }
 
@@ -49,12 +50,18 @@ def moves(files: Sequence[str]) -> int:
     return len(files) - 1
 
 
+def _begins(frame: FrameType) -> bool:
+    """Tell whether a function begins: no generator goes on, and no comprehension of one begins."""
+    resume = frame.f_code.co_code[frame.f_lasti + 1] if frame.f_lasti >= 0 else 0
+    return not resume & RESUMED and frame.f_code.co_name not in NOT_FUNCTIONS
+
+
 @contextmanager
 def _traced(files: list[str]) -> Iterator[None]:
     """Append the file of each call, without repeats; in every thread that begins within, too."""
 
     def notice(frame: FrameType, event: str, _: Any) -> None:
-        if event != "call" or frame.f_code.co_name == IMPORTING:
+        if event != "call" or not _begins(frame):
             return
         path = frame.f_code.co_filename
         path = str(ROOT) + "/" + path.removeprefix(LINKS) if path.startswith(LINKS) else path
@@ -70,7 +77,7 @@ def _traced(files: list[str]) -> Iterator[None]:
         threading.setprofile(None)
 
 
-async def _ask(app: Any, path: str, body: Json) -> tuple[int, bytes]:
+async def _ask(app: Any, path: str, body: Json, state: Json) -> tuple[int, bytes]:
     """Send one request to an application and return its status and its reply's body."""
     sent: list[Any] = []
     messages: list[Json] = [
@@ -89,6 +96,7 @@ async def _ask(app: Any, path: str, body: Json) -> tuple[int, bytes]:
         "headers": [(b"content-type", b"application/json"), (b"host", b"localhost")],
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 80),
+        "state": dict(state),
     }
 
     async def receive() -> Json:
@@ -120,9 +128,10 @@ def trace(
 
     async def run() -> None:
         lifespan: AbstractAsyncContextManager[Any] = app.router.lifespan_context(app)
-        async with lifespan:
+        async with lifespan as state:
+            await asyncio.sleep(0.05)  # what runs beside the requests begins
             with _traced(files):
-                status, reply = await _ask(app, path, body)
+                status, reply = await _ask(app, path, body, state)
             assert status == 200, reply
 
     asyncio.run(run())

@@ -15,12 +15,12 @@ from falsework.grammars.vocabulary import Vocabulary
 from falsework.prompts.dialects import DIALECTS, Dialect, with_reasoning
 from falsework.prompts.renderer import PromptRenderer
 from falsework.prompts.tokenizers import build_vocabulary
-from falsework.server.api.chat import completion
-from falsework.server.api.chat.objects import ReplyHeader
+from falsework.server.api.chat.objects import ReplyHeader, collect_completion, stream_chunks
 from falsework.server.app import create_app
 from falsework.server.cli.process import Server, bind
 from falsework.server.engines.scripted import ScriptedEngine
 from falsework.server.generation.admission import AdmissionController
+from falsework.server.generation.constraints import CheckPolicy
 from falsework.server.generation.turn import TurnBuilder
 from falsework.server.generation.turn_runner import TurnRunner
 from falsework.server.observability.request_metrics import RequestMetrics
@@ -41,11 +41,19 @@ def calls(*said: tuple[str, str]) -> str:
     return DIALECT.markup.render([Call(name, arguments) for name, arguments in said])
 
 
-def scaffold_of(folder: Path, *, thinks: bool = False) -> TurnBuilder:
+def scaffold_of(
+    folder: Path, *, thinks: bool = False, checks: CheckPolicy | None = None
+) -> TurnBuilder:
     """Return the scaffold of a model, with a think block or without."""
     dialect = with_reasoning(DIALECT) if thinks else DIALECT
     renderer = PromptRenderer(hugging_face(folder), dialect, knows_tools=False)
-    return TurnBuilder(renderer, vocabulary_of(folder, dialect), 4096, think_budget=64)
+    return TurnBuilder(
+        renderer,
+        vocabulary_of(folder, dialect),
+        4096,
+        think_budget=64,
+        checks=checks or CheckPolicy(),
+    )
 
 
 @functools.cache
@@ -59,7 +67,7 @@ def whole(engine: ScriptedEngine, scaffold: TurnBuilder, **fields: Any) -> Json:
     told = TurnRunner(engine, scaffold, AdmissionController(1)).stream(
         question, RequestMetrics("m", "chat", stream=False)
     )
-    return asyncio.run(completion.collect_completion(told, ReplyHeader(question, "fp")))
+    return asyncio.run(collect_completion(told, ReplyHeader(question, "fp")))
 
 
 def chunks(
@@ -72,7 +80,7 @@ def chunks(
     )
 
     async def told() -> list[Json]:
-        stream = completion.stream_chunks(steps, ReplyHeader(question, "fp"))
+        stream = stream_chunks(steps, ReplyHeader(question, "fp"))
         return [chunk async for chunk in stream]
 
     return asyncio.run(told())
