@@ -37,15 +37,28 @@ LOGS = Path("/tmp")
 
 
 def commands(model: str) -> dict[str, list[str]]:
-    """Return how each server is started, but for its port."""
+    """Return the command of each server, without its port."""
     falsework = [str(Path(sys.executable).with_name("falsework")), "serve", model]
     vllm = [
-        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model,
-        "--enable-auto-tool-choice", "--tool-call-parser", "hermes",
-        "--tool-strict-level", "parameter", "--dtype", dtype("auto", on_cpu=True),
-        "--max-model-len", LENGTH, "--served-model-name", "model",
-        "--block-size", "32",  # as ours: less of a prompt is read again
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        model,
+        "--enable-auto-tool-choice",
+        "--tool-call-parser",
+        "hermes",
+        "--tool-strict-level",
+        "parameter",
+        "--dtype",
+        dtype("auto", on_cpu=True),
+        "--max-model-len",
+        LENGTH,
+        "--served-model-name",
+        "model",
+        "--block-size",
+        "32",  # as ours: less of a prompt is read again
+    ]
     return {
         "Falsework": [*falsework, "--max-model-len", LENGTH],
         "vLLM": vllm,
@@ -54,10 +67,10 @@ def commands(model: str) -> dict[str, list[str]]:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        return int(door.getsockname()[1])
+    """Return a free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -141,7 +154,7 @@ def main() -> None:
         draw(rows, chart)
         options.report.write_text(
             f"# Against vLLM's own server\n\n![The shares]({chart.name})\n\n{made}\n\n"
-            f"{table(names, rows)}\n## What was said\n\n{transcript(names, rows)}",
+            f"{table(names, rows)}\n## Replies\n\n{transcript(names, rows)}",
             "utf-8",
         )
 

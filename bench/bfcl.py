@@ -1,8 +1,8 @@
-"""How often a model behind an OpenAI-compatible endpoint calls rightly: a seeded sample of BFCL.
+"""Accuracy of tool calls of a model behind an OpenAI-compatible endpoint: a sample of BFCL.
 
     python bench/bfcl.py --data FOLDER --base-url http://127.0.0.1:8000/v1 --model NAME
 
-FOLDER is `bfcl_eval/data` of the package bfcl-eval. Greedy, tool_choice auto unless told otherwise.
+FOLDER is `bfcl_eval/data` of the package bfcl-eval. Greedy, tool_choice auto by default.
 A case is right when the calls are those of the possible answers (irrelevance: when there is none);
 a call is invalid when it names no offered tool or its arguments break the tool's schema.
 """
@@ -22,24 +22,24 @@ import openai
 TYPES = {"dict": "object", "float": "number", "tuple": "array"}
 COUNTED = ("right", "called", "cut", "invalid")
 CATEGORIES = ("simple_python", "multiple", "parallel", "live_simple", "irrelevance")
-KEPT = frozenset(
+SCHEMA_KEYWORDS = frozenset(
     {"type", "properties", "required", "items", "enum", "description", "minItems", "maxItems"}
 )
 
 Case = tuple[dict[str, Any], list[dict[str, Any]] | None]
 
 
-def schema_of(written: Mapping[str, Any]) -> dict[str, Any]:
+def schema_of(description: Mapping[str, Any]) -> dict[str, Any]:
     """Return BFCL's parameter description as a JSON Schema."""
-    made = {key: value for key, value in written.items() if key in KEPT}
-    kind = made.pop("type", "any")
+    schema = {key: value for key, value in description.items() if key in SCHEMA_KEYWORDS}
+    kind = schema.pop("type", "any")
     if kind != "any":
-        made["type"] = TYPES.get(kind, kind)
-    if "properties" in made:
-        made["properties"] = {k: schema_of(v) for k, v in made["properties"].items()}
-    if isinstance(made.get("items"), Mapping):
-        made["items"] = schema_of(made["items"])
-    return made
+        schema["type"] = TYPES.get(kind, kind)
+    if "properties" in schema:
+        schema["properties"] = {k: schema_of(v) for k, v in schema["properties"].items()}
+    if isinstance(schema.get("items"), Mapping):
+        schema["items"] = schema_of(schema["items"])
+    return schema
 
 
 def tools_of(case: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -57,25 +57,27 @@ def tools_of(case: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def fits(said: Any, accepted: Any) -> bool:
+def fits(value: Any, accepted: Any) -> bool:
     """Tell whether a value is one of those accepted, as BFCL compares them."""
-    if isinstance(said, str):
-        return any(isinstance(one, str) and _plain(said) == _plain(one) for one in accepted)
-    if isinstance(said, dict):
-        return any(isinstance(one, dict) and _members_fit(said, one) for one in accepted)
-    if isinstance(said, list):
+    if isinstance(value, str):
+        return any(isinstance(one, str) and _plain(value) == _plain(one) for one in accepted)
+    if isinstance(value, dict):
+        return any(isinstance(one, dict) and _members_fit(value, one) for one in accepted)
+    if isinstance(value, list):
         return any(
             isinstance(one, list)
-            and len(one) == len(said)
-            and all(fits(a, [b]) for a, b in zip(said, one, strict=True))
+            and len(one) == len(value)
+            and all(fits(a, [b]) for a, b in zip(value, one, strict=True))
             for one in accepted
         )
-    return any(said == one and isinstance(said, bool) == isinstance(one, bool) for one in accepted)
+    return any(
+        value == one and isinstance(value, bool) == isinstance(one, bool) for one in accepted
+    )
 
 
-def _members_fit(said: Mapping[str, Any], accepted: Mapping[str, Any]) -> bool:
-    wrong = [k for k, v in said.items() if k not in accepted or not fits(v, _listed(accepted[k]))]
-    missing = [k for k, v in accepted.items() if k not in said and "" not in _listed(v)]
+def _members_fit(value: Mapping[str, Any], accepted: Mapping[str, Any]) -> bool:
+    wrong = [k for k, v in value.items() if k not in accepted or not fits(v, _listed(accepted[k]))]
+    missing = [k for k, v in accepted.items() if k not in value and "" not in _listed(v)]
     return not wrong and not missing
 
 
@@ -127,9 +129,13 @@ async def ask(
     tools = tools_of(asked)
     try:
         reply = await client.chat.completions.create(
-            model=options.model, messages=asked["question"][0], tools=tools,
-            tool_choice=options.tool_choice, temperature=0, max_tokens=options.max_tokens,
-        )  # fmt: skip
+            model=options.model,
+            messages=asked["question"][0],
+            tools=tools,
+            tool_choice=options.tool_choice,
+            temperature=0,
+            max_tokens=options.max_tokens,
+        )
     except openai.BadRequestError as refused:
         return {"id": asked["id"], "refused": refused.message}
     message = reply.choices[0].message
@@ -144,10 +150,15 @@ async def ask(
             invalid += 1
     good = not (message.tool_calls) if expected is None else right(calls, expected)
     return {
-        "id": asked["id"], "right": good and not invalid, "invalid": invalid,
-        "called": bool(message.tool_calls), "cut": reply.choices[0].finish_reason == "length",
-        "content": message.content, "calls": calls, "expected": expected,
-    }  # fmt: skip
+        "id": asked["id"],
+        "right": good and not invalid,
+        "invalid": invalid,
+        "called": bool(message.tool_calls),
+        "cut": reply.choices[0].finish_reason == "length",
+        "content": message.content,
+        "calls": calls,
+        "expected": expected,
+    }
 
 
 async def main(options: argparse.Namespace) -> None:

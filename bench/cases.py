@@ -8,22 +8,22 @@ from typing import Any
 Json = dict[str, Any]
 
 CROWD_SIZE = 50
-"""How many requests a crowd has."""
+"""Requests of a crowd."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One request, or a chain of them: after each call the client says `results[i]`."""
+    """One request, or a chain of them: `results[i]` is the tool result after call i."""
 
     name: str
     goal: float
-    """The share of the other server's time to reach, for the table."""
+    """The ratio to the other server's time to be reached, for the table."""
     request: Json
     vllm: Mapping[str, Any] = field(default_factory=dict)
-    """Fields that vLLM's own server is asked with too, so that the work is the same."""
+    """Request fields that vLLM's own server needs, so that the work is the same."""
     results: tuple[str, ...] = ()
     crowd: int = 0
-    """So many clients at once, with CROWD requests, each of them with a tool of its own."""
+    """Clients at once, with CROWD_SIZE requests in all, each with a tool of its own."""
 
 
 def tool(name: str, description: str, **properties: Any) -> Json:
@@ -63,11 +63,27 @@ LOOKUPS = [
         language={"type": "string", "enum": ["english", "french", "german"]},
     )
     for thing in (
-        "address", "balance", "birthday", "contract", "country", "currency", "discount", "email",
-        "history", "invoice", "language", "manager", "note", "phone", "rating", "region", "status",
-        "tariff", "title",
+        "address",
+        "balance",
+        "birthday",
+        "contract",
+        "country",
+        "currency",
+        "discount",
+        "email",
+        "history",
+        "invoice",
+        "language",
+        "manager",
+        "note",
+        "phone",
+        "rating",
+        "region",
+        "status",
+        "tariff",
+        "title",
     )
-]  # fmt: skip
+]
 PERSON = {
     "type": "object",
     "properties": {
@@ -81,11 +97,17 @@ PERSON = {
         "favourite_colour": {"type": "string", "enum": ["blue", "green", "red"]},
     },
     "required": [
-        "first_name", "last_name", "age", "city", "country", "employed", "height_in_metres",
+        "first_name",
+        "last_name",
+        "age",
+        "city",
+        "country",
+        "employed",
+        "height_in_metres",
         "favourite_colour",
     ],
     "additionalProperties": False,
-}  # fmt: skip
+}
 
 
 def _asked(text: str, **fields: Any) -> Json:

@@ -1,4 +1,4 @@
-"""A server under test: any endpoint that speaks OpenAI's chat completions."""
+"""A client of a server under test: any endpoint with OpenAI's chat completions."""
 
 import time
 from typing import Any, Self
@@ -9,22 +9,22 @@ import httpx2
 Json = dict[str, Any]
 
 REQUEST_TIMEOUT = 600
-"""How long one request may take."""
+"""Seconds."""
 
 
 class EndpointError(Exception):
-    """A server that isn't there, or answers with an error."""
+    """A server that can't be reached, or answers with an error."""
 
 
 class Endpoint:
-    """One server, and its one model."""
+    """One server, which serves one model."""
 
     def __init__(self, name: str, base_url: str, key: str = "none", model: str = "") -> None:
         self.name = name
         self.base_url = base_url
         self.model = model
         self.is_vllm = False
-        """Known once it has started: whether it is vLLM's own server."""
+        """Whether it is vLLM's own server; known once connected."""
         self._client = httpx2.AsyncClient(
             base_url=base_url.rstrip("/") + "/",
             headers={"authorization": f"Bearer {key}"},
@@ -39,7 +39,7 @@ class Endpoint:
         await self._client.aclose()
 
     async def connect(self, patience: float = 0) -> None:
-        """Learn the server's model, giving it `patience` seconds to listen; raise Unanswered."""
+        """Look up the model within `patience` seconds; raise EndpointError if that fails."""
         last = time.monotonic() + patience
         while not await self._listens():
             if time.monotonic() >= last:
@@ -57,13 +57,13 @@ class Endpoint:
         return True
 
     async def chat(self, request: Json) -> Json:
-        """Return the message of a reply; raise Unanswered for any other."""
+        """Return the message of a reply; raise EndpointError for any other."""
         reply = await self._client.post("chat/completions", json={**request, "model": self.model})
         message: Json = self._json(reply)["choices"][0]["message"]
         return message
 
     def _json(self, reply: httpx2.Response) -> Json:
         if reply.status_code != httpx2.codes.OK:
-            raise EndpointError(f"{self.name} said {reply.status_code}: {reply.text[:500]}")
-        said: Json = reply.json()
-        return said
+            raise EndpointError(f"{self.name} answered {reply.status_code}: {reply.text[:500]}")
+        body: Json = reply.json()
+        return body

@@ -1,4 +1,4 @@
-"""How much longer the first token takes when 100 tools come that were never seen before.
+"""Time to the first token with 100 new tools, over that of plain text of the same length.
 
     python bench/first_token.py [--base-url http://127.0.0.1:8000/v1] [--runs 9]
 
@@ -22,7 +22,7 @@ WORDS = ("city", "unit", "amount", "email", "status", "region", "limit", "title"
 
 
 def tool(draw: random.Random) -> Json:
-    """Return a tool with two parameters and a name that nobody had before."""
+    """Return a tool with two parameters and a new name."""
     kinds: list[Json] = [
         {"type": "string", "maxLength": draw.randrange(8, 33)},
         {"enum": [draw.randrange(1000) for _ in range(2)]},
@@ -36,9 +36,9 @@ def tool(draw: random.Random) -> Json:
 
 def seconds_per_token(client: httpx2.Client, request: Json) -> float:
     """Return how long one token took, for each token of the prompt."""
-    begun = time.perf_counter()
+    began = time.perf_counter()
     reply = client.post("chat/completions", json={**request, "temperature": 0, "max_tokens": 1})
-    took = time.perf_counter() - begun
+    took = time.perf_counter() - began
     assert reply.status_code == httpx2.codes.OK, reply.text
     return took / float(reply.json()["usage"]["prompt_tokens"])
 

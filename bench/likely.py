@@ -1,4 +1,4 @@
-"""What likely drafts gain and cost: Falsework with and without them, in alternation.
+"""Gain and cost of prompt-lookup drafts: Falsework with and without them, in alternation.
 
     python bench/likely.py [--model FOLDER] [--runs 7]
 
@@ -23,8 +23,8 @@ LONG = {"type": "string", "maxLength": 40}
 CANCEL = tool("cancel_order", "Cancel an order.", order_id=LONG, date=LONG)
 
 
-def asked(name: str, text: str) -> Case:
-    """Return a case of one call."""
+def cancel_case(name: str, text: str) -> Case:
+    """Return a case of one required call of cancel_order."""
     request = {
         "messages": [{"role": "user", "content": text}],
         "tools": [CANCEL],
@@ -36,24 +36,24 @@ def asked(name: str, text: str) -> Case:
     return Case(name, 1, request)
 
 
-COPYING = asked(
+COPYING = cancel_case(
     "an id and a date that stand in the question",
     "Cancel order_id 7f3c2a90-5b1e-4d7a-9c44-e1a2b3c4d5e6, date 2026-11-24T09:30:00Z.",
 )
-INVENTING = asked("nothing to copy", "Cancel some order of yours on some day.")
+INVENTING = cancel_case("nothing to copy", "Cancel some order of yours on some day.")
 TOGETHER = [case for case in CASES if case.crowd or case.name.startswith("free text")]
 
 
 async def measured(endpoints: Sequence[Endpoint], runs: int) -> None:
     """Print a row per case."""
     async with contextlib.AsyncExitStack() as stack:
-        for one in endpoints:
-            await stack.enter_async_context(one)
-            await one.connect(patience=600)
+        for endpoint in endpoints:
+            await stack.enter_async_context(endpoint)
+            await endpoint.connect(patience=600)
         rows = [
             row async for row in run_alternating(endpoints, [COPYING, INVENTING, *TOGETHER], runs)
         ]
-    names = [one.name for one in endpoints]
+    names = [endpoint.name for endpoint in endpoints]
     print(table(names, rows), transcript(names, rows), sep="\n")
 
 

@@ -1,4 +1,4 @@
-"""A race between endpoints that run already, told as it goes."""
+"""Times the cases on endpoints that run already, and prints a row after each case."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -11,18 +11,19 @@ from falsework.bench.runner import run_alternating
 
 
 async def print_table(
-    urls: Sequence[str], runs: int, only: str, key: str, tell: Callable[[str], None]
+    urls: Sequence[str], runs: int, only: str, key: str, echo: Callable[[str], None]
 ) -> None:
-    """Tell a row per case; raise Unanswered when an endpoint refuses one or isn't there."""
+    """Print a row per case; raise EndpointError when one fails."""
     cases = [case for case in CASES if re.search(only, case.name)]
     async with AsyncExitStack() as stack:
         endpoints = [
             await stack.enter_async_context(Endpoint(url, url, key)) for url in dict.fromkeys(urls)
         ]
-        for one in endpoints:
-            await one.connect()
-        tell(environment(runs) + "\n")
+        for endpoint in endpoints:
+            await endpoint.connect()
+        echo(environment(runs) + "\n")
+        names = [endpoint.name for endpoint in endpoints]
         head = 0
         async for row in run_alternating(endpoints, cases, runs):
-            tell("\n".join(table([one.name for one in endpoints], [row]).splitlines()[head:]))
+            echo("\n".join(table(names, [row]).splitlines()[head:]))
             head = 2

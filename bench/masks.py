@@ -1,4 +1,4 @@
-"""Schema to first mask, and mask after mask, beside xgrammar and llguidance: one process, one run.
+"""Times of first and later masks, beside xgrammar and llguidance: one process, one run.
 
     python bench/masks.py --data FOLDER [--schemas 300]
 
@@ -24,7 +24,7 @@ import xgrammar
 from falsework.grammars.dfa import START, compile_dfa
 from falsework.grammars.json_schema import arguments_grammar
 from falsework.grammars.masks import TokenMasks, tokens_in_mask
-from falsework.grammars.vocabulary import Vocabulary
+from falsework.grammars.vocabulary import Vocabulary, mask_width
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from bfcl import schema_of
@@ -46,12 +46,12 @@ class Walk(Protocol):
 
 
 class Ours:
-    """Falsework's automaton and its lazy masks."""
+    """Falsework's DFA and its lazy masks."""
 
     def __init__(self, schema: Schema, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self._automaton = compile_dfa(arguments_grammar(schema), vocabulary.alphabet)
-        width = len(vocabulary.tokens) // 32 + 1
+        width = mask_width(len(vocabulary.tokens))
         self._masks = TokenMasks(self._automaton, vocabulary, width)
         self._row = np.empty(width, np.int32)
         self._state = START
@@ -138,22 +138,22 @@ def measure(make: Callable[[Schema], Walk], asked: Sequence[tuple[Schema, list[i
     before = process.memory_info().rss
     first, later, refused, barred, held = [], [], 0, 0, []
     for schema, tokens in asked:
-        begun = time.perf_counter()
+        began = time.perf_counter()
         try:
             walk = make(schema)
         except (ValueError, RuntimeError):
             refused += 1
             continue
         walk.mask()
-        first.append(time.perf_counter() - begun)
+        first.append(time.perf_counter() - began)
         held.append(walk)
         for token in tokens:
             if not walk.step(token):
                 barred += 1
                 break
-            begun = time.perf_counter()
+            began = time.perf_counter()
             walk.mask()
-            later.append(time.perf_counter() - begun)
+            later.append(time.perf_counter() - began)
     grown = (process.memory_info().rss - before) / 2**20
     firsts = 1e3 * np.percentile(first, [50, 99])
     laters = 1e6 * np.percentile(later, [50, 99])

@@ -1,4 +1,4 @@
-"""The table of a race, as Markdown."""
+"""The results as Markdown: table, environment, transcript."""
 
 import datetime as dt
 import os
@@ -19,7 +19,7 @@ def table(names: Sequence[str], rows: Sequence[CaseResult]) -> str:
 
 def _cells(row: CaseResult) -> list[str]:
     goal = f"{row.case.name} (goal: {row.case.goal})"
-    medians = [one.median for one in row.results]
+    medians = [result.median for result in row.results]
     shares = [f"{medians[0] / other:.2f}" for other in medians[1:]]
     return [goal, *(f"{median:.3f}" for median in medians), *shares]
 
@@ -29,8 +29,8 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def environment(runs: int) -> str:
-    """Return when, on what and how often was measured."""
-    made = [
+    """Return a line with date, machine, versions and number of runs."""
+    parts = [
         f"{dt.datetime.now(dt.UTC):%Y-%m-%d}",
         _processor(),
         f"{os.cpu_count()} cores",
@@ -38,24 +38,25 @@ def environment(runs: int) -> str:
         f"Falsework {__version__}",
     ]
     return (
-        f"{', '.join(made)}; medians of {runs} alternating runs, greedy; seconds per call where a "
+        f"{', '.join(parts)}; medians of {runs} alternating runs, greedy; seconds per call where a "
         "reply holds several."
     )
 
 
 def transcript(names: Sequence[str], rows: Sequence[CaseResult]) -> str:
-    """Return what was said in each case, so that equal work can be told from unequal."""
+    """Return the replies to each case, so that unequal work can be seen."""
     lines: list[str] = []
     for row in rows:
         lines += [f"- {row.case.name}"]
         lines += [
-            f"    - {name}: {one.said[:200]}" for name, one in zip(names, row.results, strict=True)
+            f"    - {name}: {result.text[:200]}"
+            for name, result in zip(names, row.results, strict=True)
         ]
     return "\n".join([*lines, ""])
 
 
 def _processor() -> str:
-    """Return the processor's name where the system tells it, otherwise what it understands."""
+    """Return the processor's name where the system has it, otherwise its architecture."""
     told = Path("/proc/cpuinfo")
     lines = told.read_text("utf-8").splitlines() if told.exists() else []
     names = (line.partition(": ")[2] for line in lines if line.startswith("model name"))

@@ -1,4 +1,4 @@
-"""What the runtime costs, what it makes of faults, and what it keeps upstreams from.
+"""The tool runtime: its overhead, its behaviour under faults, the load it puts on upstreams.
 
     python bench/runtime.py [--writes 10000] [--retried 200]
 
@@ -37,7 +37,7 @@ WIDE = {"bulkhead": {"max_concurrent": 500, "max_queue": 5000}}
 
 
 async def overhead(_: argparse.Namespace) -> str:
-    """Milliseconds of a call through all layers beyond the bare request."""
+    """Milliseconds that a call takes beyond the bare HTTP request."""
     ours, bare = [], []
     async with upstream() as up, toolbox(http_tool(up)) as box, httpx2.AsyncClient() as client:
         for number in range(1000):
@@ -61,8 +61,10 @@ async def chains(_: argparse.Namespace) -> str:
         async with toolbox(*tools) as box:
             for number in range(1000):
                 chain = run(box)
-                ends = [(await chain.call([ToolCall(name, name, f'{{"id": {number}}}')]))[0].ok
-                        for name in "abc"]  # fmt: skip
+                ends = [
+                    (await chain.call([ToolCall(name, name, f'{{"id": {number}}}')]))[0].ok
+                    for name in "abc"
+                ]
                 complete += all(ends)
         load = len(up.seen) / 3000
     return f"{complete / 10:.1f} % complete, load {load:.3f}"
@@ -104,9 +106,9 @@ async def half_open(_: argparse.Namespace) -> str:
 
 
 async def writes(options: argparse.Namespace) -> str:
-    """Writes whose answers get lost in every way; the model repeats what it may."""
-    ledger, told = await written(options.writes)
-    return f"{len(ledger.doubled())} of {len(told)} doubled"
+    """Writes whose answers get lost; the model repeats those that may be repeated."""
+    ledger, results = await written(options.writes)
+    return f"{len(ledger.doubled())} of {len(results)} doubled"
 
 
 async def _message(reader: asyncio.StreamReader) -> bytes:
@@ -117,7 +119,7 @@ async def _message(reader: asyncio.StreamReader) -> bytes:
 
 @asynccontextmanager
 async def losing(port: int) -> AsyncIterator[int]:
-    """Pass requests on to a server; every other one is cut, before its reply or instead of it."""
+    """A proxy to a server; every other connection is cut, before its reply or instead of it."""
     turns = itertools.cycle(["early", "", "late", ""])
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -137,7 +139,7 @@ async def losing(port: int) -> AsyncIterator[int]:
 
 
 async def retried(options: argparse.Namespace) -> str:
-    """Writes behind the whole server, asked for by an OpenAI SDK whose connections get lost."""
+    """Writes through the whole server, for an OpenAI SDK whose connections get lost."""
     scaffold = scripted_app.scaffold_of(Path(resolve_model("smollm2", print)))
     turns = [scripted_app.calls(("look", "{}")), "Done."] * (3 * options.retried)
     async with upstream(always=says("done", after=0.06)) as up:
@@ -145,7 +147,7 @@ async def retried(options: argparse.Namespace) -> str:
         with tool_app.house_of(scaffold, *turns, file=file) as house:
             async with losing(house.port) as port:
 
-                def ask() -> None:
+                def send() -> None:
                     with openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="k") as sdk:
                         for number in range(options.retried):
                             sdk.chat.completions.create(
@@ -154,12 +156,12 @@ async def retried(options: argparse.Namespace) -> str:
                                 tools=[{"type": "server_tool", "name": "look"}],  # type: ignore[list-item]
                             )
 
-                await anyio.to_thread.run_sync(ask)
+                await anyio.to_thread.run_sync(send)
     return f"{len(up.seen) - options.retried} of {options.retried} doubled"
 
 
 async def hung(_: argparse.Namespace) -> str:
-    """How long after its deadline a call of a hung tool ends."""
+    """Milliseconds after its deadline at which a call of a hung tool ends."""
     late = []
     async with upstream(always=hangs) as up:
         slow = {"attempt_timeout": "9s", "deadline": "500ms"}

@@ -1,4 +1,4 @@
-"""Many mixed requests, some of which leave early: is memory flat, is anybody lost?
+"""A soak test: many mixed requests, some cancelled; is memory flat, is a reply missing?
 
     python bench/soak.py [--requests 2000] [--clients 16] [--seed 0] [--model FOLDER]
 
@@ -28,18 +28,22 @@ WARM = 0.5
 MOST_GROWTH = 0.1
 
 
-def wish(draw: random.Random) -> Json:
-    """Return a request of any kind, a third of them with a tool that nobody had before."""
+def random_request(draw: random.Random) -> Json:
+    """Return a request of any kind, a third of them with a new tool."""
     new = {**WEATHER, "function": {**WEATHER["function"], "name": f"at_{draw.randrange(10**9)}"}}
     kinds: list[Json] = [
         {"tools": [WEATHER], "tool_choice": named_tool_choice("get_weather")},
         {"tools": [new], "tool_choice": "required", "parallel_tool_calls": False},
         {"tools": [new, WEATHER], "tool_choice": "auto"},
         {"tools": [*LOOKUPS, ORDER], "tool_choice": "required", "parallel_tool_calls": False},
-        {"response_format": {"type": "json_schema",
-                             "json_schema": {"name": "person", "schema": PERSON}}},
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "person", "schema": PERSON},
+            }
+        },
         {"n": 2},
-    ]  # fmt: skip
+    ]
     text = f"Request {draw.randrange(10**6)}: what is the weather in Paris?"
     return {
         "messages": [{"role": "user", "content": text}],
@@ -51,27 +55,27 @@ def wish(draw: random.Random) -> Json:
 
 
 def memory(process: psutil.Process) -> float:
-    """Return how much memory a server and its children have for themselves, in MiB."""
+    """Return the unshared memory of a server and its children, in MiB."""
     family = [process, *process.children(recursive=True)]
-    return sum(float(one.memory_full_info().uss) for one in family) / 2**20
+    return sum(float(member.memory_full_info().uss) for member in family) / 2**20
 
 
 def complete(text: str, request: Json) -> bool:
-    """Tell whether a reply is whole, and no error in it."""
+    """Tell whether a reply is complete and without an error."""
     if not request["stream"]:
         return "error" not in json.loads(text)
     *events, done = text.strip().split("\n\n")
-    told = [json.loads(event[6:]) for event in events if event.startswith("data: ")]
-    return done == "data: [DONE]" and not any("error" in one for one in told)
+    chunks = [json.loads(event[6:]) for event in events if event.startswith("data: ")]
+    return done == "data: [DONE]" and not any("error" in chunk for chunk in chunks)
 
 
-async def ask(client: httpx2.AsyncClient, request: Json, stay: float | None) -> str:
-    """Return how a request ended: answered, left, or what was wrong."""
+async def send(client: httpx2.AsyncClient, request: Json, stay: float | None) -> str:
+    """Return how a request ended: answered, left, or lost with a reason."""
     with anyio.move_on_after(stay if stay is not None else 600):
         try:
             reply = await client.post("chat/completions", json=request)
-        except httpx2.TransportError as fault:
-            return f"lost: {type(fault).__name__}"
+        except httpx2.TransportError as error:
+            return f"lost: {type(error).__name__}"
         good = reply.status_code == httpx2.codes.OK and complete(reply.text, request)
         return "answered" if good else f"lost: {reply.status_code} {reply.text[:300]}"
     return "left" if stay is not None else "lost: no reply in 600 s"
@@ -94,9 +98,9 @@ async def soak(
     ) as client:
         model = (await client.get("models")).json()["data"][0]["id"]
 
-        async def one(request: Json, stay: float | None) -> None:
+        async def run(request: Json, stay: float | None) -> None:
             async with seats:
-                ends[await ask(client, {**request, "model": model}, stay)] += 1
+                ends[await send(client, {**request, "model": model}, stay)] += 1
             done = sum(ends.values())
             if done % (requests // 20) == 0:
                 sizes.append(memory(psutil.Process(server)))
@@ -106,7 +110,7 @@ async def soak(
         async with anyio.create_task_group() as tasks:
             for _ in range(requests):
                 stay = draw.uniform(0, LONGEST_STAY) if draw.random() < LEAVING else None
-                tasks.start_soon(one, wish(draw), stay)
+                tasks.start_soon(run, random_request(draw), stay)
     return ends, sizes
 
 
@@ -122,12 +126,12 @@ def main() -> None:
     with running("Falsework", command) as endpoint:
         url = endpoint.base_url
         _wait(url)
-        begun = time.monotonic()
+        began = time.monotonic()
         ends, sizes = anyio.run(soak, url, options.requests, options.clients, options.seed)
     warm = sizes[int(len(sizes) * WARM) - 1]
     growth = sizes[-1] / warm - 1
     lost = sum(count for end, count in ends.items() if end.startswith("lost"))
-    print(f"{options.requests} requests in {time.monotonic() - begun:.0f} s: {dict(ends)}")
+    print(f"{options.requests} requests in {time.monotonic() - began:.0f} s: {dict(ends)}")
     print(f"memory {warm:.0f} MiB -> {sizes[-1]:.0f} MiB ({growth:+.1%}), lost {lost}")
     sys.exit(lost > 0 or growth > MOST_GROWTH)
 

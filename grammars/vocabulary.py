@@ -72,6 +72,11 @@ class Vocabulary:
         object.__setattr__(self, "longest", max(len(token or b"") for token in self.tokens))
 
 
+def mask_width(tokens: int) -> int:
+    """Return how many words of 32 bits a mask over so many tokens has."""
+    return (tokens + 31) // 32
+
+
 def set_bits(row: Ints, tokens: Iterable[int]) -> None:
     """Set the bits of these tokens."""
     words = row.view(np.uint32)
@@ -90,7 +95,7 @@ def _characters(token: bytes | None) -> int:
 
 
 def _plain_text(tokens: Sequence[bytes | None], lengths: Sequence[int]) -> PlainTokens:
-    rows = np.zeros((LONGEST_PLAIN + 1, (len(tokens) + 31) // 32), np.int32)
+    rows = np.zeros((LONGEST_PLAIN + 1, mask_width(len(tokens))), np.int32)
     characters: set[str] = set()
     for number, (token, length) in enumerate(zip(tokens, lengths, strict=True)):
         if token and length <= LONGEST_PLAIN:

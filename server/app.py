@@ -1,10 +1,10 @@
-"""The routes, and the one place where settings, engine, scaffold, tools and database meet."""
+"""The application: the one place where settings, engine, prompts, tools and database meet."""
 
 import hashlib
 import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, cast
 
 import anyio
@@ -14,132 +14,141 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from starlette.exceptions import HTTPException
 
 from falsework import __version__
-from falsework.server.api.chat.objects import Json
+from falsework.server.api.chat import routes as chat_routes
 from falsework.server.api.console import console_page, console_state
-from falsework.server.api.routes import Routes
+from falsework.server.api.idempotency import IdempotencyKeys
+from falsework.server.api.responses import routes as response_routes
+from falsework.server.api.responses.service import ResponseService
+from falsework.server.api.services import Services, ServicesDep
 from falsework.server.engines.base import Engine, EngineDeadError
-from falsework.server.errors import APIError, NotFoundError, ShuttingDown, ToolsUnavailable
+from falsework.server.errors import (
+    APIError,
+    NotFoundError,
+    ShuttingDown,
+    ToolsUnavailable,
+    error_response,
+)
 from falsework.server.generation.admission import AdmissionController
 from falsework.server.generation.turn import TurnBuilder
 from falsework.server.generation.turn_runner import TurnRunner
-from falsework.server.http.middleware import APIKeyAuth, RequestContextMiddleware, error_response
+from falsework.server.http.auth import APIKeyAuth
+from falsework.server.http.middleware import RequestContextMiddleware
 from falsework.server.models import cache_dir
-from falsework.server.observability.tracing import configure_tracing
+from falsework.server.observability.tracing import RecentTraces, configure_tracing
 from falsework.server.settings import Settings
 from falsework.server.storage.store import Store
 from falsework.server.tools.registry import ToolRegistry, open_registry
+from falsework.server.types import Json
 
 READY_SECONDS = 5
 
+Tools = AbstractAsyncContextManager[ToolRegistry]
 
-class AppState:
-    """What the routes share."""
 
-    routes: Routes
-    toolbox: ToolRegistry
-    """Both are there as long as the application lives."""
+def create_app(
+    settings: Settings, engine: Engine, builder: TurnBuilder, tools: Tools | None = None
+) -> FastAPI:
+    """Return the server's application; `app.state.admission` is where it can be closed.
 
-    def __init__(self, settings: Settings, engine: Engine, scaffold: TurnBuilder) -> None:
-        self.settings = settings
-        self.engine = engine
-        self.max_model_len = scaffold.max_model_len
-        self.admission = AdmissionController(settings.max_concurrent_requests)
-        self.created = int(time.time())
-        self.fingerprint = _fingerprint(settings, scaffold)
-        self.chat = TurnRunner(engine, scaffold, self.admission)
-        self.traces = configure_tracing(keep=settings.console)
+    `tools` are open as long as the application lives.
+    """
+    admission = AdmissionController(settings.max_concurrent_requests)
+    runner = TurnRunner(engine, builder, admission)
+    fingerprint = _fingerprint(settings, builder)
 
     @asynccontextmanager
-    async def lifespan(
-        self, tools: AbstractAsyncContextManager[ToolRegistry]
-    ) -> AsyncGenerator[None]:
-        """Open tools and database for the time of the application's life."""
-        records = await Store.connect(database_url(self.settings), instance_id(self.settings))
+    async def lifespan(_: FastAPI) -> AsyncGenerator[Json]:
+        store = await Store.connect(database_url(settings), instance_id(settings))
         try:
             async with (
-                tools as toolbox,
-                _beside(records.heartbeat_loop),
-                anyio.create_task_group() as tasks,
+                tools or open_registry() as registry,
+                _beside(store.heartbeat_loop),
+                anyio.create_task_group() as background,
             ):
-                self.toolbox = toolbox
-                self.routes = Routes(
-                    self.settings, self.chat, toolbox, records, tasks, self.fingerprint
+                keys = IdempotencyKeys(store)
+                services = Services(
+                    settings,
+                    runner,
+                    registry,
+                    store,
+                    keys,
+                    admission,
+                    background,
+                    settings.model_id,
+                    fingerprint,
                 )
-                yield
-                left = self.admission.start_drain(self.settings.drain_seconds)
-                tasks.cancel_scope.deadline = anyio.current_time() + left
+                responses = ResponseService(runner, settings, registry, store)
+                yield {"services": services, "responses": responses}
+                left = admission.start_drain(settings.drain_seconds)
+                background.cancel_scope.deadline = anyio.current_time() + left
         finally:
-            await records.close()
+            await store.close()
 
-    async def limit_concurrency(self, request: Request) -> AsyncGenerator[None]:
-        """Hold a seat until the whole reply is sent, or by whoever takes it over."""
-        with ExitStack() as seat:
-            seat.enter_context(self.admission.acquire())
-            request.state.seat = seat
-            yield
+    app = FastAPI(title="Falsework", version=__version__, openapi_url=None, lifespan=lifespan)
+    app.state.admission = admission
+    app.add_middleware(RequestContextMiddleware)
+    app.add_exception_handler(APIError, _api_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    _add_routes(app, settings, [Depends(APIKeyAuth(settings.api_key))])
+    return app
 
-    async def complete(self, request: Request) -> Response:
-        """Answer a chat request."""
-        return await self.routes.create_chat_completion(request)
 
-    async def respond(self, request: Request) -> Response:
-        """Answer a request for a response."""
-        return await self.routes.create_response(request)
+def _add_routes(app: FastAPI, settings: Settings, keys: list[Any]) -> None:
+    created = int(time.time())
 
-    async def retrieve(self, request: Request, response_id: str) -> Response:
-        """Return a response, or its events again."""
-        return await self.routes.retrieve(request, response_id)
+    async def list_models(services: ServicesDep) -> Json:
+        return {"object": "list", "data": [_model(services, created)]}
 
-    async def delete(self, request: Request, response_id: str) -> Json:
-        """Delete a response."""
-        return await self.routes.delete(request, response_id)
+    async def retrieve_model(services: ServicesDep, name: str) -> Json:
+        services.check_model(name)
+        return _model(services, created)
 
-    async def cancel(self, request: Request, response_id: str) -> Json:
-        """Stop a response that is made in the background."""
-        return await self.routes.cancel(request, response_id)
+    app.include_router(chat_routes.router, dependencies=keys)
+    app.include_router(response_routes.router, dependencies=keys)
+    app.get("/v1/models", dependencies=keys)(list_models)
+    app.get("/v1/models/{name:path}", dependencies=keys)(retrieve_model)
+    app.get("/metrics", dependencies=keys)(metrics)
+    app.get("/health")(health)
+    app.get("/ready")(ready)
+    app.get("/version")(version)
+    traces = configure_tracing(keep=settings.console)
+    if traces:
+        app.get("/console")(console_page)
+        app.get("/console/state", dependencies=keys)(_console_state(traces))
 
-    async def input_items(self, request: Request, response_id: str) -> Json:
-        """Return the items that a response was asked with."""
-        return await self.routes.input_items(request, response_id)
 
-    async def list_models(self) -> Json:
-        """List the one model."""
-        return {"object": "list", "data": [self._model()]}
+def _model(services: Services, created: int) -> Json:
+    return {
+        "id": services.model_id,
+        "object": "model",
+        "created": created,
+        "owned_by": "falsework",
+        "max_model_len": services.runner.builder.max_model_len,
+    }
 
-    async def retrieve_model(self, name: str) -> Json:
-        """Describe the one model."""
-        self.routes.check_model(name)
-        return self._model()
 
-    def _model(self) -> Json:
-        return {
-            "id": self.settings.model_id,
-            "object": "model",
-            "created": self.created,
-            "owned_by": "falsework",
-            "max_model_len": self.max_model_len,
-        }
+def _console_state(traces: RecentTraces) -> Callable[..., Coroutine[Any, Any, Json]]:
+    async def state(services: ServicesDep) -> Json:
+        return console_state(services.registry, traces)
 
-    async def ready(self) -> Json:
-        """Say whether the engine answers, and whether tools can be run."""
-        if self.admission.draining:
-            raise ShuttingDown("This server is shutting down.")
-        if not self.toolbox.healthy:
-            raise ToolsUnavailable("This server can't run its tools any more.")
-        with anyio.move_on_after(READY_SECONDS):
-            await self.engine.check_health()
-            return {"status": "ready"}
-        raise EngineDeadError(f"The engine didn't answer within {READY_SECONDS} seconds.")
+    return state
 
-    async def console_state(self) -> Json:
-        """Return what the console shows."""
-        assert self.traces is not None, "there is a console"
-        return console_state(self.toolbox, self.traces)
+
+async def ready(services: ServicesDep) -> Json:
+    """Return when the engine answers and tools can be run; raise APIError otherwise."""
+    if services.admission.draining:
+        raise ShuttingDown("This server is shutting down.")
+    if not services.registry.healthy:
+        raise ToolsUnavailable("This server can't run its tools any more.")
+    with anyio.move_on_after(READY_SECONDS):
+        await services.runner.engine.check_health()
+        return {"status": "ready"}
+    raise EngineDeadError(f"The engine didn't answer within {READY_SECONDS} seconds.")
 
 
 @asynccontextmanager
 async def _beside(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncGenerator[None]:
-    """Do something for ever beside what is done within."""
+    """Run `work`, which never ends, beside what is done within."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(work)
         yield
@@ -161,62 +170,17 @@ async def version() -> Json:
     return {"version": __version__}
 
 
-async def _refuse(_: Request, refusal: Exception) -> Response:
-    return error_response(cast("APIError", refusal))
+async def _api_error(_: Request, error: Exception) -> Response:
+    return error_response(cast("APIError", error))
 
 
-async def _refuse_route(request: Request, fault: Exception) -> Response:
-    fault = cast("HTTPException", fault)
-    where = f"{request.method} {request.url.path}"
-    refusal = NotFoundError(f"{fault.detail}: {where}", code="unknown_url")
-    refusal.status = fault.status_code
-    refusal.headers = dict(fault.headers or {})
-    return error_response(refusal)
-
-
-def create_app(
-    settings: Settings,
-    engine: Engine,
-    scaffold: TurnBuilder,
-    tools: AbstractAsyncContextManager[ToolRegistry] | None = None,
-) -> FastAPI:
-    """Return the server's application; `app.state.admission` is where it can be closed.
-
-    `tools` are open as long as the application lives.
-    """
-    house = AppState(settings, engine, scaffold)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        async with house.lifespan(tools or open_registry()):
-            yield
-
-    app = FastAPI(title="Falsework", version=__version__, openapi_url=None, lifespan=lifespan)
-    app.state.admission = house.admission
-    app.add_middleware(RequestContextMiddleware)
-    app.add_exception_handler(APIError, _refuse)
-    app.add_exception_handler(HTTPException, _refuse_route)
-    _add_routes(app, house, Depends(APIKeyAuth(settings.api_key)))
-    return app
-
-
-def _add_routes(app: FastAPI, house: AppState, keys: Any) -> None:
-    seated = [keys, Depends(house.limit_concurrency)]
-    app.post("/v1/chat/completions", dependencies=seated)(house.complete)
-    app.post("/v1/responses", dependencies=seated)(house.respond)
-    app.get("/v1/responses/{response_id}", dependencies=[keys])(house.retrieve)
-    app.delete("/v1/responses/{response_id}", dependencies=[keys])(house.delete)
-    app.post("/v1/responses/{response_id}/cancel", dependencies=[keys])(house.cancel)
-    app.get("/v1/responses/{response_id}/input_items", dependencies=[keys])(house.input_items)
-    app.get("/v1/models", dependencies=[keys])(house.list_models)
-    app.get("/v1/models/{name:path}", dependencies=[keys])(house.retrieve_model)
-    app.get("/metrics", dependencies=[keys])(metrics)
-    if house.settings.console:
-        app.get("/console")(console_page)
-        app.get("/console/state", dependencies=[keys])(house.console_state)
-    app.get("/health")(health)
-    app.get("/ready")(house.ready)
-    app.get("/version")(version)
+async def _http_error(request: Request, error: Exception) -> Response:
+    error = cast("HTTPException", error)
+    target = f"{request.method} {request.url.path}"
+    not_found = NotFoundError(f"{error.detail}: {target}", code="unknown_url")
+    not_found.status = error.status_code
+    not_found.headers = dict(error.headers or {})
+    return error_response(not_found)
 
 
 def database_url(settings: Settings) -> str:
@@ -229,6 +193,6 @@ def instance_id(settings: Settings) -> str:
     return f"{socket.gethostname()}:{settings.port}"
 
 
-def _fingerprint(settings: Settings, scaffold: TurnBuilder) -> str:
-    made_of = f"{__version__} {settings.model} {scaffold.dialect_name} {settings.device}"
-    return "fp_" + hashlib.sha256(made_of.encode()).hexdigest()[:10]
+def _fingerprint(settings: Settings, builder: TurnBuilder) -> str:
+    parts = f"{__version__} {settings.model} {builder.dialect_name} {settings.device}"
+    return "fp_" + hashlib.sha256(parts.encode()).hexdigest()[:10]

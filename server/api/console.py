@@ -3,15 +3,13 @@
 import base64
 import hashlib
 from importlib import resources
-from typing import Any
 
 from fastapi.responses import HTMLResponse
 
 from falsework.server.observability import telemetry
 from falsework.server.observability.tracing import RecentTraces
 from falsework.server.tools.registry import ToolRegistry
-
-Json = dict[str, Any]
+from falsework.server.types import Json
 
 CONSOLE_HTML = resources.files("falsework.server.api").joinpath("console.html").read_text("utf-8")
 

@@ -1,113 +1,139 @@
-"""Requests that come again are answered again, not done again.
+"""Idempotency: a request that comes again is answered again, not done again.
 
 A client says so with an Idempotency-Key. OpenAI's SDKs send none, but they count their own retries:
 the first retry of a body is the request before it.
 """
 
+import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 import anyio
-from starlette.requests import Request
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response
 
-from falsework.server.api.chat.objects import Json, new_id
-from falsework.server.errors import BadRequestError, ConflictError
-from falsework.server.http.sse import cancel_on_disconnect
+from falsework.server.errors import BadRequestError, ConflictError, NotFoundError
+from falsework.server.http.sse import cancel_on_disconnect, open_stream
+from falsework.server.ids import new_id
 from falsework.server.observability import telemetry
 from falsework.server.storage.leases import IDEMPOTENCY_TTL
+from falsework.server.storage.replies import StoredReply
 from falsework.server.storage.store import Store
 from falsework.server.tools.results import ToolResult
-from falsework.server.tools.tool_call import ToolCall
 from falsework.server.tools.tool_run import ToolRun
+from falsework.server.types import Json
 
 IDEMPOTENCY_HEADER = "idempotency-key"
+REPLAYED_HEADER = {"idempotent-replayed": "true"}
 MAX_KEY_LENGTH = 255
 SDK_RETRIES = "x-stainless-retry-count"
 SDK_PREFIX = "sdk_"
 SDK_SECONDS = 900.0
-"""How long after a request its SDK may ask again."""
+"""How long after a request its SDK may retry it."""
 
 MAX_WAIT_SECONDS = 600
 POLL_SECONDS = 0.05
 POLL_GROWTH = 1.5
 LONGEST_POLL_SECONDS = 0.5
 
+ResponseEvents = Callable[[str], AsyncGenerator[Json]]
+"""Yields the events of a stored response by its id."""
 
-async def _at_once() -> None:
-    """Wait for nothing."""
 
-
-@dataclass
 class IdempotentRequest:
-    """A request that is to be done, or was done: then `reply` is what it got.
+    """A request that is done once: new, a retry that goes on, or done (`reply` is there).
 
-    `memory` are the calls that an earlier try made. Whoever does the request sets `reply`.
+    `memory` holds the results of calls that an earlier try made.
     """
 
-    run_id: str
-    memory: dict[tuple[str, str], ToolResult] = field(default_factory=dict)
-    reply: Json | None = None
-    replayed: bool = False
-    response_id: str | None = None
-    """The response that is kept, if there is one: once it is deleted, the reply is too."""
+    def __init__(  # noqa: PLR0913 - new, continued and done requests differ in these
+        self,
+        store: Store,
+        run_id: str,
+        *,
+        keyed: bool = False,
+        seconds: float = IDEMPOTENCY_TTL,
+        memory: dict[tuple[str, str], ToolResult] | None = None,
+        reply: StoredReply | None = None,
+    ) -> None:
+        """`seconds` is how long the reply is kept, and the calls."""
+        self.run_id = run_id
+        self.memory = memory or {}
+        self.reply = reply
+        self.seconds = seconds
+        self.response_id: str | None = None
+        self._store: Store | None = store
+        self._keyed = keyed
+        self._join: Callable[[], Awaitable[None]] | None = None
 
-    seconds: float = IDEMPOTENCY_TTL
-    """How long the reply is kept, and the calls."""
+    async def record(self, result: ToolResult) -> None:
+        """Store the result of a call, for a retry of this request."""
+        if self._store:
+            await self._store.calls.save(self.run_id, result, self.response_id)
 
-    records: Store | None = None
-    """Where calls are kept, if they are."""
-
-    keyed: bool = False
-    settle: Callable[[], Awaitable[None]] = _at_once
-    """Waits for calls that outlive their client, so that who comes again finds them done."""
-
-    def attach_run(self, run: ToolRun) -> None:
-        """Remember the calls of the run that does the request, and let it know those made."""
-
-        async def record(outcome: ToolResult) -> None:
-            if self.records:
-                asked = ToolCall(outcome.call_id, outcome.tool, outcome.arguments)
-                identity = run.dedup_key(asked)
-                await self.records.save_call_result(run.id, identity[1], outcome, self.response_id)
-
-        run.memory, run.record, self.settle = self.memory, record, run.join
+    def belong_to(self, response_id: str) -> None:
+        """Have reply and calls deleted with a response."""
+        self.response_id = response_id
 
     def keep_for_retries_only(self) -> None:
-        """Keep only what a retry needs, if there can be one: nothing should be stored."""
+        """Keep only what a retry needs, if there can be one: the client wants nothing stored."""
         self.seconds = min(self.seconds, SDK_SECONDS)
-        self.records = self.records if self.keyed else None
+        self._store = self._store if self._keyed else None
+
+    def complete(self, reply: StoredReply) -> None:
+        """Set the reply that a retry gets."""
+        self.reply = reply
+
+    def wait_for(self, run: ToolRun) -> None:
+        """Hold the key until the calls have ended that outlive their client."""
+        self._join = run.join
+
+    async def join(self) -> None:
+        """Return once no call of the request runs any more."""
+        if self._join:
+            await self._join()
+
+    async def collect(
+        self, chunks: AsyncGenerator[Json], stack: AsyncExitStack
+    ) -> AsyncGenerator[Json]:
+        """Yield the chunks of a stream; once it is complete, they are the reply."""
+        sent: list[Json] = []
+        async with stack, aclosing(chunks):
+            async for chunk in chunks:
+                sent.append(chunk)
+                yield chunk
+            self.complete(StoredReply(events=sent))
 
 
 class IdempotencyKeys:
-    """Claims requests, by their key or as an SDK's retry."""
+    """Acquires requests, by their key or as an SDK's retry."""
 
-    def __init__(self, records: Store) -> None:
-        self._records = records
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
     @asynccontextmanager
     async def acquire(
         self, request: Request, body: bytes, owner: str
     ) -> AsyncGenerator[IdempotentRequest]:
-        """Claim a request while it is done; its reply is kept at the end, if there is one."""
+        """Hold the key of a request while it is done; at the end its reply is stored."""
         digest = hashlib.sha256(body).hexdigest()
         key = await self._key(request, owner, digest)
         if key is None:
-            yield IdempotentRequest(new_id("run_"), records=self._records)
+            yield IdempotentRequest(self._store, new_id("run_"))
             return
-        claim = await self._claimed(request, owner, key, digest)
-        if claim.replayed:
+        acquired = await self._wait(request, owner, key, digest)
+        if acquired.reply is not None:
             telemetry.IDEMPOTENT_REPLAYS.inc()
-            yield claim
+            yield acquired
             return
         try:
-            yield claim
+            yield acquired
         finally:
             with anyio.CancelScope(shield=True):
-                await claim.settle()
-                await self._records.complete_key(
-                    owner, key, claim.reply, claim.seconds, claim.response_id
+                await acquired.join()
+                await self._store.idempotency.complete(
+                    owner, key, acquired.reply, acquired.seconds, acquired.response_id
                 )
 
     async def _key(self, request: Request, owner: str, digest: str) -> str | None:
@@ -122,41 +148,60 @@ class IdempotencyKeys:
         count = request.headers.get(SDK_RETRIES)
         if count is None:
             return None
-        again = await self._records.latest_key(owner, digest, SDK_PREFIX) if count != "0" else None
-        return again or new_id(SDK_PREFIX)
+        known = count != "0" and await self._store.idempotency.latest(owner, digest, SDK_PREFIX)
+        return known or new_id(SDK_PREFIX)
 
-    async def _claimed(
-        self, request: Request, owner: str, key: str, digest: str
-    ) -> IdempotentRequest:
+    async def _wait(self, request: Request, owner: str, key: str, digest: str) -> IdempotentRequest:
         run_id, pause = new_id("run_"), POLL_SECONDS
         patience = anyio.current_time() + MAX_WAIT_SECONDS
         while anyio.current_time() < patience:
-            if claim := await self._free(owner, key, digest, run_id):
-                return claim
-            await cancel_on_disconnect(
-                request, anyio.sleep(pause)
-            )  # the first try is still being done
+            if acquired := await self._try(owner, key, digest, run_id):
+                return acquired
+            await cancel_on_disconnect(request, anyio.sleep(pause))  # the first try still runs
             pause = min(POLL_GROWTH * pause, LONGEST_POLL_SECONDS)
         raise ConflictError(
             "The same request is still being done. Ask again later.", IDEMPOTENCY_HEADER
         )
 
-    async def _free(
+    async def _try(
         self, owner: str, key: str, digest: str, run_id: str
     ) -> IdempotentRequest | None:
         """Claim the key, or return what it got; None while it is somebody else's."""
         seconds = SDK_SECONDS if key.startswith(SDK_PREFIX) else IDEMPOTENCY_TTL
-        earlier = await self._records.claim_key(owner, key, digest, run_id, seconds)
+        earlier = await self._store.idempotency.claim(owner, key, digest, run_id, seconds)
         if earlier is None:
-            return IdempotentRequest(run_id, seconds=seconds, records=self._records, keyed=True)
+            return IdempotentRequest(self._store, run_id, keyed=True, seconds=seconds)
         if not earlier.same_body:
             message = "This Idempotency-Key was used for another request."
             raise BadRequestError(message, IDEMPOTENCY_HEADER, "idempotency_key_reused")
         if earlier.reply is not None:
-            return IdempotentRequest(earlier.run_id, reply=earlier.reply, replayed=True)
-        if earlier.running or not await self._records.reclaim_key(owner, key):
+            return IdempotentRequest(self._store, earlier.run_id, reply=earlier.reply)
+        if earlier.running or not await self._store.idempotency.reclaim(owner, key):
             return None
-        known = await self._records.get_call_results(earlier.run_id)
+        memory = await self._store.calls.load(earlier.run_id)
         return IdempotentRequest(
-            earlier.run_id, known, seconds=seconds, records=self._records, keyed=True
+            self._store, earlier.run_id, keyed=True, seconds=seconds, memory=memory
         )
+
+
+async def replay(
+    request: Request, reply: StoredReply, response_events: ResponseEvents | None = None
+) -> Response:
+    """Return the reply that the first try of a request got."""
+    if reply.deleted:
+        raise NotFoundError("The response to this request was deleted.")
+    if reply.body is not None:
+        return JSONResponse(reply.body, headers=REPLAYED_HEADER)
+    if reply.response_id is not None and response_events:
+        events = response_events(reply.response_id)
+    else:
+        events = _events(reply.events or ())
+    response = await open_stream(request, events)
+    response.headers.update(REPLAYED_HEADER)
+    return response
+
+
+async def _events(events: Sequence[Json]) -> AsyncGenerator[Json]:
+    for event in events:
+        await asyncio.sleep(0)
+        yield event

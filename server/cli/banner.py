@@ -1,4 +1,4 @@
-"""What a server says once it is ready: what it is, where it is, and a call to try."""
+"""The startup banner: model, dialect, URL, and a request to try."""
 
 import json
 import shlex
@@ -27,7 +27,7 @@ EXAMPLE_REQUEST = {
 
 
 def startup_banner(settings: Settings, dialect: str, port: int) -> str:
-    """Return it, with a line for the shell that makes the model call a tool."""
+    """Return the banner, with a shell command that makes the model call a tool."""
     url = f"http://{_reachable(settings.host)}:{port}/v1"
     return (
         f"\n  model    {settings.model_id}\n  dialect  {dialect}\n  URL      {url}\n\n"
@@ -36,16 +36,16 @@ def startup_banner(settings: Settings, dialect: str, port: int) -> str:
 
 
 def example_curl(settings: Settings, url: str) -> str:
-    """Return a line for the shell that makes the model call a tool."""
+    """Return a shell command that makes the model call a tool."""
     body = json.dumps({"model": settings.model_id, **EXAMPLE_REQUEST}, ensure_ascii=False)
     headers = ["content-type: application/json"]
     headers += ["authorization: Bearer YOUR_KEY"] if settings.api_key else []
-    sent = " ".join(f"-H {shlex.quote(header)}" for header in headers)
-    return f"curl {url}/chat/completions {sent} -d {shlex.quote(body)}"
+    flags = " ".join(f"-H {shlex.quote(header)}" for header in headers)
+    return f"curl {url}/chat/completions {flags} -d {shlex.quote(body)}"
 
 
 def _reachable(host: str) -> str:
-    """Return an address under which this machine reaches what listens on `host`."""
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - it is asked for, not bound
+    """Return the address at which this machine reaches a server that listens on `host`."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not bound
     address = everywhere.get(host, host)
     return f"[{address}]" if ":" in address else address

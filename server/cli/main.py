@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,16 +23,19 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="
 app.add_typer(tools_commands, name="tools", help="Check a tools file, or call one of its tools.")
 
 HIDDEN_DEFAULTS: tuple[Any, ...] = (None, "", ())
-"""Defaults that an option's help doesn't name: the sentence says what happens."""
+"""Defaults that an option's help text leaves out: its sentence says what happens."""
 
 FLAG_TYPES: Mapping[Any, Any] = {"api_key": list[str]}
-"""Kinds of flags where they aren't those of the settings."""
+"""Types of flags where they aren't those of the settings."""
 
 METAVARS = {"api_key": "<str>"}
 
+PANELS = {"model": "Model", "host": "Endpoint", "max_body_bytes": "Limits", "device": "Engine"}
+"""Headings of `serve --help`, each by the first setting under it."""
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"falsework {__version__}")
         raise typer.Exit
 
@@ -60,13 +62,13 @@ def serve(config: Path | None = None, **flags: Any) -> None:
     from falsework.server.cli.process import run_server  # noqa: PLC0415
 
     try:
-        settings = load(flags, os.environ, config)
+        settings = load(flags, config)
         _check_dialect(settings.dialect)
         model_path = resolve_model(settings.model, typer.echo)
         asyncio.run(run_server(settings, model_path, typer.echo))
-    except (ConfigError, ToolsFileError, UnknownModel) as fault:
-        typer.secho(f"Error: {fault}", err=True, fg=typer.colors.RED)
-        raise typer.Exit(2) from fault
+    except (ConfigError, ToolsFileError, UnknownModel) as error:
+        typer.secho(f"Error: {error}", err=True, fg=typer.colors.RED)
+        raise typer.Exit(2) from error
     except asyncio.CancelledError as ended:
         # SIGTERM came before there was anything to drain.
         raise typer.Exit(128 + signal.SIGTERM) from ended
@@ -78,14 +80,33 @@ def _check_dialect(name: str) -> None:
         raise ConfigError(f"dialect: there is no '{name}'. There is: {', '.join(known)}.")
 
 
-def _option(name: str, field: FieldInfo) -> inspect.Parameter:
-    extra = field.json_schema_extra
+def _parameters() -> list[inspect.Parameter]:
+    """Return the signature of `serve`: MODEL, --config, and a flag for each other setting."""
+    config = typer.Option(None, "--config", help=f"The TOML file; or {CONFIG_VARIABLE}.")
+    parameters = [_parameter("config", Path, config)]
+    panel = ""
+    for name, field in Settings.model_fields.items():
+        panel = PANELS.get(name, panel)
+        parameters.append(
+            _parameter("model", str, typer.Argument(None, metavar="MODEL", help=_help(field)))
+            if name == "model"
+            else _option(name, field, panel)
+        )
+    return parameters
+
+
+def _parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:
+    by_name = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, by_name, default=default, annotation=kind | None)
+
+
+def _option(name: str, field: FieldInfo, panel: str) -> inspect.Parameter:
     option = typer.Option(
         None,
         _spelling(name, field),
         help=_help(field),
         metavar=METAVARS.get(name),
-        rich_help_panel=str(extra["panel"]) if isinstance(extra, dict) else None,
+        rich_help_panel=panel,
     )
     return _parameter(name, FLAG_TYPES.get(name, field.annotation), option)
 
@@ -97,28 +118,9 @@ def _spelling(name: str, field: FieldInfo) -> str:
 
 
 def _help(field: FieldInfo) -> str:
-    said = (
-        ""
-        if field.default in HIDDEN_DEFAULTS or field.default is False
-        else f" Default: {field.default}."
-    )
-    return f"{field.description}{said}"
-
-
-def _parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:
-    by_name = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, by_name, default=default, annotation=kind | None)
-
-
-def _parameters() -> list[inspect.Parameter]:
-    fields = dict(Settings.model_fields)
-    model = typer.Argument(None, metavar="MODEL", help=_help(fields.pop("model")))
-    config = typer.Option(None, "--config", help=f"The TOML file; or {CONFIG_VARIABLE}.")
-    return [
-        _parameter("model", str, model),
-        _parameter("config", Path, config),
-        *(_option(name, field) for name, field in fields.items()),
-    ]
+    if field.default in HIDDEN_DEFAULTS or field.default is False:
+        return str(field.description)
+    return f"{field.description} Default: {field.default}."
 
 
 @app.command()
@@ -139,9 +141,9 @@ def bench(
 
     try:
         asyncio.run(print_table(base_url, runs, only, key, typer.echo))
-    except EndpointError as fault:
-        typer.secho(f"Error: {fault}", err=True, fg=typer.colors.RED)
-        raise typer.Exit(1) from fault
+    except EndpointError as error:
+        typer.secho(f"Error: {error}", err=True, fg=typer.colors.RED)
+        raise typer.Exit(1) from error
 
 
 vars(serve)["__signature__"] = inspect.Signature(_parameters())

@@ -1,21 +1,15 @@
-"""What the server asks of an engine: tokens in, pieces of text out."""
+"""The interface of an engine: prompt tokens in, text deltas out."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from falsework.grammars.dfa import START
-from falsework.server.engines.matcher import ThinkingBudget
 from falsework.server.errors import APIError
-
-CONSTRAINT_ARG = "falsework_constraint"
-"""Where a Constraint's fields travel in vLLM's SamplingParams.extra_args, in their order."""
-BIASES_ARG = "falsework_biases"
-"""The same for {"min_p": …, "logit_bias": {token as text: bias}}, see `sampling`."""
 
 
 class EngineDeadError(APIError):
-    """The engine no longer answers; the process has to be restarted."""
+    """The engine's process has ended or no longer answers."""
 
     status = 503
     type = "server_error"
@@ -24,7 +18,7 @@ class EngineDeadError(APIError):
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How tokens are drawn; the fields are vLLM's, the defaults OpenAI's."""
+    """How tokens are sampled; field names are vLLM's, defaults the OpenAI API's."""
 
     max_tokens: int
     n: int = 1
@@ -38,12 +32,12 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     logit_bias: dict[int, float] | None = None
     logprobs: int | None = None
-    """None: no logprobs; otherwise how many alternatives to report beside each sampled token."""
+    """Alternatives to report beside each sampled token; None: no log probabilities at all."""
 
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token, its log probability, and its alternatives (best first)."""
+    """A token, its log probability (natural, <= 0), and its alternatives, best first."""
 
     token: str
     logprob: float
@@ -53,7 +47,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class RequestTimings:
-    """How long a request waited in the engine, and how long its prompt took, in seconds."""
+    """Seconds that a request was queued in the engine, and that its prompt took."""
 
     queue: float
     prefill: float
@@ -61,7 +55,7 @@ class RequestTimings:
 
 @dataclass(frozen=True)
 class OutputDelta:
-    """What one engine step adds to choice number `choice`."""
+    """The output of one engine step for choice number `choice`; `tokens` is a count."""
 
     choice: int
     text: str
@@ -69,17 +63,30 @@ class OutputDelta:
     logprobs: tuple[TokenLogprob, ...] = ()
     finish: Literal["stop", "length", "error"] | None = None
     cached_tokens: int = 0
-    """How many prompt tokens came from the prefix cache (0 until known)."""
+    """Prompt tokens that came from the prefix cache; 0 until known."""
     timings: RequestTimings | None = None
-    """On the last piece, where the engine knows."""
+    """On the last delta, where the engine reports them."""
+
+
+@dataclass(frozen=True)
+class ThinkingBudget:
+    """Ends a think block after `tokens` tokens.
+
+    From then on, as soon as the DFA is in state `resting` (between two characters of the block),
+    the tokens `close` are forced.
+    """
+
+    tokens: int
+    resting: int
+    close: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Constraint:
     """A compiled constraint on its way to the engine.
 
-    `automaton` is packed (see `grammars.automata`), `key` its digest. The prompt ends with the
-    reply's `opening`; what is decoded begins behind it, in state `start`.
+    `automaton` is a serialised DFA (`grammars.dfa.DFA.to_bytes`), `key` its digest. The prompt ends
+    with the forced prefix `opening`; decoding begins behind it, in state `start`.
     """
 
     key: bytes
@@ -90,10 +97,10 @@ class Constraint:
 
 
 class Engine(Protocol):
-    """An engine that decodes one model."""
+    """Decodes one model."""
 
     async def check_health(self) -> None:
-        """Return when the engine answers; raise EngineGone when it doesn't."""
+        """Return when the engine answers; raise EngineDeadError when it doesn't."""
 
     def generate(
         self,
@@ -102,7 +109,7 @@ class Engine(Protocol):
         constraint: Constraint | None,
         request_id: str,
     ) -> AsyncIterator[OutputDelta]:
-        """Decode until each of the n choices has a piece with `finish`; closing it aborts."""
+        """Yield deltas until each of the n choices has one with `finish`; closing aborts."""
 
     async def close(self) -> None:
         """Stop the engine and its processes."""

@@ -1,6 +1,5 @@
-"""One reply while it is decoded: where it stands in its automaton, and what may come next."""
+"""The grammar matcher of one reply: its state in the DFA, the next mask, the forced tokens."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -10,25 +9,13 @@ from falsework.grammars.dfa import DEAD, DFA, START
 from falsework.grammars.jump_forward import RUN_LIMIT, Encode, ForcedRun, forced_tokens
 from falsework.grammars.masks import TokenMasks
 from falsework.grammars.vocabulary import Vocabulary, set_bits
+from falsework.server.engines.base import ThinkingBudget
 
 _ENDED = -1
 
 
-@dataclass(frozen=True)
-class ThinkingBudget:
-    """After `tokens` tokens the think block ends.
-
-    As soon as the automaton is in state `resting` (between two characters of the block), the
-    tokens `close` are forced.
-    """
-
-    tokens: int
-    resting: int
-    close: tuple[int, ...]
-
-
 class CompiledGrammar:
-    """What all replies under one automaton share: masks and forced runs, kept per state."""
+    """A DFA with its caches of masks and forced runs, shared by all replies under it."""
 
     def __init__(self, automaton: DFA, vocabulary: Vocabulary, width: int, encode: Encode) -> None:
         """Masks are `width` words of 32 tokens each, as vLLM's bitmask has them."""
@@ -39,7 +26,7 @@ class CompiledGrammar:
         self._runs: dict[int, ForcedRun] = {}
 
     def forced_run(self, state: int) -> ForcedRun:
-        """Return the forced run from a state; an empty one where there is a choice."""
+        """Return the forced run of a state; an empty one where several tokens are allowed."""
         state = self.automaton.representative(state, RUN_LIMIT)
         run = self._runs.get(state)
         if run is None:
@@ -49,108 +36,108 @@ class CompiledGrammar:
 
 
 class MatcherState(NamedTuple):
-    """Where a reply stands: its state, and the tokens that are forced from here."""
+    """The DFA state behind a token, and the tokens that are forced from there."""
 
     state: int
     forced: tuple[int, ...] = ()
 
 
 class GrammarMatcher:
-    """Follows one reply token by token, and can go back."""
+    """Follows one reply token by token, and can roll back."""
 
     def __init__(
         self,
-        constrainer: CompiledGrammar,
+        grammar: CompiledGrammar,
         budget: ThinkingBudget | None = None,
         start: int = START,
     ) -> None:
         """Begin in state `start`; raise ValueError where there is no such state."""
-        if not constrainer.automaton.is_state(start):
+        if not grammar.automaton.is_state(start):
             msg = f"there is no state {start}"
             raise ValueError(msg)
-        self._constrainer = constrainer
+        self._grammar = grammar
         self._budget = budget
-        self._places: list[MatcherState] = []
-        self._places.append(self._forced(start))
+        self._states: list[MatcherState] = []
+        self._states.append(self._forced(start))
 
     @property
     def is_terminated(self) -> bool:
-        """Tell whether a token has ended the reply."""
-        return self._places[-1].state == _ENDED
+        """True once a token has ended the reply."""
+        return self._states[-1].state == _ENDED
 
     @property
     def forced_tokens(self) -> tuple[int, ...]:
-        """Return the tokens that have to come next, whatever the model would choose."""
-        return self._places[-1].forced
+        """The only tokens that may come next, whatever the model would choose."""
+        return self._states[-1].forced
 
     @property
     def tentative_token(self) -> tuple[int, ...]:
-        """Return the token that comes next unless known text is said in another."""
-        return self._open_end(self._places[-1])
+        """The usual next token of forced text that may be tokenised in another way; else empty."""
+        return self._tentative(self._states[-1])
 
     @property
     def last_was_sampled(self) -> bool:
-        """Tell whether the last token was the model's choice, and no known text."""
-        if len(self._places) == 1:
+        """True if the last token was the model's choice, and no forced text."""
+        if len(self._states) == 1:
             return False
-        place = self._places[-2]
-        return not place.forced and not self._open_end(place)
+        before = self._states[-2]
+        return not before.forced and not self._tentative(before)
 
     @property
     def position(self) -> int:
-        """Return where the reply stands in its automaton, counted rounds aside."""
-        return self._places[-1].state % len(self._constrainer.automaton.table)
+        """The row of the DFA's table that the reply is at, without its counters."""
+        return self._states[-1].state % len(self._grammar.automaton.table)
 
     def accept_token(self, token: int) -> bool:
-        """Advance over a token; False, and nothing changed, when it can't be said here."""
+        """Advance over a token; False, and nothing changed, when it isn't allowed here."""
         forced = self.forced_tokens
-        following = self._following(token)
-        if following == DEAD or (forced and token != forced[0]):
+        state = self._next_state(token)
+        if state == DEAD or (forced and token != forced[0]):
             return False
         if len(forced) > 1:
-            self._places.append(MatcherState(following, forced[1:]))
+            self._states.append(MatcherState(state, forced[1:]))
         else:
-            self._places.append(self._forced(following))
+            self._states.append(self._forced(state))
         return True
 
     def rollback(self, count: int) -> None:
-        """Go back over the last `count` tokens."""
+        """Undo the last `count` tokens."""
         if count:
-            del self._places[-count:]
+            del self._states[-count:]
 
     def reset(self) -> None:
         """Go back to the beginning."""
-        del self._places[1:]
+        del self._states[1:]
 
     def token_bitmask(self) -> NDArray[np.int32]:
-        """Return the logits mask for the next token."""
-        place = self._places[-1]
-        if not place.forced:
-            return self._constrainer.masks.mask_for(place.state)
-        only = np.zeros(self._constrainer.masks.width, np.int32)
-        set_bits(only, place.forced[:1])
-        return only
+        """Return the mask of the next token (words of 32 tokens, int32)."""
+        current = self._states[-1]
+        if not current.forced:
+            return self._grammar.masks.mask_for(current.state)
+        mask = np.zeros(self._grammar.masks.width, np.int32)
+        set_bits(mask, current.forced[:1])
+        return mask
 
-    def _following(self, token: int) -> int:
+    def _next_state(self, token: int) -> int:
         if self.is_terminated:
             return DEAD
-        state = self._places[-1].state
-        automaton, vocabulary = self._constrainer.automaton, self._constrainer.vocabulary
+        state = self._states[-1].state
+        automaton, vocabulary = self._grammar.automaton, self._grammar.vocabulary
         if token in vocabulary.ends:
             return _ENDED if automaton.is_accepting(state) else DEAD
         spelled = vocabulary.tokens[token] if token < len(vocabulary.tokens) else None
         return automaton.step(state, spelled) if spelled else DEAD
 
-    def _open_end(self, place: MatcherState) -> tuple[int, ...]:
-        if place.forced or place.state == _ENDED:
+    def _tentative(self, at: MatcherState) -> tuple[int, ...]:
+        if at.forced or at.state == _ENDED:
             return ()
-        return self._constrainer.forced_run(place.state).open_end
+        return self._grammar.forced_run(at.state).open_end
 
     def _forced(self, state: int) -> MatcherState:
-        """Return the place that comes next in `_places`, with what is forced there."""
-        budget, said = self._budget, len(self._places)
+        """Return the next entry of `_states`: this state, with the tokens forced from it."""
+        budget, accepted = self._budget, len(self._states)
         if state == _ENDED:
             return MatcherState(state)
-        if budget and state == budget.resting and said >= budget.tokens:
+        if budget and state == budget.resting and accepted >= budget.tokens:
             return MatcherState(state, budget.close)
-        return MatcherState(state, self._constrainer.forced_run(state).forced)
+        return MatcherState(state, self._grammar.forced_run(state).forced)

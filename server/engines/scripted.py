@@ -1,4 +1,4 @@
-"""An engine that says given texts, cut as given: for whatever concerns text and not a model."""
+"""An engine that replays given replies in given deltas, for tests that need no model."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -16,10 +16,10 @@ from falsework.server.engines.base import (
 
 @dataclass(frozen=True)
 class ScriptedReply:
-    """What is said in one choice: its pieces, a token each, and how it ends.
+    """The text of one choice: its deltas, a token each, and how it ends.
 
-    `hang` says the pieces and then nothing more until it is closed; `gone` loses the engine;
-    `mute` ends without saying so.
+    `hang` yields the deltas and then waits until it is closed; `gone` raises EngineDeadError;
+    `mute` ends without a finish.
     """
 
     pieces: Sequence[str]
@@ -27,15 +27,15 @@ class ScriptedReply:
 
 
 class ScriptedEngine:
-    """Says line i in choice i, the lines in turn, and remembers what it was asked.
+    """Replays reply i in choice i, deltas interleaved, and records its requests.
 
-    A line is a whole reply: what the prompt has said of it already isn't said again.
+    Each reply is given whole: a forced prefix that the prompt ends with isn't repeated.
     """
 
     def __init__(
         self, *lines: ScriptedReply, cached_tokens: int = 0, turns: Sequence[ScriptedReply] = ()
     ) -> None:
-        """`turns` are said one a request, the last one again and again; otherwise `lines`."""
+        """`turns` are replayed one a request, the last one from then on; otherwise `lines`."""
         self.lines = lines
         self._turns = list(turns)
         self._cached_tokens = cached_tokens
@@ -45,7 +45,7 @@ class ScriptedEngine:
         self.answers = True
 
     async def check_health(self) -> None:
-        """Return while it lives and answers."""
+        """Return while `alive`; wait forever unless `answers`."""
         if not self.answers:
             await asyncio.Event().wait()
         if not self.alive:
@@ -58,7 +58,7 @@ class ScriptedEngine:
         constraint: Constraint | None,
         request_id: str,
     ) -> AsyncGenerator[OutputDelta]:
-        """Say the lines, a piece of each in turn."""
+        """Yield the deltas of all choices, one of each in turn."""
         del request_id
         await self.check_health()
         self.asked.append((tuple(prompt), sampling, constraint))
@@ -67,45 +67,44 @@ class ScriptedEngine:
         self.open += 1
         try:
             opening = constraint.opening if constraint else ""
-            async for piece in self._say(sampling, opening):
-                yield piece
+            async for delta in self._replay(sampling, opening):
+                yield delta
         finally:
             self.open -= 1
 
     async def close(self) -> None:
-        """End its life."""
+        """Make later requests raise EngineDeadError."""
         self.alive = False
 
-    async def _say(self, sampling: SamplingParams, opening: str) -> AsyncGenerator[OutputDelta]:
-        whole = [self.lines[i % len(self.lines)] for i in range(sampling.n)]
-        lines = [_behind(line, opening) for line in whole]
-        longest = max(len(line.pieces) for line in lines)
-        for at in range(longest):
-            for choice, line in enumerate(lines):
-                if at < len(line.pieces):
+    async def _replay(self, sampling: SamplingParams, opening: str) -> AsyncGenerator[OutputDelta]:
+        lines = [self.lines[i % len(self.lines)] for i in range(sampling.n)]
+        replies = [_behind(line, opening) for line in lines]
+        for at in range(max(len(reply.pieces) for reply in replies)):
+            for choice, reply in enumerate(replies):
+                if at < len(reply.pieces):
                     await asyncio.sleep(0)
-                    yield self._piece(choice, line.pieces[at], sampling)
-        for choice, line in enumerate(lines):
-            if line.finish in FINISHES:
-                yield await FINISHES[line.finish](choice)
+                    yield self._delta(choice, reply.pieces[at], sampling)
+        for choice, reply in enumerate(replies):
+            if reply.finish in FINISHES:
+                yield await FINISHES[reply.finish](choice)
 
-    def _piece(self, choice: int, text: str, sampling: SamplingParams) -> OutputDelta:
+    def _delta(self, choice: int, text: str, sampling: SamplingParams) -> OutputDelta:
         token = TokenLogprob(text, -0.5, text.encode())
         logprobs = () if sampling.logprobs is None else (token,)
         return OutputDelta(choice, text, 1, logprobs, cached_tokens=self._cached_tokens)
 
 
-def _behind(line: ScriptedReply, opening: str) -> ScriptedReply:
-    """Return the line without an opening; its cuts stay where they are."""
+def _behind(reply: ScriptedReply, prefix: str) -> ScriptedReply:
+    """Return the reply without its forced prefix; the deltas keep their limits."""
     pieces = []
-    for piece in line.pieces:
-        said = piece[: len(opening)]
-        if not opening.startswith(said):
-            said = ""
-        opening = opening[len(said) :]
-        if piece[len(said) :]:
-            pieces.append(piece[len(said) :])
-    return replace(line, pieces=pieces)
+    for piece in reply.pieces:
+        repeated = piece[: len(prefix)]
+        if not prefix.startswith(repeated):
+            repeated = ""
+        prefix = prefix[len(repeated) :]
+        if piece[len(repeated) :]:
+            pieces.append(piece[len(repeated) :])
+    return replace(reply, pieces=pieces)
 
 
 async def _stop(choice: int) -> OutputDelta:

@@ -1,34 +1,30 @@
-"""Who is being served: at most so many at once, and nobody new once the server closes."""
+"""Admission control: a limit on requests at once, and none once the server shuts down."""
 
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
-from typing import cast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from anyio import CancelScope
-
-from falsework.server.engines.base import OutputDelta
 from falsework.server.errors import RateLimitError, ShuttingDown
 
 
 class AdmissionController:
-    """Counts the requests that run, and can send them home."""
+    """Limits concurrent requests, and cancels them at the end of the drain period."""
 
     def __init__(self, seats: int) -> None:
         self._seats = seats
-        self._waits: set[CancelScope] = set()
+        self._cancels: set[Callable[[], None]] = set()
         self.taken = 0
         self.closed_at = math.inf
 
     @property
     def draining(self) -> bool:
-        """Whether nobody new is let in."""
+        """Whether no new request is accepted."""
         return self.closed_at < math.inf
 
     @contextmanager
     def acquire(self) -> Iterator[None]:
-        """Hold a seat, or refuse where there is none."""
+        """Hold a seat; raise RateLimitError where there is none, ShuttingDown at the end."""
         if self.draining:
             raise ShuttingDown("This server is shutting down.")
         if self.taken >= self._seats:
@@ -40,35 +36,26 @@ class AdmissionController:
         finally:
             self.taken -= 1
 
-    async def cancel_on_shutdown(
-        self, pieces: AsyncIterator[OutputDelta]
-    ) -> AsyncGenerator[OutputDelta]:
-        """Pass an engine's pieces on until they end or everybody is sent home."""
-        # The contract is that closing it aborts, so it can be closed: it's a generator.
-        async with aclosing(cast("AsyncGenerator[OutputDelta]", pieces)) as open_pieces:
-            while (piece := await self._next(open_pieces)) is not None:
-                yield piece
+    @contextmanager
+    def cancel_at_shutdown(self, cancel: Callable[[], None]) -> Iterator[None]:
+        """Have `cancel` called, within this context, if running requests are ended."""
+        self._cancels.add(cancel)
+        try:
+            yield
+        finally:
+            self._cancels.discard(cancel)
 
     def stop_accepting(self) -> None:
-        """Let nobody new in."""
+        """Accept no new request."""
         self.closed_at = min(self.closed_at, time.monotonic())
 
     def start_drain(self, drain_seconds: float) -> float:
-        """Close, and return for how many seconds more who is there may stay."""
+        """Stop accepting requests and return how many seconds the running ones have left."""
         self.stop_accepting()
         return self.closed_at + drain_seconds - time.monotonic()
 
     def cancel_all(self) -> None:
         """End every request that still runs with an error."""
         self.stop_accepting()
-        for wait in tuple(self._waits):
-            wait.cancel()
-
-    async def _next(self, pieces: AsyncGenerator[OutputDelta]) -> OutputDelta | None:
-        with CancelScope() as wait:
-            self._waits.add(wait)
-            try:
-                return await anext(pieces, None)
-            finally:
-                self._waits.discard(wait)
-        raise ShuttingDown("This server shut down before the reply was finished.")
+        for cancel in tuple(self._cancels):
+            cancel()

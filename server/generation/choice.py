@@ -1,6 +1,7 @@
-"""One of the n choices of a reply, from the engine's pieces to events and an end."""
+"""One of the n choices of a reply: from the engine's output to events and a finish_reason."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,16 +21,20 @@ FinishReason = Literal["stop", "length", "tool_calls"]
 
 @dataclass(frozen=True)
 class ChoiceDelta:
-    """What one piece adds to a choice; `finish` ends it."""
+    """What one piece of output adds to a choice; `finish` ends it.
+
+    `thinking` tells whether the choice was within its think block before the piece.
+    """
 
     choice: int
     events: tuple[Event, ...]
     logprobs: tuple[TokenLogprob, ...] = ()
     finish: FinishReason | None = None
+    thinking: bool = False
 
 
 class ChoiceProcessor:
-    """Hears the pieces of one choice and tells its steps; `half_calls`: as they are decoded."""
+    """Turns the pieces of one choice into deltas; `half_calls`: calls as they are decoded."""
 
     def __init__(
         self, reader: OutputParser, stop: tuple[str, ...], *, named: bool, half_calls: bool = False
@@ -44,38 +49,32 @@ class ChoiceProcessor:
         self.tokens = 0
         self.reasoning_tokens = 0
 
-    @property
-    def in_reasoning(self) -> bool:
-        """Whether the reply is within its think block."""
-        return self._reader.in_reasoning
-
     def process(self, piece: OutputDelta) -> ChoiceDelta:
         """Return what the piece adds."""
-        self._count(piece)
-        events = self._events(piece)
+        thinking = self._reader.in_reasoning
+        parsed = self._reader.feed(piece.text)
+        self.tokens += piece.tokens
+        self.reasoning_tokens += piece.tokens if thinking else 0
+        events = self._send(parsed, piece)
         self._called |= any(isinstance(event, CallBegins) for event in events)
         finish = self._finish(piece)
         self.finished = finish is not None
-        return ChoiceDelta(piece.choice, tuple(events), self._logprobs(piece), finish)
+        return ChoiceDelta(piece.choice, tuple(events), self._logprobs(piece), finish, thinking)
 
     def _logprobs(self, piece: OutputDelta) -> tuple[TokenLogprob, ...]:
         """Return those of the tokens before a stop string: a piece may go on behind it."""
         if not self._stops.matched:
             return piece.logprobs
         at = max(0, piece.text.rfind(self._stops.matched_tail))
-        ends = itertools.accumulate(len(one.bytes) for one in piece.logprobs)
+        ends = itertools.accumulate(len(token.bytes) for token in piece.logprobs)
         before = sum(end <= len(piece.text[:at].encode()) for end in ends)
         return piece.logprobs[:before]
 
-    def _count(self, piece: OutputDelta) -> None:
-        self.tokens += piece.tokens
-        self.reasoning_tokens += piece.tokens if self._reader.in_reasoning else 0
-
-    def _events(self, piece: OutputDelta) -> list[Event]:
-        heard = self._reader.feed(piece.text)
+    def _send(self, parsed: Sequence[Event], piece: OutputDelta) -> list[Event]:
+        """Return those of the events, and of the ones held back, that may be sent now."""
         if piece.finish:
-            heard = [*heard, *self._reader.close(complete=piece.finish == "stop")]
-        unstopped = self._stops.feed(heard)
+            parsed = [*parsed, *self._reader.close(complete=piece.finish == "stop")]
+        unstopped = self._stops.feed(parsed)
         ended = piece.finish or self._stops.matched
         if ended:
             unstopped += self._stops.close()

@@ -1,8 +1,8 @@
-"""A request with tools that the server runs: the model's turns, and the calls between them."""
+"""The tool loop: turns of the model, and between them the tool calls that the server runs."""
 
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -12,11 +12,13 @@ from opentelemetry.trace import INVALID_SPAN, use_span
 from falsework.grammars.events import Arguments, Call, CallBegins, CallEnds, Event, Reasoning, Text
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.prompts.messages import Message
-from falsework.server.api.chat.objects import Usage, new_id
-from falsework.server.api.chat.request import GenerationRequest
 from falsework.server.errors import APIError
 from falsework.server.generation.choice import ChoiceDelta, FinishReason
+from falsework.server.generation.request import GenerationRequest
+from falsework.server.generation.turn import PreparedTurn
 from falsework.server.generation.turn_runner import TurnRunner
+from falsework.server.generation.usage import Usage
+from falsework.server.ids import new_id
 from falsework.server.observability import telemetry
 from falsework.server.observability.request_metrics import RequestMetrics
 from falsework.server.tools.results import ToolResult
@@ -33,7 +35,7 @@ class ToolCallsStarted:
 
 @dataclass(frozen=True)
 class ToolCallsFinished:
-    """The outcomes of one round, in the order of the calls."""
+    """The results of one turn's calls, in the order of the calls."""
 
     outcomes: tuple[ToolResult, ...]
 
@@ -59,45 +61,52 @@ LoopEvent = (
 
 @dataclass
 class _Turn:
-    """What one turn of the model said, heard so far."""
+    """What one turn of the model has said so far."""
 
     text: list[str] = field(default_factory=list)
-    thought: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     arguments: list[str] = field(default_factory=list)
     finish: FinishReason | None = None
-    asked: list[ToolCall] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
     ready: list[ToolCall] = field(default_factory=list)
-    """Those of `asked` that the server runs now."""
-    outcomes: list[ToolResult] = field(default_factory=list)
+    """Those of `calls` that the server runs now."""
+    results: list[ToolResult] = field(default_factory=list)
 
 
 @dataclass
 class ToolLoop:
-    """Plays one request; `served` are the names of the tools that the server runs.
+    """Runs one request to its end.
 
-    `waits` tells of a call whether it needs the client's approval first.
+    `server_tools` are the names of the tools that the server runs; of these, calls of `approval`
+    wait for the client, as do those for which the tools file wants it where `can_ask` is set.
     """
 
-    chat: TurnRunner
+    runner: TurnRunner
     run: ToolRun
-    watch: RequestMetrics
-    served: frozenset[str]
-    waits: Callable[[ToolCall], bool] = lambda _: False
+    metrics: RequestMetrics
+    server_tools: frozenset[str]
+    approval: frozenset[str] = frozenset()
+    can_ask: bool = False
     clients_calls: int = 0
     usage: Usage = NO_USAGE
 
-    async def stream(self, question: GenerationRequest) -> AsyncGenerator[LoopEvent]:
-        """Tell the steps of all turns as one reply; the last step has the finish_reason."""
+    async def stream(
+        self, request: GenerationRequest, first: PreparedTurn | None = None
+    ) -> AsyncGenerator[LoopEvent]:
+        """Yield the events of all turns as one reply; the last delta has the finish_reason.
+
+        `first` is the first turn, where it was built already.
+        """
         turn = _Turn()
-        following: GenerationRequest | None = question
+        following: GenerationRequest | None = request
         with self.workflow_span():
             while following is not None:
-                question, turn = following, _Turn()
-                async with aclosing(self._round(question, turn)) as told:
-                    async for each in told:
-                        yield each
-                following = self._following(question, turn)
+                request, turn = following, _Turn()
+                async with aclosing(self._stream_turn(request, turn, first)) as events:
+                    async for event in events:
+                        yield event
+                following, first = self._next_request(request, turn), None
         if turn.finish is None:
             yield DeadlineExceeded()
         yield ChoiceDelta(0, (), (), self._finish(turn))
@@ -105,152 +114,169 @@ class ToolLoop:
 
     @contextmanager
     def workflow_span(self) -> Iterator[None]:
-        """Watch the request; once something was written, tell clients not to repeat it."""
-        if self.watch.run is self.run:
+        """Trace the request; once something was written, clients are told not to repeat it."""
+        metrics = self.metrics
+        if metrics.run_id == self.run.id:
             yield  # within the workflow of whoever had something to run before the first turn
             return
-        self.watch.run = self.run
-        name = self.watch.api
-        attributes = {telemetry.ATTR_OPERATION: "invoke_workflow", telemetry.WORKFLOW_NAME: name}
-        self.watch.workflow = workflow = telemetry.TRACER.start_span(
-            telemetry.SPAN_WORKFLOW.format(name=name), attributes=attributes
+        metrics.run_id = self.run.id
+        attributes = {
+            telemetry.ATTR_OPERATION: "invoke_workflow",
+            telemetry.WORKFLOW_NAME: metrics.api,
+        }
+        metrics.workflow = workflow = telemetry.TRACER.start_span(
+            telemetry.SPAN_WORKFLOW.format(name=metrics.api), attributes=attributes
         )
         try:
             yield
-        except APIError as refusal:
-            if any(outcome.effect in {"applied", "unknown"} for outcome in self.run.executed):
-                refusal.headers = {**refusal.headers, "x-should-retry": "false"}
+        except APIError as error:
+            if any(result.effect in {"applied", "unknown"} for result in self.run.executed):
+                error.headers = {**error.headers, "x-should-retry": "false"}
             raise
         finally:
             workflow.end()
-            self.watch.workflow = INVALID_SPAN
+            metrics.workflow = INVALID_SPAN
+            metrics.tool_calls = len(self.run.executed)
+            metrics.deadline_left = self.run.deadline.remaining()
 
-    async def _round(self, question: GenerationRequest, turn: _Turn) -> AsyncGenerator[LoopEvent]:
-        """Tell one turn of the model, and run those of its calls that are ours."""
+    async def _stream_turn(
+        self, request: GenerationRequest, turn: _Turn, prepared: PreparedTurn | None
+    ) -> AsyncGenerator[LoopEvent]:
+        """Yield one turn of the model, and run those of its calls that are the server's."""
         allowed = self.run.begin_turn()
-        async with aclosing(self._turn(_limited(question, allowed=allowed), turn)) as steps:
-            async for step in steps:
-                yield step
-        said = zip(turn.names, turn.arguments, strict=True)
-        turn.asked = [ToolCall(new_id("call_"), name, arguments) for name, arguments in said]
-        ours = [each for each in turn.asked if each.name in self.served]
-        waiting = [each for each in ours if self.waits(each)]
-        turn.ready = [each for each in ours if each not in waiting]
+        limited = request if allowed else replace(request, choice=ToolChoice("none"))
+        async with aclosing(self._deltas(limited, turn, prepared)) as deltas:
+            async for delta in deltas:
+                yield delta
+        turn.calls = [
+            self.run.parse(ToolCall(new_id("call_"), name, arguments))
+            for name, arguments in zip(turn.names, turn.arguments, strict=True)
+        ]
+        own = [call for call in turn.calls if call.name in self.server_tools]
+        waiting = [call for call in own if self._needs_approval(call)]
+        turn.ready = [call for call in own if call not in waiting]
         if turn.ready:
             yield ToolCallsStarted(tuple(turn.ready))
-            turn.outcomes = await self.run_calls(turn.ready)
-            yield ToolCallsFinished(tuple(turn.outcomes))
+            turn.results = await self.run_calls(turn.ready)
+            yield ToolCallsFinished(tuple(turn.results))
         if waiting:
             yield ApprovalRequired(tuple(waiting))
 
-    def _following(self, question: GenerationRequest, turn: _Turn) -> GenerationRequest | None:
-        """Return the question of the next turn; None where the reply is complete."""
-        if not turn.ready or len(turn.ready) < len(turn.asked):
+    def _needs_approval(self, call: ToolCall) -> bool:
+        """Tell whether the client has to approve a call: by its request, or by the tools file."""
+        return call.name in self.approval or (self.can_ask and self.run.requires_approval(call))
+
+    def _next_request(self, request: GenerationRequest, turn: _Turn) -> GenerationRequest | None:
+        """Return the request of the next turn; None where the reply is complete."""
+        if not turn.ready or len(turn.ready) < len(turn.calls):
             return None  # the rest of a mixed turn is the client's: to run, or to approve
-        left = _left(_after(question, turn), self.usage)
-        turn.finish = turn.finish if left else "length"
-        return left
+        following = _within_limit(_with_results(request, turn), self.usage)
+        turn.finish = turn.finish if following else "length"
+        return following
 
     async def run_calls(
         self, calls: Sequence[ToolCall], approved: frozenset[str] = frozenset()
     ) -> list[ToolResult]:
         """Run calls; the longest of them is what the request waited for."""
-        began, outcomes = time.monotonic(), list[ToolResult]()
-        self.watch.phase = "tool"
+        began, results = time.monotonic(), list[ToolResult]()
+        self.metrics.phase = "tool"
+        context = use_span(
+            self.metrics.workflow, record_exception=False, set_status_on_exception=False
+        )
         try:
-            with use_span(self.watch.workflow, record_exception=False,
-                          set_status_on_exception=False):  # fmt: skip
-                outcomes = await self.run.execute(calls, approved)
+            with context:
+                results = await self.run.execute(calls, approved)
         finally:
-            self._spent(time.monotonic() - began, outcomes)
-        return outcomes
+            self._add_phases(time.monotonic() - began, results)
+        return results
 
-    def _spent(self, seconds: float, outcomes: Sequence[ToolResult]) -> None:
-        longest = max(outcomes, key=lambda outcome: outcome.seconds, default=None)
+    def _add_phases(self, seconds: float, results: Sequence[ToolResult]) -> None:
+        longest = max(results, key=lambda result: result.seconds, default=None)
         parts = {"backoff": longest.backoff, "queue_tool": longest.queued} if longest else {}
         for phase, part in parts.items():
-            self.watch.add_phase(phase, min(part, seconds))
+            self.metrics.add_phase(phase, min(part, seconds))
             seconds -= min(part, seconds)
-        self.watch.add_phase("tool", seconds)
+        self.metrics.add_phase("tool", seconds)
 
     def _finish(self, turn: _Turn) -> FinishReason:
-        if turn.finish is None:
-            return "length"  # the deadline cut it
-        if turn.finish == "length" or self.clients_calls:
-            return "length" if turn.finish == "length" else "tool_calls"
-        return "stop"
+        if turn.finish is None or turn.finish == "length":
+            return "length"  # None: the deadline cut it
+        return "tool_calls" if self.clients_calls else "stop"
 
-    async def _turn(self, question: GenerationRequest, turn: _Turn) -> AsyncGenerator[ChoiceDelta]:
-        """Tell one turn: all but the calls that the server runs, and its end."""
-        async with aclosing(self.chat.stream(question, self.watch)) as steps:
-            while (step := await self._next(steps)) is not None:
-                if isinstance(step, Usage):
-                    self.usage = self.usage.__add__(step)
+    async def _deltas(
+        self, request: GenerationRequest, turn: _Turn, prepared: PreparedTurn | None
+    ) -> AsyncGenerator[ChoiceDelta]:
+        """Yield one turn: all but the calls that the server runs, and its end."""
+        left = self.run.deadline.remaining() if self.server_tools else math.inf
+        deadline = anyio.current_time() + max(0.0, left)
+        async with aclosing(self.runner.stream(request, self.metrics, turn=prepared)) as deltas:
+            while (delta := await self._next(deltas, deadline)) is not None:
+                if isinstance(delta, Usage):
+                    self.usage += delta
                     continue
-                turn.finish = step.finish or turn.finish
-                events = tuple(told for event in step.events for told in self._hear(event, turn))
-                if events or step.logprobs:
-                    yield replace(step, events=events, finish=None)
+                turn.finish = delta.finish or turn.finish
+                events = tuple(
+                    sent for event in delta.events for sent in self._collect(event, turn)
+                )
+                if events or delta.logprobs:
+                    yield replace(delta, events=events, finish=None)
 
-    async def _next(self, steps: AsyncIterator[ChoiceDelta | Usage]) -> ChoiceDelta | Usage | None:
-        """Return the next step, None at the end or once the deadline of its tools has passed."""
-        left = self.run.deadline.remaining() if self.served else math.inf
-        with anyio.move_on_after(max(0.0, left)):
-            return await anext(steps, None)
+    async def _next(
+        self, deltas: AsyncIterator[ChoiceDelta | Usage], deadline: float
+    ) -> ChoiceDelta | Usage | None:
+        """Return the next delta, None at the end or once the deadline has passed."""
+        with anyio.CancelScope(deadline=deadline):
+            return await anext(deltas, None)
         self.run.stopped_by = self.run.stopped_by or "deadline"
         return None
 
-    def _hear(self, event: Event, turn: _Turn) -> list[Event]:
+    def _collect(self, event: Event, turn: _Turn) -> list[Event]:
+        """Add an event to the turn; return what of it the client is sent."""
         match event:
             case Text(text):
                 turn.text.append(text)
             case Reasoning(text):
-                turn.thought.append(text)
+                turn.reasoning.append(text)
             case CallBegins(_, name):
                 turn.names.append(name)
                 turn.arguments.append("")
-                if name in self.served:
+                if name in self.server_tools:
                     return []
                 self.clients_calls += 1
                 return [CallBegins(self.clients_calls - 1, name)]
             case Arguments(_, text):
                 turn.arguments[-1] += text
-                is_ours = turn.names[-1] in self.served
-                return [] if is_ours else [Arguments(self.clients_calls - 1, text)]
+                own = turn.names[-1] in self.server_tools
+                return [] if own else [Arguments(self.clients_calls - 1, text)]
             case CallEnds():
-                is_ours = turn.names[-1] in self.served
-                return [] if is_ours else [CallEnds(self.clients_calls - 1)]
+                own = turn.names[-1] in self.server_tools
+                return [] if own else [CallEnds(self.clients_calls - 1)]
         return [event]
 
 
-def _left(question: GenerationRequest, usage: Usage) -> GenerationRequest | None:
-    """Return the question with what is left of its token limit; None where nothing is."""
-    limit = question.limit
-    if not limit:
-        return question
-    left = limit - usage.completion
-    sampling = replace(question.sampling, max_tokens=left)
-    return replace(question, sampling=sampling) if left > 0 else None
+def _within_limit(request: GenerationRequest, usage: Usage) -> GenerationRequest | None:
+    """Return the request with what is left of its token limit; None where nothing is."""
+    if not request.limit:
+        return request
+    left = request.limit - usage.completion
+    sampling = replace(request.sampling, max_tokens=left)
+    return replace(request, sampling=sampling) if left > 0 else None
 
 
-def _limited(question: GenerationRequest, *, allowed: bool) -> GenerationRequest:
-    return question if allowed else replace(question, choice=ToolChoice("none"))
-
-
-def _after(question: GenerationRequest, turn: _Turn) -> GenerationRequest:
-    """Return the question once its calls have results; what was forced has happened."""
-    said = Message(
+def _with_results(request: GenerationRequest, turn: _Turn) -> GenerationRequest:
+    """Return the request once its calls have results; a call that was forced has been made."""
+    message = Message(
         "assistant",
         "".join(turn.text),
-        calls=tuple(Call(each.name, each.arguments) for each in turn.ready),
-        call_ids=tuple(each.id for each in turn.ready),
-        reasoning="".join(turn.thought),
+        calls=tuple(Call(call.name, call.arguments) for call in turn.ready),
+        call_ids=tuple(call.id for call in turn.ready),
+        reasoning="".join(turn.reasoning),
     )
     results = (
-        Message("tool", outcome.for_model(), call_id=each.id, name=each.name)
-        for each, outcome in zip(turn.ready, turn.outcomes, strict=True)
+        Message("tool", result.for_model(), call_id=call.id, name=call.name)
+        for call, result in zip(turn.ready, turn.results, strict=True)
     )
-    forced = question.choice.mode != "none"
-    choice = replace(question.choice, mode="auto") if forced else question.choice
-    messages = (*question.messages, said, *results)
-    return replace(question, messages=messages, choice=choice, named=False)
+    forced = request.choice.mode != "none"
+    choice = replace(request.choice, mode="auto") if forced else request.choice
+    messages = (*request.messages, message, *results)
+    return replace(request, messages=messages, choice=choice, named=False)

@@ -1,4 +1,4 @@
-"""From a question to what the engine needs: prompt, constraint, and the reader of the reply."""
+"""From a request to what the engine needs: prompt, constraint, and the reader of the reply."""
 
 import hashlib
 import time
@@ -21,10 +21,9 @@ from falsework.grammars.reply_grammar import (
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.grammars.vocabulary import Vocabulary
 from falsework.prompts.renderer import ChatTemplateError, Prompt, PromptRenderer
-from falsework.server.api.chat.request import GenerationRequest
-from falsework.server.engines.base import Constraint, SamplingParams
-from falsework.server.engines.matcher import ThinkingBudget
+from falsework.server.engines.base import Constraint, SamplingParams, ThinkingBudget
 from falsework.server.errors import BadRequestError, ContextLengthExceeded, InvalidSchemaError
+from falsework.server.generation.request import GenerationRequest
 from falsework.server.observability import telemetry
 
 GRAMMAR_CACHE_BYTES = 256 * 2**20
@@ -46,8 +45,9 @@ NO_PREFIX = ForcedPrefix()
 
 @dataclass(frozen=True)
 class PreparedTurn:
-    """One turn of the model, ready for the engine; `prompt` ends with the opening's tokens."""
+    """One turn of a request, ready for the engine; `prompt` ends with the opening's tokens."""
 
+    request: GenerationRequest
     prompt: tuple[int, ...]
     sampling: SamplingParams
     constraint: Constraint | None
@@ -90,77 +90,82 @@ class TurnBuilder:
         )
         self._compiling: dict[bytes, anyio.Event] = {}
 
-    async def build(self, question: GenerationRequest) -> PreparedTurn:
-        """Return the turn; raise BadRequest, BadSchema or ContextOverflow."""
-        prompt = await anyio.to_thread.run_sync(self._lay_out, question)
-        form = self._form(question, prompt)
-        sampling = self._fitted(question.sampling, len(prompt.tokens))
+    async def build(self, request: GenerationRequest) -> PreparedTurn:
+        """Return the turn of a request: its prompt laid out and tokenised, its grammar compiled.
+
+        Raise BadRequestError, InvalidSchemaError or ContextLengthExceeded.
+        """
+        prompt = await anyio.to_thread.run_sync(self._lay_out, request)
+        form = self._form(request, prompt)
+        sampling = self._fitted(request, len(prompt.tokens))
         if not (form.tools or form.answer is not None or form.thinking):
-            return PreparedTurn(prompt.tokens, sampling, None, form)
+            return PreparedTurn(request, prompt.tokens, sampling, None, form)
         kept = await self._compiled(form)
         opening = kept.opening
-        if question.sampling.logprobs is not None or len(opening.tokens) >= sampling.max_tokens:
+        if request.sampling.logprobs is not None or len(opening.tokens) >= sampling.max_tokens:
             opening = NO_PREFIX
         return PreparedTurn(
+            request,
             prompt.tokens + opening.tokens,
             replace(sampling, max_tokens=sampling.max_tokens - len(opening.tokens)),
             replace(
                 kept.constraint,
                 start=opening.state,
                 opening=opening.text,
-                think=self._think(question, kept.resting),
+                think=self._think(request, kept.resting),
             ),
             form,
             opening,
         )
 
-    def _lay_out(self, question: GenerationRequest) -> Prompt:
-        tools = question.tools if question.choice.mode != "none" else ()
+    def _lay_out(self, request: GenerationRequest) -> Prompt:
+        tools = request.tools if request.choice.mode != "none" else ()
         try:
             return self._prompter.render(
-                question.messages, tools,
-                parallel=question.choice.parallel, think=question.think_budget != 0,
-            )  # fmt: skip
-        except ChatTemplateError as fault:
-            raise BadRequestError(str(fault), "messages") from fault
+                request.messages,
+                tools,
+                parallel=request.choice.parallel,
+                think=request.think_budget != 0,
+            )
+        except ChatTemplateError as error:
+            raise BadRequestError(str(error), request.params.messages) from error
 
-    def _form(self, question: GenerationRequest, prompt: Prompt) -> ReplyFormat:
+    def _form(self, request: GenerationRequest, prompt: Prompt) -> ReplyFormat:
         dialect = self._prompter.dialect
-        schema = question.response_schema
+        schema = request.response_schema
         return ReplyFormat(
             dialect.markup,
-            question.tools,
-            question.choice if question.tools else ToolChoice("none"),
+            request.tools,
+            request.choice if request.tools else ToolChoice("none"),
             {"type": "object"} if schema is True else schema,
-            question.response_schema_where,
-            dialect.think if prompt.thinking or question.think_budget != 0 else None,
+            request.params.schema,
+            dialect.think if prompt.thinking or request.think_budget != 0 else None,
             prompt.thinking,
         )
 
-    def _think(self, question: GenerationRequest, resting: int) -> ThinkingBudget | None:
+    def _think(self, request: GenerationRequest, resting: int) -> ThinkingBudget | None:
         """Return the budget of the think block: at most half of what the client allows in all."""
         block = self._prompter.dialect.think
         if block is None or resting == DEAD:
             return None
-        asked = question.think_budget
-        tokens = self._think_budget if asked is None else asked
-        if question.sampling.max_tokens:
-            tokens = min(tokens, question.sampling.max_tokens // 2)
+        given = request.think_budget
+        tokens = self._think_budget if given is None else given
+        if request.sampling.max_tokens:
+            tokens = min(tokens, request.sampling.max_tokens // 2)
         return ThinkingBudget(tokens, resting, tuple(self._encode(block.closing)))
 
-    def _fitted(self, sampling: SamplingParams, prompt: int) -> SamplingParams:
+    def _fitted(self, request: GenerationRequest, prompt: int) -> SamplingParams:
+        """Return the sampling, its limit of tokens within the model's context."""
         left = self.max_model_len - prompt
-        asked = sampling.max_tokens
-        if left < max(1, asked):
-            wanted = (
-                f"{prompt + asked} tokens ({prompt} in the messages, {asked} in the completion)"
-            )
-            msg = (
+        most, param = request.sampling.max_tokens, request.params.messages
+        if left < max(1, most):
+            tokens = f"{prompt + most} tokens ({prompt} in the {param}, {most} in the completion)"
+            message = (
                 f"This model's maximum context length is {self.max_model_len} tokens. "
-                f"However, you requested {wanted}. Please shorten the messages or the completion."
+                f"However, you requested {tokens}. Please shorten the {param} or the completion."
             )
-            raise ContextLengthExceeded(msg, "messages")
-        return replace(sampling, max_tokens=asked or left)
+            raise ContextLengthExceeded(message, param)
+        return replace(request.sampling, max_tokens=most or left)
 
     async def _compiled(self, form: ReplyFormat) -> _Compiled:
         """Return a form's constraint, kept or compiled now; once for requests that come at once."""
@@ -184,15 +189,15 @@ class TurnBuilder:
     def _compile(self, form: ReplyFormat) -> _Compiled:
         try:
             automaton = compile_dfa(reply_grammar(form), self._vocabulary.alphabet)
-        except UnsupportedFormat as fault:
-            raise _refusal(fault) from fault
-        except GrammarTooLarge as fault:
+        except UnsupportedFormat as error:
+            raise _refusal(error) from error
+        except GrammarTooLarge as error:
             where = form.answer_where if not form.tools else "tools"
-            msg = f"These schemas can't be enforced together: {fault}."
-            raise InvalidSchemaError(msg, where) from fault
-        except EmptyLanguage as fault:
+            msg = f"These schemas can't be enforced together: {error}."
+            raise InvalidSchemaError(msg, where) from error
+        except EmptyLanguage as error:
             msg = "These schemas can't be enforced: nothing that this model can say satisfies them."
-            raise InvalidSchemaError(msg, "tools" if form.tools else form.answer_where) from fault
+            raise InvalidSchemaError(msg, "tools" if form.tools else form.answer_where) from error
         packed = automaton.to_bytes()
         digest = hashlib.blake2b(packed, digest_size=16).digest()
         resting = between_characters_state(form, automaton)
@@ -202,11 +207,11 @@ class TurnBuilder:
         tokens = forced_tokens(automaton, START, self._vocabulary, self._encode).forced
         if tokens and tokens[-1] in self._vocabulary.ends:
             tokens = tokens[:-1]  # all of the reply is known; its end is left to the engine
-        said = [self._vocabulary.tokens[token] or b"" for token in tokens]
-        while said and not _whole(b"".join(said)):
-            said.pop()  # a token may end inside a character, which a prompt shouldn't
-        text = b"".join(said)
-        return ForcedPrefix(tokens[: len(said)], text.decode(), automaton.step(START, text))
+        spelled = [self._vocabulary.tokens[token] or b"" for token in tokens]
+        while spelled and not _whole(b"".join(spelled)):
+            spelled.pop()  # a token may end inside a character, which a prompt shouldn't
+        text = b"".join(spelled)
+        return ForcedPrefix(tokens[: len(spelled)], text.decode(), automaton.step(START, text))
 
     def _encode(self, text: str) -> list[int]:
         return self._prompter.tokenizer.encode(text, add_special_tokens=False)
@@ -220,11 +225,11 @@ def _whole(text: bytes) -> bool:
     return True
 
 
-def _refusal(fault: UnsupportedFormat) -> InvalidSchemaError:
-    field = fault.where.partition("#")[0]
-    if fault.tool is None:
-        msg = f"Invalid schema for response_format: {fault} (at {fault.where})."
+def _refusal(error: UnsupportedFormat) -> InvalidSchemaError:
+    field = error.where.partition("#")[0]
+    if error.tool is None:
+        msg = f"Invalid schema for response_format: {error} (at {error.where})."
         return InvalidSchemaError(msg, field, code="invalid_json_schema")
     return InvalidSchemaError(
-        f"Invalid schema for function '{fault.tool}': {fault} (at {fault.where}).", field
+        f"Invalid schema for function '{error.tool}': {error} (at {error.where}).", field
     )

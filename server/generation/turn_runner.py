@@ -1,77 +1,98 @@
-"""One turn of the model: a question, the engine's pieces, the steps of a reply."""
+"""One turn of the model: from the request to the deltas of its reply."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import cast
 
-from falsework.server.api.chat.objects import Usage, new_id
-from falsework.server.api.chat.request import GenerationRequest
+from anyio import CancelScope
+
 from falsework.server.engines.base import Engine, OutputDelta
-from falsework.server.errors import InternalServerError
+from falsework.server.errors import InternalServerError, ShuttingDown
 from falsework.server.generation.admission import AdmissionController
 from falsework.server.generation.choice import ChoiceDelta, ChoiceProcessor
+from falsework.server.generation.request import GenerationRequest
 from falsework.server.generation.turn import PreparedTurn, TurnBuilder
-from falsework.server.generation.turn_timer import TurnTimer, time_turn
+from falsework.server.generation.turn_timer import time_turn
+from falsework.server.generation.usage import Usage
+from falsework.server.ids import new_id
 from falsework.server.observability import telemetry
 from falsework.server.observability.request_metrics import RequestMetrics
 
 
 @dataclass(frozen=True)
 class TurnRunner:
-    """Answers questions with one engine and one model's scaffold."""
+    """Runs turns on one engine."""
 
     engine: Engine
-    scaffold: TurnBuilder
+    builder: TurnBuilder
     admission: AdmissionController
 
     async def stream(
-        self, question: GenerationRequest, watch: RequestMetrics, *, half_calls: bool = False
+        self,
+        request: GenerationRequest,
+        metrics: RequestMetrics,
+        *,
+        half_calls: bool = False,
+        turn: PreparedTurn | None = None,
     ) -> AsyncGenerator[ChoiceDelta | Usage]:
-        """Tell the steps of a reply, then its usage; closing it frees the engine.
+        """Yield the deltas of a reply, then its usage; closing it frees the engine.
 
-        `half_calls` tells calls as they are decoded; otherwise once they are complete.
+        `half_calls` yields calls as they are decoded; otherwise once they are complete. `turn` is
+        the request's, where it was built already.
         """
-        watch.turns += 1
-        turn = await self.scaffold.build(question)
-        request_id = new_id("turn-")
-        pieces = self.engine.generate(turn.prompt, turn.sampling, turn.constraint, request_id)
+        metrics.turns += 1
+        if turn is None or turn.request is not request:
+            turn = await self.builder.build(request)
         choices = [
-            ChoiceProcessor(
-                turn.reader(), question.stop, named=question.named, half_calls=half_calls
-            )
+            ChoiceProcessor(turn.reader(), request.stop, named=request.named, half_calls=half_calls)
             for _ in range(turn.sampling.n)
         ]
-        with time_turn(question, watch) as clock:
-            async with aclosing(
-                _tell(choices, turn, self.admission.cancel_on_shutdown(pieces), clock)
-            ) as steps:
-                async for step in steps:
-                    clock.on_delta(step)
-                    yield step
+        outputs = self.engine.generate(turn.prompt, turn.sampling, turn.constraint, new_id("turn-"))
+        wait = _ShutdownWait()
+        cached = 0
+        with time_turn(request, metrics) as timer, self.admission.cancel_at_shutdown(wait.cancel):
+            # The engine's contract is that closing it aborts, so it can be closed: a generator.
+            async with aclosing(cast("AsyncGenerator[OutputDelta]", outputs)) as pieces:
+                while (piece := await wait.next(pieces)) is not None:
+                    choice = choices[piece.choice]
+                    cached = max(cached, piece.cached_tokens)
+                    if not choice.finished:
+                        delta = choice.process(piece)
+                        timer.on_delta(delta, piece.timings)
+                        yield delta
+                    if all(choice.finished for choice in choices):
+                        break
+            if not all(choice.finished for choice in choices):
+                message = "The engine ended before the reply did."
+                raise InternalServerError(message, code="engine_error")
+            usage = _usage(turn, choices, cached)
+            timer.on_usage(usage)
+        yield usage
 
 
-async def _tell(
-    choices: Sequence[ChoiceProcessor],
-    turn: PreparedTurn,
-    pieces: AsyncGenerator[OutputDelta],
-    clock: TurnTimer,
-) -> AsyncGenerator[ChoiceDelta | Usage]:
-    cached = 0
-    async with aclosing(pieces):
-        async for piece in pieces:
-            clock.on_output(piece, thinking=choices[piece.choice].in_reasoning)
-            cached = max(cached, piece.cached_tokens)
-            if not choices[piece.choice].finished:
-                yield choices[piece.choice].process(piece)
-            if all(choice.finished for choice in choices):
-                break
-    if not all(choice.finished for choice in choices):
-        raise InternalServerError("The engine ended before the reply did.", code="engine_error")
+class _ShutdownWait:
+    """Waits for output; the end of the drain period ends the wait with an error."""
+
+    def __init__(self) -> None:
+        self._scope = CancelScope()
+
+    def cancel(self) -> None:
+        self._scope.cancel()
+
+    async def next(self, outputs: AsyncIterator[OutputDelta]) -> OutputDelta | None:
+        with CancelScope() as self._scope:
+            return await anext(outputs, None)
+        raise ShuttingDown("This server shut down before the reply was finished.")
+
+
+def _usage(turn: PreparedTurn, choices: list[ChoiceProcessor], cached: int) -> Usage:
     reasoning = sum(choice.reasoning_tokens for choice in choices)
     telemetry.REASONING_TOKENS.inc(reasoning)
-    yield Usage(
-        prompt=len(turn.prompt) - len(turn.opening.tokens),
-        completion=sum(len(turn.opening.tokens) + choice.tokens for choice in choices),
+    forced = len(turn.opening.tokens)
+    return Usage(
+        prompt=len(turn.prompt) - forced,
+        completion=sum(forced + choice.tokens for choice in choices),
         cached=cached,
         reasoning=reasoning,
     )

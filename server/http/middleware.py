@@ -1,28 +1,21 @@
-"""What happens to every request before and after it is answered: a name, a key, a last resort."""
+"""What every request meets first and last: its id, its span, and the handler of last resort."""
 
-import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from http import HTTPStatus
 
 import structlog
-from fastapi import Request
 from opentelemetry.trace import INVALID_SPAN, Span, StatusCode
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from falsework.server.api.chat.objects import new_id
 from falsework.server.errors import (
-    APIError,
-    AuthenticationError,
     ClientDisconnected,
     InternalServerError,
-    PayloadTooLarge,
+    error_response,
 )
-from falsework.server.http.sse import error_body
+from falsework.server.ids import new_id
 from falsework.server.observability import telemetry
 from falsework.server.observability.tracing import request_span
 
@@ -94,42 +87,3 @@ def _tell(scope: Scope, status: int, span: Span) -> None:
 def _request_id(headers: Mapping[str, str]) -> str:
     asked = headers.get(REQUEST_ID_HEADER, "")
     return asked if REQUEST_ID_PATTERN.fullmatch(asked) else new_id("req_")
-
-
-def error_response(refusal: APIError) -> JSONResponse:
-    """Return a refusal as a response."""
-    return JSONResponse(error_body(refusal), refusal.status, headers=dict(refusal.headers))
-
-
-class APIKeyAuth:
-    """Lets in who bears one of the keys; without keys, everybody."""
-
-    def __init__(self, keys: Sequence[str]) -> None:
-        self._keys = [key.encode() for key in keys]
-
-    async def __call__(self, request: Request) -> None:
-        """Refuse a request without a right key."""
-        if not self._keys:
-            return
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        borne = key.strip().encode()
-        # Every key is compared, so that the time taken doesn't tell which was nearly right.
-        matches = [hmac.compare_digest(borne, each) for each in self._keys]
-        if scheme.lower() != "bearer" or not any(matches):
-            what = "Incorrect API key provided." if key else "You didn't provide an API key."
-            raise AuthenticationError(f"{what} Send it as 'Authorization: Bearer KEY'.")
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """Return the body of a request, read no further than the limit."""
-    body = bytearray()
-    try:
-        async for piece in request.stream():
-            body += piece
-            if len(body) > limit:
-                raise PayloadTooLarge(
-                    f"The body has more than the {limit} bytes that this server allows."
-                )
-    except ClientDisconnect as fault:
-        raise ClientDisconnected("The client went away before the request was complete.") from fault
-    return bytes(body)

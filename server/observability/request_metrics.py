@@ -1,19 +1,17 @@
-"""What is seen of one request from outside: its phases, its metrics, its line in the log."""
+"""The phases, metrics and log line of one request."""
 
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import structlog
 from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN, Span, set_span_in_context
 
-from falsework.server.errors import BadRequestError
+from falsework.server.errors import BadRequestError, ClientDisconnected
 from falsework.server.observability import telemetry
-from falsework.server.tools.tool_run import ToolRun
 
 log = structlog.get_logger("falsework.requests")
 
@@ -29,27 +27,31 @@ class RequestMetrics:
     phases: Counter[str] = field(default_factory=Counter)
     first_token: float = 0.0
     turns: int = 0
-    run: ToolRun | None = None
+    run_id: str = ""
+    """Id of the tool run; empty where the server runs no tools."""
+    tool_calls: int = 0
+    deadline_left: float = 0.0
+    """Seconds, once the tool run has ended."""
     over: bool = False
     background: bool = False
     phase: str = "other"
-    """What it is in just now."""
+    """The current phase."""
     workflow: Span = INVALID_SPAN
 
     def parent_context(self) -> Context | None:
-        """Return the context of what it does: its workflow's, or whatever is current."""
+        """Return the context of child spans: the workflow's, or None for the current one."""
         return None if self.workflow is INVALID_SPAN else set_span_in_context(self.workflow)
 
     def add_phase(self, phase: str, seconds: float) -> None:
-        """Add to a phase."""
+        """Add seconds to a phase."""
         self.phases[phase] += max(0.0, seconds)  # type: ignore[assignment]  # seconds, not counts
 
     def on_first_token(self) -> None:
-        """Notice the first token."""
+        """Record the time of the first token; later calls change nothing."""
         self.first_token = self.first_token or time.monotonic() - self.began
 
     def finish(self, outcome: str) -> None:
-        """Tell everything, once."""
+        """Write metrics and log line; later calls change nothing."""
         if self.over:
             return
         self.over = True
@@ -73,35 +75,38 @@ class RequestMetrics:
         telemetry.MODEL_TURNS.labels(self.model).observe(self.turns)
         if outcome == "left":
             telemetry.DISCONNECTS.labels(self.phase).inc()
-        if self.run:
-            telemetry.TOOL_CALLS_OF_REQUEST.labels(self.model).observe(len(self.run.executed))
-            telemetry.DEADLINE_REMAINING.observe(max(0.0, self.run.deadline.remaining()))
+        if self.run_id:
+            telemetry.TOOL_CALLS_OF_REQUEST.labels(self.model).observe(self.tool_calls)
+            telemetry.DEADLINE_REMAINING.observe(max(0.0, self.deadline_left))
 
     def _log(self, outcome: str, seconds: float) -> None:
         phases = {phase: round(1000 * self.phases[phase], 1) for phase in telemetry.PHASES}
-        run = {"run_id": self.run.id} if self.run else {}
+        run = {"run_id": self.run_id} if self.run_id else {}
         log.info(
-            telemetry.LOG_REQUEST, api=self.api, outcome=outcome, turns=self.turns,
-            ms=round(1000 * seconds, 1), **phases, **run,
-        )  # fmt: skip
+            telemetry.LOG_REQUEST,
+            api=self.api,
+            outcome=outcome,
+            turns=self.turns,
+            ms=round(1000 * seconds, 1),
+            **phases,
+            **run,
+        )
 
 
-T = TypeVar("T")
-
-
-async def record_outcome(told: AsyncGenerator[T], watch: RequestMetrics) -> AsyncGenerator[T]:
-    """Pass on what is told; at the end, whichever that is, the watch is told of it."""
+@contextmanager
+def record_outcome(metrics: RequestMetrics) -> Iterator[None]:
+    """Record how the request within this context ends: ok, refused, error, or client left."""
     outcome = "left"
     try:
-        async with aclosing(told):
-            async for each in told:
-                yield each
+        yield
         outcome = "ok"
     except BadRequestError:
         outcome = "refused"
+        raise
+    except ClientDisconnected:
         raise
     except Exception:
         outcome = "error"
         raise
     finally:
-        watch.finish(outcome)
+        metrics.finish(outcome)

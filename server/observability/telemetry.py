@@ -1,8 +1,8 @@
-"""Every name under which the server is seen from outside: metrics, spans, lines of the log.
+"""Names of all metrics, spans, span attributes and log events.
 
 The GenAI conventions of OpenTelemetry are still in development, so they are spelled here alone.
-Labels come from closed lists: tools and upstreams of the tools file, kinds of faults. What requests
-bring along is OTHER.
+Label values come from closed lists: tools and upstreams of the tools file, error types. Tools that
+a request brought share the label OTHER.
 """
 
 from opentelemetry import trace
@@ -33,24 +33,30 @@ TPOT_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1
 COUNT_BUCKETS = tuple(range(17))
 
 OTHER = "other"
-"""The label of tools and upstreams that stand in no tools file."""
+"""Label of tools and upstreams that no tools file names."""
 
 HTTP_REQUESTS = Counter(
     "falsework_http_requests", "Requests at the door, refused ones too.", ("route", "status")
 )
 
 REQUEST_SECONDS = Histogram(
-    "falsework_request_duration_seconds", "A request, from its body to its last byte.",
-    ("model", "api", "stream", "outcome"), buckets=LATENCY_BUCKETS,
-)  # fmt: skip
+    "falsework_request_duration_seconds",
+    "A request, from its body to its last byte.",
+    ("model", "api", "stream", "outcome"),
+    buckets=LATENCY_BUCKETS,
+)
 FIRST_TOKEN_SECONDS = Histogram(
-    "falsework_request_ttft_seconds", "Time to first token.",
-    ("model", "api", "stream", "outcome"), buckets=LATENCY_BUCKETS,
-)  # fmt: skip
+    "falsework_request_ttft_seconds",
+    "Time to first token.",
+    ("model", "api", "stream", "outcome"),
+    buckets=LATENCY_BUCKETS,
+)
 PHASE_SECONDS = Histogram(
-    "falsework_request_time_seconds", "Parts of a request; they sum to the whole.",
-    ("phase",), buckets=LATENCY_BUCKETS,
-)  # fmt: skip
+    "falsework_request_time_seconds",
+    "Parts of a request; they sum to the whole.",
+    ("phase",),
+    buckets=LATENCY_BUCKETS,
+)
 MODEL_TURNS = Histogram(
     "falsework_request_model_turns",
     "Turns of the model in a request.",
@@ -58,36 +64,49 @@ MODEL_TURNS = Histogram(
     buckets=COUNT_BUCKETS,
 )
 TOOL_CALLS_OF_REQUEST = Histogram(
-    "falsework_request_tool_calls", "Calls that the server ran in a request.",
-    ("model",), buckets=COUNT_BUCKETS,
-)  # fmt: skip
+    "falsework_request_tool_calls",
+    "Calls that the server ran in a request.",
+    ("model",),
+    buckets=COUNT_BUCKETS,
+)
 DEADLINE_REMAINING = Histogram(
-    "falsework_request_deadline_remaining_seconds", "What was left of the deadline at the end.",
+    "falsework_request_deadline_remaining_seconds",
+    "What was left of the deadline at the end.",
     buckets=LATENCY_BUCKETS,
-)  # fmt: skip
+)
 LIMIT_HITS = Counter(
     "falsework_request_stopped", "Requests that a limit led to their answer.", ("by",)
 )
 SERVER_SECONDS = Histogram(
-    "gen_ai_server_request_duration_seconds", "A request, as the conventions name it.",
-    ("gen_ai_operation_name", "gen_ai_request_model", "error_type"), buckets=GEN_AI_BUCKETS,
-)  # fmt: skip
+    "gen_ai_server_request_duration_seconds",
+    "A request, as the conventions name it.",
+    ("gen_ai_operation_name", "gen_ai_request_model", "error_type"),
+    buckets=GEN_AI_BUCKETS,
+)
 SERVER_FIRST_TOKEN = Histogram(
-    "gen_ai_server_time_to_first_token_seconds", "The first token of a request.",
-    ("gen_ai_operation_name", "gen_ai_request_model"), buckets=TTFT_BUCKETS,
-)  # fmt: skip
+    "gen_ai_server_time_to_first_token_seconds",
+    "The first token of a request.",
+    ("gen_ai_operation_name", "gen_ai_request_model"),
+    buckets=TTFT_BUCKETS,
+)
 SERVER_PER_TOKEN = Histogram(
-    "gen_ai_server_time_per_output_token_seconds", "Tokens after the first, of one turn.",
-    ("gen_ai_operation_name", "gen_ai_request_model"), buckets=TPOT_BUCKETS,
-)  # fmt: skip
+    "gen_ai_server_time_per_output_token_seconds",
+    "Tokens after the first, of one turn.",
+    ("gen_ai_operation_name", "gen_ai_request_model"),
+    buckets=TPOT_BUCKETS,
+)
 CHAT_SECONDS = Histogram(
-    "gen_ai_client_operation_duration_seconds", "One turn of the model, asked by our runtime.",
-    ("gen_ai_operation_name", "gen_ai_request_model", "error_type"), buckets=GEN_AI_BUCKETS,
-)  # fmt: skip
+    "gen_ai_client_operation_duration_seconds",
+    "One turn of the model, asked by our runtime.",
+    ("gen_ai_operation_name", "gen_ai_request_model", "error_type"),
+    buckets=GEN_AI_BUCKETS,
+)
 EXECUTE_SECONDS = Histogram(
-    "gen_ai_execute_tool_duration_seconds", "A call of a tool, all attempts together.",
-    ("tool", "tool_type", "error_type"), buckets=GEN_AI_BUCKETS,
-)  # fmt: skip
+    "gen_ai_execute_tool_duration_seconds",
+    "A call of a tool, all attempts together.",
+    ("tool", "tool_type", "error_type"),
+    buckets=GEN_AI_BUCKETS,
+)
 TOOL_CALLS = Counter(
     "falsework_tool_calls", "Calls of tools.", ("tool", "kind", "effect", "outcome", "error_type")
 )
@@ -99,8 +118,9 @@ ATTEMPT_SECONDS = Histogram(
     buckets=LATENCY_BUCKETS,
 )
 RETRIES = Counter("falsework_tool_retries", "Attempts after the first.", ("tool", "reason"))
-RETRIES_DENIED = Counter("falsework_retries_denied", "Retries that no budget was left for.",
-                         ("upstream",))  # fmt: skip
+RETRIES_DENIED = Counter(
+    "falsework_retries_denied", "Retries that no budget was left for.", ("upstream",)
+)
 RETRY_BUDGET = Gauge("falsework_retry_budget_tokens", "Retries that are left.", ("upstream",))
 HEDGES = Counter("falsework_tool_hedges", "Second copies of slow reads.", ("tool", "won"))
 BREAKER_STATE = Gauge("falsework_breaker_state", "0 closed, 1 half open, 2 open.", ("upstream",))
@@ -140,9 +160,11 @@ LEAKED_THREADS = Gauge("falsework_leaked_threads", "Abandoned threads that still
 MCP_UP = Gauge("falsework_mcp_server_up", "1 while a server is connected.", ("server",))
 MCP_RESTARTS = Counter("falsework_mcp_restarts", "Connections that were lost.", ("server",))
 MCP_SECONDS = Histogram(
-    "mcp_client_operation_duration_seconds", "A request to an MCP server.",
-    ("server", "mcp_method_name", "error_type"), buckets=MCP_BUCKETS,
-)  # fmt: skip
+    "mcp_client_operation_duration_seconds",
+    "A request to an MCP server.",
+    ("server", "mcp_method_name", "error_type"),
+    buckets=MCP_BUCKETS,
+)
 EGRESS_BLOCKED = Counter(
     "falsework_egress_blocked", "Connections refused by the rules.", ("reason",)
 )
@@ -194,16 +216,16 @@ ATTR_BACKOFF_MS = "falsework.backoff_ms"
 TOOL_TYPE_EXTENSION = "extension"
 """gen_ai.tool.type of a tool that the server runs."""
 PROVIDER_NAME = "falsework"
-"""gen_ai.provider.name of what we serve ourselves."""
+"""gen_ai.provider.name of the served model."""
 
 RETRY, HEDGE, BREAKER_OPEN = "retry", "hedge", "breaker.open"
 FALLBACK, REPAIR, CANCEL = "fallback", "repair", "cancel"
-"""Events of a call's span."""
+"""Events of the span of a tool call."""
 EVENT_FIRST_TOKEN = "first token"  # noqa: S105 - a token of text
-"""Event of a turn's span."""
+"""Event of the span of a turn."""
 
 LIST_TOOLS, CALL_TOOL = "tools/list", "tools/call"
-"""mcp.method.name of what we ask MCP servers."""
+"""mcp.method.name of requests to MCP servers."""
 
 LOG_REQUEST = "request"
 LOG_REFUSED = "refused"
@@ -214,6 +236,6 @@ LOG_MCP_STDERR = "MCP server wrote to its standard error"
 BROKEN_LINE, UNRECORDED_LINE = "call failed", "outcome not recorded"
 UNFINISHED_LINE, UNMADE_LINE = "work failed", "response failed"
 LOG_SWEEP_FAILED = "database not tidied"
-"""What lines of the log are called."""
+"""Log events."""
 
 BREAKER_NUMBERS = {"closed": 0, "half_open": 1, "open": 2}

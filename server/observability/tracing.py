@@ -29,69 +29,76 @@ MAX_SPANS = 500
 OTLP_ENV_VARS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 ROOT_SPAN_KINDS = frozenset({SpanKind.SERVER, SpanKind.CONSUMER})
-"""Kinds of the spans that are a whole request: while a client waits, or in the background."""
+"""Span kinds of whole requests: while a client waits, or in the background."""
 
 
 def request_span(path: str, headers: Mapping[str, str]) -> AbstractContextManager[trace.Span]:
-    """Hold the span of a request, within the client's own trace."""
+    """Return the span of a request as a context manager, within the client's own trace."""
     return telemetry.TRACER.start_as_current_span(
-        telemetry.SPAN_SERVER.format(path=path), propagate.extract(headers), SpanKind.SERVER,
-        record_exception=False, set_status_on_exception=False,
-    )  # fmt: skip
+        telemetry.SPAN_SERVER.format(path=path),
+        propagate.extract(headers),
+        SpanKind.SERVER,
+        record_exception=False,
+        set_status_on_exception=False,
+    )
 
 
 def background_span() -> AbstractContextManager[trace.Span]:
-    """Hold the span of what is made in the background, linked to the request that asked for it."""
-    asked = trace.get_current_span().get_span_context()
+    """Return the span of a background response, linked to the request that began it."""
+    request = trace.get_current_span().get_span_context()
     return telemetry.TRACER.start_as_current_span(
-        telemetry.SPAN_BACKGROUND, Context(), SpanKind.CONSUMER, links=[Link(asked)],
-        record_exception=False, set_status_on_exception=False,
-    )  # fmt: skip
+        telemetry.SPAN_BACKGROUND,
+        Context(),
+        SpanKind.CONSUMER,
+        links=[Link(request)],
+        record_exception=False,
+        set_status_on_exception=False,
+    )
 
 
 @dataclass
 class _Request:
-    """A request, or what is made in the background, with what has ended of it so far."""
+    """A root span, and the spans below it that have ended so far."""
 
     root: ReadableSpan
     spans: list[ReadableSpan] = field(default_factory=list)
 
 
 class RecentTraces(SpanProcessor):
-    """Keeps the spans of the last requests, each by its root: clients may share one trace."""
+    """Keeps the spans of the last requests, by root span: clients may share one trace."""
 
     def __init__(self) -> None:
         self._open: cachetools.LRUCache[int, _Request] = cachetools.LRUCache(MAX_OPEN_TRACES)
-        self._kept: deque[_Request] = deque(maxlen=MAX_TRACES)
-        # Of spans whose request is neither open nor kept, nothing is left.
-        self._of: WeakValueDictionary[int, _Request] = WeakValueDictionary()
+        self._recent: deque[_Request] = deque(maxlen=MAX_TRACES)
+        # Weak: the spans of a request go when it is neither open nor among the recent ones.
+        self._request_of: WeakValueDictionary[int, _Request] = WeakValueDictionary()
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Find out which request a span belongs to."""
+        """Note which request a span belongs to."""
         del parent_context
         own, parent = _id(span), span.parent
         if parent and not parent.is_remote:
-            belongs = self._of.get(parent.span_id)
-            if belongs:
-                self._of[own] = belongs
+            request = self._request_of.get(parent.span_id)
+            if request:
+                self._request_of[own] = request
         elif span.kind in ROOT_SPAN_KINDS:
-            self._of[own] = self._open[own] = _Request(span)
+            self._request_of[own] = self._open[own] = _Request(span)
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Take a span in; with its root a request is complete, but for writes that go on."""
-        request = self._of.get(_id(span))
+        """Store a span; with its root a request is complete, but for writes that go on."""
+        request = self._request_of.get(_id(span))
         if request is None:
             return
         if _id(span) == _id(request.root):
             request.root = span
             self._open.pop(_id(span), None)
-            self._kept.append(request)
+            self._recent.append(request)
         elif len(request.spans) < MAX_SPANS:
             request.spans.append(span)
 
     def waterfalls(self) -> list[Json]:
         """Return the requests, the newest first."""
-        return [_waterfall(request.root, request.spans) for request in reversed(self._kept)]
+        return [_waterfall(request.root, request.spans) for request in reversed(self._recent)]
 
 
 def _id(span: ReadableSpan) -> int:
@@ -131,7 +138,7 @@ def _milliseconds(span: ReadableSpan) -> float:
 
 
 class RecordAlwaysSampler(Sampler):
-    """Records what another sampler drops, a client's own choice included; that isn't exported."""
+    """Records spans that another sampler drops (a client may ask for that), without exporting."""
 
     def __init__(self, inner: Sampler) -> None:
         self._inner = inner
@@ -146,7 +153,7 @@ class RecordAlwaysSampler(Sampler):
         links: Sequence[Link] | None = None,
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
-        """Return what the other says, but never that nothing is to be seen here."""
+        """Return the inner sampler's decision, with RECORD_ONLY for DROP."""
         result = self._inner.should_sample(
             parent_context, trace_id, name, kind, attributes, links, trace_state
         )
@@ -155,7 +162,7 @@ class RecordAlwaysSampler(Sampler):
         return result
 
     def get_description(self) -> str:
-        """Name the sampler."""
+        """Return the sampler's name."""
         return f"Recorded{{{self._inner.get_description()}}}"
 
 
@@ -172,14 +179,14 @@ def tracer_provider() -> TracerProvider:
 def configure_tracing(
     environment: Mapping[str, str] = os.environ, *, keep: bool
 ) -> RecentTraces | None:
-    """Set up tracing where somebody looks: the console, or a collector named by the environment."""
+    """Set up tracing for the console (`keep`), for a collector named by the environment, or not."""
     exported = any(environment.get(name) for name in OTLP_ENV_VARS)
     if not (keep or exported):
         return None
     provider = tracer_provider()
     if exported:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    kept = RecentTraces() if keep else None
-    if kept:
-        provider.add_span_processor(kept)
-    return kept
+    recent = RecentTraces() if keep else None
+    if recent:
+        provider.add_span_processor(recent)
+    return recent

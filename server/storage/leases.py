@@ -1,7 +1,4 @@
-"""Servers on one database: each is seen while it lives, and others tidy up after those that aren't.
-
-What is old is forgotten, whoever made it.
-"""
+"""Leases of servers on one database: heartbeats, the work of dead servers, expired rows."""
 
 import json
 import time
@@ -33,7 +30,7 @@ LEASE_SECONDS = 30.0
 async def sweep(
     connection: AsyncConnection, insert: Any, instance: str, *, restarted: bool
 ) -> None:
-    """Tell that a server lives, end what those left open that don't, forget what is old.
+    """Write this server's heartbeat, mark the work of dead servers as failed, delete expired rows.
 
     `restarted`: what has this server's name was left by the process before it.
     """

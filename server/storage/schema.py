@@ -54,7 +54,6 @@ outcomes = sql.Table(
     sql.Column("call_id", sql.String(64), primary_key=True),
     sql.Column("created", sql.Float, nullable=False, index=True),
     sql.Column("tool", sql.String(64), nullable=False),
-    sql.Column("canonical", sql.Text, nullable=False),
     sql.Column("outcome", sql.Text, nullable=False),
     sql.Column("response_id", sql.String(64), index=True),
 )
@@ -85,7 +84,7 @@ for table in (responses, requests):
 
 
 def migrate(connection: sql.Connection) -> None:
-    """Make what isn't there yet."""
+    """Make what isn't there yet, and drop columns that no version has any more."""
     _all.create_all(connection)
     for table in _all.sorted_tables:
         there = {column["name"] for column in sql.inspect(connection).get_columns(table.name)}
@@ -93,5 +92,7 @@ def migrate(connection: sql.Connection) -> None:
             if column.name not in there:
                 spelled = CreateColumn(column).compile(dialect=connection.dialect)
                 connection.execute(sql.text(f"ALTER TABLE {table.name} ADD COLUMN {spelled}"))
+        for name in there - set(table.columns.keys()):
+            connection.execute(sql.text(f"ALTER TABLE {table.name} DROP COLUMN {name}"))
         for index in table.indexes:
             index.create(connection, checkfirst=True)

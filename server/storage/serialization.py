@@ -1,40 +1,46 @@
-"""What rows of the database hold as text, and what that means."""
+"""What rows of the database hold as text."""
 
 import json
 from typing import Any
 
 from falsework.server.tools.errors import ToolCallError
 from falsework.server.tools.results import ToolResult
+from falsework.server.types import Json
 
-Json = dict[str, Any]
 
-
-def dump_result(outcome: ToolResult, canonical: str) -> str:
-    """Return an outcome as it is kept, with the arguments that equal calls share."""
-    fault = outcome.error
+def dump_result(result: ToolResult) -> str:
+    """Return the result of a call as text."""
+    error = result.error
     return json.dumps(
         {
-            "call_id": outcome.call_id, "canonical": canonical,
-            "value": outcome.value, "effect": outcome.effect, "attempts": outcome.attempts,
-            "arguments": outcome.arguments, "degraded": outcome.degraded,
-            "partial": outcome.partial, "fallback": outcome.fallback, "seconds": outcome.seconds,
-            "fault": [fault.kind, fault.message] if fault else None,
+            "call_id": result.call_id,
+            "canonical": result.canonical,
+            "value": result.value,
+            "effect": result.effect,
+            "attempts": result.attempts,
+            "arguments": result.arguments,
+            "degraded": result.degraded,
+            "partial": result.partial,
+            "fallback": result.fallback,
+            "seconds": result.seconds,
+            "fault": [error.kind, error.message] if error else None,
         }
-    )  # fmt: skip
+    )
+
+
+def load_result(row: Any) -> ToolResult:
+    """Return the result that a row of calls holds."""
+    fields = json.loads(row.outcome)
+    error = fields.pop("fault")
+    return ToolResult(tool=row.tool, error=ToolCallError(*error) if error else None, **fields)
 
 
 def mark_interrupted(body: Json) -> Json:
     """Return what becomes of a response whose server ended before it did."""
     message = "The server ended before the response did; what was done is in the output."
+    output = [
+        {**item, "status": "incomplete"} if item.get("status") == "in_progress" else item
+        for item in body["output"]
+    ]
     error = {"code": "server_error", "message": message}
-    output = [{**item, "status": "incomplete"} if item.get("status") == "in_progress" else item
-              for item in body["output"]]  # fmt: skip
     return {**body, "status": "failed", "error": error, "output": output}
-
-
-def load_result(row: Any) -> tuple[tuple[str, str], ToolResult]:
-    """Return the call of a row: its tool and canonical arguments, and its outcome."""
-    told = {"call_id": row.call_id, "canonical": row.canonical, **json.loads(row.outcome)}
-    identity = (row.tool, told.pop("canonical"))
-    fault = ToolCallError(*told.pop("fault")) if told["fault"] else told.pop("fault")
-    return identity, ToolResult(tool=row.tool, error=fault, **told)

@@ -6,7 +6,7 @@ import pytest
 from support.chat_bodies import Json, allowed, answer, asked, called, named, parts, tool
 
 from falsework.grammars.tool_choice import ToolChoice
-from falsework.server.api.chat.request import REASONING_EFFORT_TOKENS
+from falsework.server.api.common_schema import REASONING_EFFORT_TOKENS
 
 
 def test_both_names_of_the_token_limit_mean_the_same() -> None:

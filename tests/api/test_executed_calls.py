@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from support.chat_bodies import USER, Json, refusal, tool
 from support.clients import CHAT, HELLO, client, sent
+from support.real_tokenizers import hugging_face
 from support.scripted_app import Running, calls, scaffold_of
 from support.tool_app import an_upstream, house_of
 from support.upstream import http_tool, says
-from transformers import AutoTokenizer
 
 from falsework.server.generation.turn import TurnBuilder
 
@@ -26,7 +26,7 @@ def scaffold(smollm2: Path) -> TurnBuilder:
 
 @pytest.fixture(scope="module")
 def tokenizer(smollm2: Path) -> Any:
-    return AutoTokenizer.from_pretrained(smollm2)
+    return hugging_face(smollm2)
 
 
 def told(house: Running, *, stream: bool) -> Json:

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer
+from support.real_tokenizers import hugging_face
 
 from falsework.server import models
 from falsework.server.models import BUILTIN_MODELS, UnknownModel, resolve_model
@@ -59,7 +59,7 @@ def test_the_prepared_folder_is_a_plain_model_that_ends_its_turn_with_im_end(
     folder = Path(two_starts[0][0])
     config = json.loads((folder / "config.json").read_text())
     generation = json.loads((folder / "generation_config.json").read_text())
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = hugging_face(folder)
 
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert config["architectures"] == ["LlamaForCausalLM"]

@@ -8,8 +8,8 @@ from typing import Any
 import openai
 import pytest
 from support.openai_sdk import CLOCK, LAMP, TOOLS, USER, Sdk, function
+from support.real_tokenizers import hugging_face
 from support.server_process import Server
-from transformers import AutoTokenizer
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -95,7 +95,7 @@ def test_equal_seeds_give_equal_replies_and_others_give_others(sdk: Sdk) -> None
 
 def test_logit_bias_bars_a_token(sdk: Sdk, smollm2: Path) -> None:
     likeliest = sdk.asked(max_tokens=1).choices[0].message.content or ""
-    (token,) = AutoTokenizer.from_pretrained(smollm2).encode(likeliest)
+    (token,) = hugging_face(smollm2).encode(likeliest)
 
     biased = sdk.asked(max_tokens=1, logit_bias={str(token): -100}).choices[0].message.content
 

@@ -14,7 +14,8 @@ from falsework.grammars.masks import tokens_in_mask
 from falsework.grammars.reply_grammar import ReplyFormat, between_characters_state, reply_grammar
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.prompts.dialects import DIALECTS, with_reasoning
-from falsework.server.engines.matcher import CompiledGrammar, GrammarMatcher, ThinkingBudget
+from falsework.server.engines.base import ThinkingBudget
+from falsework.server.engines.matcher import CompiledGrammar, GrammarMatcher
 from falsework.server.engines.vllm.prompt_lookup import PromptLookupDrafter
 
 BOOK = {

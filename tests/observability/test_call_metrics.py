@@ -1,6 +1,5 @@
 """What is counted and logged where a request is refused, left, or ended by its client."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,7 +99,6 @@ def test_a_client_that_leaves_during_a_call_left_during_a_tool(scaffold: TurnBui
             grown = Growth(house)
             connection = left_open(house, tools=[LOOK])
             assert eventually(lambda: up.seen)
-            time.sleep(0.3)
             connection.close()
             assert eventually(lambda: lines_of(lines, "request"))
             called = grown.by("falsework_tool_calls_total")
@@ -109,7 +107,7 @@ def test_a_client_that_leaves_during_a_call_left_during_a_tool(scaffold: TurnBui
             measured = grown.by("gen_ai_execute_tool_duration_seconds_count")
 
     (line,) = lines_of(lines, "request")
-    assert line["tool"] >= 300
+    assert line["tool"] > 0
     assert left == {'phase="tool"}': 1}
     assert [*called.values(), given_up] == [1, 1]
     assert ['error_type="cancelled"' in labels for labels in (*called, *measured)] == [True, True]

@@ -9,22 +9,52 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.import_graph import (
+    Import,
+    bypasses,
+    climbs,
+    imports,
+    loads,
+    place_of,
+    unused_exports,
+)
+from support.layers import LAYERS, ROOMS
 
 ROOT = Path(__file__).parents[2]
-OPEN = {
-    "server": {"server", "bench", "prompts", "grammars"},
-    "bench": {"bench"},
-    "prompts": {"prompts", "grammars"},
-    "grammars": {"grammars"},
+NOT_YET = {
+    ("server/api", "server/api/chat"),
+    ("server/api", "server/api/responses"),
+    ("server/generation", "server/api/chat"),
+    ("server/http", "server/api/chat"),
+    ("server/observability", "server/tools"),
 }
-"""Which rooms each room may use: itself, and those behind it."""
+"""Imports that climb, importer first, until they are mended; no other may join them."""
+
+HEAVY = {"numba", "torch", "transformers", "vllm"}
+DIRECT = {
+    "grammars/dfa.py": "numba",
+    "grammars/jump_forward.py": "numba",
+    "grammars/masks.py": "numba",
+    "grammars/output_parser.py": "numba",
+    "grammars/reply_grammar.py": "numba",
+    "grammars/vocabulary.py": "numba",
+    "prompts/detection.py": "numba",
+    "prompts/renderer.py": "numba",
+    "prompts/tokenizers.py": "numba",
+}
+"""Modules that no package exports, and what they load.
+
+The command line imports these packages for light things: the names of the dialects, say. It has to
+start quickly, and vLLM's workers fail where it has loaded numba. `server/engines/vllm` exports
+nothing: vLLM's processes import its modules by name, each for itself.
+"""
 
 SCRIPTS = {"against_vllm", "bfcl", "first_token", "likely", "masks", "runtime", "soak"}
 """Of bench, what is run by itself and uses what the tests use."""
 
 SOURCES = sorted(
     path
-    for room in OPEN
+    for room in ROOMS
     for path in (ROOT / room).rglob("*.py")
     if not (room == "bench" and path.stem in SCRIPTS)
 )
@@ -36,6 +66,7 @@ DISTRIBUTIONS = {
     "opentelemetry.exporter": "opentelemetry-exporter-otlp-proto-http",
     "opentelemetry.sdk": "opentelemetry-sdk",
     "pydantic_core": "pydantic",
+    "pydantic_settings": "pydantic-settings",
     "sse_starlette": "sse-starlette",
     "yaml": "pyyaml",
 }
@@ -82,14 +113,13 @@ def imports_of(path: Path) -> Iterator[str]:
             yield node.module
 
 
+def our_imports() -> list[Import]:
+    return list(imports(ROOT, map(name_of, SOURCES)))
+
+
 def distribution_of(module: str) -> str:
     first, second = [*module.split("."), ""][:2]
     return DISTRIBUTIONS.get(f"{first}.{second}") or DISTRIBUTIONS.get(first, first)
-
-
-def room_of(module: str) -> str | None:
-    parts = module.split(".")
-    return parts[1] if parts[0] == "falsework" and len(parts) > 1 else None
 
 
 def test_every_room_is_known() -> None:
@@ -98,17 +128,51 @@ def test_every_room_is_known() -> None:
     }
     links = {path.name for path in (ROOT / "falsework").iterdir() if path.is_symlink()}
 
-    assert folders == links == set(OPEN)
+    assert folders == links == set(ROOMS)
+
+
+def test_imports_only_go_down_the_layers() -> None:
+    found = climbs(our_imports(), LAYERS)
+
+    pairs = {
+        (place_of(each.importer, LAYERS)[1], place_of(each.imported, LAYERS)[1]) for each in found
+    }
+    assert pairs == NOT_YET, "\n".join(map(str, found))
+
+
+def test_every_place_of_the_layers_is_there_once() -> None:
+    places = [place for layer in LAYERS for place in layer]
+
+    assert [place for place in places if not (ROOT / place).exists()] == []
+    assert len(set(places)) == len(places)
+
+
+def test_what_a_package_exports_is_imported_from_the_package() -> None:
+    assert list(map(str, bypasses(ROOT, our_imports(), DIRECT))) == []
+
+
+def test_a_package_exports_only_what_other_folders_import() -> None:
+    assert unused_exports(ROOT, our_imports()) == []
+
+
+@pytest.mark.parametrize(("path", "library"), DIRECT.items())
+def test_a_module_that_is_imported_directly_is_heavy(path: str, library: str) -> None:
+    assert library in HEAVY
+    assert loads(ROOT, path, {library})
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_imports_go_one_way(path: Path) -> None:
-    room = path.relative_to(ROOT).parts[0]
-    open_rooms = OPEN[room]
+def test_the_rooms_are_imported_by_the_name_of_the_package(path: Path) -> None:
+    """Otherwise a user's own `server.py` or `prompts/` would stand in for ours."""
+    used = {module.partition(".")[0] for module in imports_of(path)}
 
-    entered = {room_of(module) for module in imports_of(path)} - {None}
+    assert used & set(ROOMS) == set()
 
-    assert entered <= open_rooms
+
+def test_the_linter_bans_the_rooms_as_packages_of_their_own() -> None:
+    linter = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]
+
+    assert set(linter["flake8-tidy-imports"]["banned-api"]) == set(ROOMS)
 
 
 @pytest.mark.parametrize(

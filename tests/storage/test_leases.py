@@ -5,6 +5,7 @@ import pytest
 from support.chat_bodies import Json
 
 from falsework.server.storage import leases
+from falsework.server.storage.replies import StoredReply
 from falsework.server.storage.store import Store
 from falsework.server.tools.results import ToolResult
 
@@ -16,13 +17,13 @@ DONE = ToolResult("call_1", "save", "{}", value=1, effect="applied", attempts=2)
 
 async def test_what_a_process_left_open_is_ended_by_the_next_of_its_kind_alone(url: str) -> None:
     first = await Store.connect(url, "here")
-    await first.save_response("one", {**BODY, "id": "resp_open"}, [], [], running=True)
-    await first.claim_key("one", "open", "hash", "run_1")
+    await first.responses.create("one", {**BODY, "id": "resp_open"}, [], [], running=True)
+    await first.idempotency.claim("one", "open", "hash", "run_1")
     other = await Store.connect(url, "there")
-    untouched = await other.get_response("one", "resp_open")
+    untouched = await other.responses.get("one", "resp_open")
     second = await Store.connect(url, "here")
-    ended = await second.get_response("one", "resp_open")
-    key = await second.claim_key("one", "open", "hash", "run_2")
+    ended = await second.responses.get("one", "resp_open")
+    key = await second.idempotency.claim("one", "open", "hash", "run_2")
     for each in (first, other, second):
         await each.close()
 
@@ -39,18 +40,18 @@ async def test_what_a_server_left_that_is_no_longer_seen_is_ended_by_another(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = await Store.connect(url, "gone")
-    await gone.save_response("one", {**BODY, "id": "resp_gone"}, [], [], running=True)
-    await gone.claim_key("one", "gone", "hash", "run_1")
+    await gone.responses.create("one", {**BODY, "id": "resp_gone"}, [], [], running=True)
+    await gone.idempotency.claim("one", "gone", "hash", "run_1")
     other = await Store.connect(url, "other")
     await other.sweep()
-    before = await other.get_response("one", "resp_gone")
+    before = await other.responses.get("one", "resp_gone")
     monkeypatch.setattr(leases, "LEASE_SECONDS", 0.05)
     await anyio.sleep(0.1)
     await other.sweep()
-    after = await other.get_response("one", "resp_gone")
-    taken = await other.reclaim_key("one", "gone")
-    await gone.complete_key("one", "gone", {"json": "too late"})
-    key = await other.claim_key("one", "gone", "hash", "run_2")
+    after = await other.responses.get("one", "resp_gone")
+    taken = await other.idempotency.reclaim("one", "gone")
+    await gone.idempotency.complete("one", "gone", {"json": "too late"})
+    key = await other.idempotency.claim("one", "gone", "hash", "run_2")
     for each in (gone, other):
         await each.close()
 
@@ -66,12 +67,12 @@ async def test_a_server_that_lives_keeps_what_it_is_doing(
 ) -> None:
     monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.02)
     monkeypatch.setattr(leases, "LEASE_SECONDS", 0.1)
-    await records.claim_key("one", "kept", "hash", "run_1")
+    await records.idempotency.claim("one", "kept", "hash", "run_1")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(records.heartbeat_loop)
         await anyio.sleep(0.3)
         tasks.cancel_scope.cancel()
-    key = await records.claim_key("one", "kept", "hash", "run_2")
+    key = await records.idempotency.claim("one", "kept", "hash", "run_2")
 
     assert key is not None
     assert key.running
@@ -80,16 +81,16 @@ async def test_a_server_that_lives_keeps_what_it_is_doing(
 async def test_what_is_old_is_forgotten_while_the_server_runs(
     records: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await records.claim_key("one", "old", "hash", "run_old", -1)
-    await records.save_call_result("run_old", "{}", DONE)
+    await records.idempotency.claim("one", "old", "hash", "run_old", -1)
+    await records.calls.save("run_old", DONE)
     await records.sweep()
-    running = await records.claim_key("one", "old", "hash", "run_2")
-    await records.complete_key("one", "old", {"json": {}}, -1)
-    await records.save_response("one", {**BODY, "id": "resp_old"}, [], [], running=False)
+    running = await records.idempotency.claim("one", "old", "hash", "run_2")
+    await records.idempotency.complete("one", "old", StoredReply(body={}), -1)
+    await records.responses.create("one", {**BODY, "id": "resp_old"}, [], [], running=False)
     monkeypatch.setattr(leases, "RETENTION_SECONDS", -1)
     await records.sweep()
 
     assert running is not None, "what still runs is never forgotten"
-    assert await records.claim_key("one", "old", "hash", "run_3") is None
-    assert await records.get_call_results("run_old") == {}
-    assert await records.get_response("one", "resp_old") is None
+    assert await records.idempotency.claim("one", "old", "hash", "run_3") is None
+    assert await records.calls.load("run_old") == {}
+    assert await records.responses.get("one", "resp_old") is None

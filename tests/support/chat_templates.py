@@ -1,12 +1,11 @@
 """Chat templates in the shape of each family's published one, cut down to what concerns calls."""
 
 import copy
-import functools
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
+from support.real_tokenizers import hugging_face
 
 # After meta-llama/Llama-3.1-8B-Instruct, tokenizer_config.json: one call a message, told as
 # "parameters"; results come from ipython.
@@ -91,12 +90,7 @@ def deepseek(template: str) -> Any:
     return _with(DEEPSEEK, template)
 
 
-@functools.lru_cache
-def _read(folder: Path) -> Any:
-    return AutoTokenizer.from_pretrained(folder)
-
-
 def _with(folder: Path, template: str | None) -> Any:
-    made = copy.copy(_read(folder))
+    made = copy.copy(hugging_face(folder))
     made.chat_template = template or made.chat_template
     return made

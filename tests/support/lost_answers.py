@@ -45,6 +45,8 @@ class Ledger:
     done: Counter[int] = field(default_factory=Counter)
     keys: set[str] = field(default_factory=set)
     met: Counter[str] = field(default_factory=Counter)
+    late: list[asyncio.Event] = field(default_factory=list)
+    """Set by those who act after their callers are gone."""
 
     async def __call__(self, seen: Seen, writer: asyncio.StreamWriter) -> None:
         if seen.method == "GET":
@@ -85,8 +87,11 @@ class Ledger:
         await hangs(seen, writer)
 
     async def acts_late(self, seen: Seen, _: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(0.25)
+        acted = asyncio.Event()
+        self.late.append(acted)
+        await asyncio.sleep(0.25)  # longer than an attempt waits
         self.act(seen)
+        acted.set()
 
     async def breaks(self, seen: Seen, writer: asyncio.StreamWriter) -> None:
         self.act(seen)
@@ -129,5 +134,6 @@ async def written(runs: int, seed: int = 10) -> tuple[Ledger, dict[int, ToolResu
         async with anyio.create_task_group() as clients:
             for _ in range(CLIENTS):
                 clients.start_soon(client, box, numbers)
-        await anyio.sleep(0.3)  # what acts late has acted
+        for acted in ledger.late:
+            await acted.wait()
     return ledger, told

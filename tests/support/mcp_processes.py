@@ -3,12 +3,11 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx2
+from support.server_process import eventually, is_open
 
 SCRIPT = str(Path(__file__).parent / "mcp_server.py")
 
@@ -21,13 +20,7 @@ def over_http(port: int, **environment: str) -> Iterator[subprocess.Popen[bytes]
         stderr=subprocess.DEVNULL,
     )
     try:
-        for _ in range(200):
-            try:
-                httpx2.get(f"http://127.0.0.1:{port}/")
-            except httpx2.TransportError:
-                time.sleep(0.05)
-            else:
-                break
+        assert eventually(lambda: is_open(port), 60)
         yield process
     finally:
         process.kill()

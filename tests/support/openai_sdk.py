@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import jsonschema
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.chat.chat_completion_message_function_tool_call import (
     ChatCompletionMessageFunctionToolCall as FunctionCall,
 )
+
+from support.json_schema import faults
 
 Json = dict[str, Any]
 
@@ -123,4 +124,4 @@ def calls_of(reply: ChatCompletion, index: int = 0) -> list[FunctionCall]:
 
 def check(name: str, arguments: str) -> None:
     """Fail unless the call names an offered tool and its arguments satisfy that tool's schema."""
-    jsonschema.validate(json.loads(arguments), SCHEMAS[name])
+    assert faults(json.loads(arguments), SCHEMAS[name]) == []

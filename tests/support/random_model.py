@@ -3,14 +3,14 @@
 import shutil
 from pathlib import Path
 
-import torch
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
-
 COPIED = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 def make_random(folder: Path, learnt: Path) -> Path:
     """Make a Llama that wants to say anything; tokenizer and template are the learnt model's."""
+    import torch  # noqa: PLC0415 - it takes seconds, also where no test is run that needs it
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM  # noqa: PLC0415
+
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=49152,

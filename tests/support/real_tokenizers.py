@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 import tiktoken
-from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerFast
 
 from falsework.grammars.vocabulary import Vocabulary
 from falsework.prompts.dialects import DIALECTS, with_reasoning
@@ -31,8 +31,15 @@ class Real:
         return len(self.vocabulary.tokens) // 32 + 1
 
 
+@functools.cache
+def hugging_face(folder: Path) -> PreTrainedTokenizerFast:
+    """Read a tokenizer, once; `AutoTokenizer` finds the same class, but first imports torch."""
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
+    return tokenizer
+
+
 def _hugging_face(folder: Path) -> Real:
-    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    tokenizer = hugging_face(folder)
     return Real(
         build_vocabulary(tokenizer, MARKERS),
         lambda text: tokenizer.encode(text, add_special_tokens=False),

@@ -1,22 +1,21 @@
 """A whole server around a scripted engine: everything is real but the words of the model."""
 
 import asyncio
+import functools
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from transformers import AutoTokenizer
 
 from falsework.grammars.events import Call
-from falsework.prompts.dialects import DIALECTS, with_reasoning
+from falsework.grammars.vocabulary import Vocabulary
+from falsework.prompts.dialects import DIALECTS, Dialect, with_reasoning
 from falsework.prompts.renderer import PromptRenderer
 from falsework.prompts.tokenizers import build_vocabulary
-from falsework.server.api.chat import completion
-from falsework.server.api.chat.objects import ReplyHeader
+from falsework.server.api.chat.objects import ReplyHeader, collect_completion, stream_chunks
 from falsework.server.app import create_app
 from falsework.server.cli.process import Server, bind
 from falsework.server.engines.scripted import ScriptedEngine
@@ -27,6 +26,8 @@ from falsework.server.observability.request_metrics import RequestMetrics
 from falsework.server.settings import Settings
 from falsework.server.tools.registry import ToolRegistry
 from support.chat_bodies import asked
+from support.real_tokenizers import hugging_face
+from support.server_process import eventually  # noqa: F401 - many tests find it here
 
 Json = dict[str, Any]
 
@@ -41,12 +42,14 @@ def calls(*said: tuple[str, str]) -> str:
 
 def scaffold_of(folder: Path, *, thinks: bool = False) -> TurnBuilder:
     """Return the scaffold of a model, with a think block or without."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
     dialect = with_reasoning(DIALECT) if thinks else DIALECT
-    vocabulary = build_vocabulary(tokenizer, dialect.markers)
-    return TurnBuilder(
-        PromptRenderer(tokenizer, dialect, knows_tools=False), vocabulary, 4096, think_budget=64
-    )
+    renderer = PromptRenderer(hugging_face(folder), dialect, knows_tools=False)
+    return TurnBuilder(renderer, vocabulary_of(folder, dialect), 4096, think_budget=64)
+
+
+@functools.cache
+def vocabulary_of(folder: Path, dialect: Dialect) -> Vocabulary:
+    return build_vocabulary(hugging_face(folder), dialect.markers)
 
 
 def whole(engine: ScriptedEngine, scaffold: TurnBuilder, **fields: Any) -> Json:
@@ -55,7 +58,7 @@ def whole(engine: ScriptedEngine, scaffold: TurnBuilder, **fields: Any) -> Json:
     told = TurnRunner(engine, scaffold, AdmissionController(1)).stream(
         question, RequestMetrics("m", "chat", stream=False)
     )
-    return asyncio.run(completion.collect_completion(told, ReplyHeader(question, "fp")))
+    return asyncio.run(collect_completion(told, ReplyHeader(question, "fp")))
 
 
 def chunks(
@@ -68,7 +71,7 @@ def chunks(
     )
 
     async def told() -> list[Json]:
-        stream = completion.stream_chunks(steps, ReplyHeader(question, "fp"))
+        stream = stream_chunks(steps, ReplyHeader(question, "fp"))
         return [chunk async for chunk in stream]
 
     return asyncio.run(told())
@@ -126,11 +129,3 @@ def running(
     finally:
         house.stop()
         house.wait()
-
-
-def eventually(holds: Any, seconds: float = 5) -> bool:
-    """Tell whether something comes true in time."""
-    deadline = time.monotonic() + seconds
-    while not holds() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return bool(holds())

@@ -14,10 +14,12 @@ from prometheus_client import REGISTRY
 
 from falsework.server.api.chat.request import to_generation_request
 from falsework.server.api.chat.schema import parse
+from falsework.server.cli.process import start_model
 from falsework.server.engines.base import Constraint, Engine, OutputDelta
 from falsework.server.generation.choice import ChoiceDelta, ChoiceProcessor
 from falsework.server.generation.turn import PreparedTurn, TurnBuilder
 from falsework.server.settings import Settings
+from support.scripted_app import eventually
 
 Json = dict[str, Any]
 
@@ -59,6 +61,7 @@ class Bare:
         self.settings = settings
         self.engine = engine
         self.scaffold = scaffold
+        self._finished = finished_requests()
 
     async def turn(self, fields: Json) -> PreparedTurn:
         body = {"model": "any", "max_tokens": 64, **fields}
@@ -79,6 +82,7 @@ class Bare:
         """Return the choices of a request."""
         turn = await self.turn(fields)
         pieces = [piece async for piece in self.pieces(turn)]
+        self._finished += turn.sampling.n
         return [_heard(turn, [p for p in pieces if p.choice == n]) for n in range(turn.sampling.n)]
 
     async def hear_all(self, wishes: Sequence[Json], at_once: int = 16) -> list[list[Heard]]:
@@ -89,6 +93,10 @@ class Bare:
                 return await self.hear(fields)
 
         return await asyncio.gather(*map(one, wishes))
+
+    async def statistics(self) -> None:
+        """Wait until vLLM has counted all that was heard."""
+        assert await asyncio.to_thread(eventually, lambda: finished_requests() >= self._finished)
 
     async def steps(self, fields: Json, stop: str) -> list[ChoiceDelta]:
         """Return what a server tells of a request with a stop string."""
@@ -120,6 +128,10 @@ def counted(name: str) -> float:
     return sum(samples)
 
 
+def finished_requests() -> float:
+    return counted("vllm:request_success_total")
+
+
 def drafts_counted() -> tuple[float, float]:
     """Return how many tokens were drafted so far and how many of them accepted."""
     drafted = counted("vllm:spec_decode_num_draft_tokens_total")
@@ -133,12 +145,10 @@ def broken(constraint: Constraint, **fields: Any) -> Constraint:
 
 @asynccontextmanager
 async def engine(model: Path, draft_tokens: int, **settings: Any) -> AsyncIterator[Bare]:
-    from falsework.server.engines.vllm.engine import start_engine  # noqa: PLC0415 - it warns of itself
-
     # In bfloat16 a logit moves by up to 0.03 with what shares its step, which turns near draws.
     wanted = {"kv_cache_gib": 0.25, "max_model_len": 4096, "dtype": "float32", **settings}
     configured = Settings(model=str(model), draft_tokens=draft_tokens, **wanted)
-    decoder, scaffold = await start_engine(configured, model)
+    decoder, scaffold = await start_model(configured, model)
     try:
         yield Bare(configured, decoder, scaffold)
     finally:

@@ -14,7 +14,7 @@ from support.random_requests import Json
 from support.vllm_engine import ABOUT_A_PERSON, Drafting, Heard, broken, drafting_on
 
 from falsework.grammars.events import Text
-from falsework.server.engines.matcher import ThinkingBudget
+from falsework.server.engines.base import ThinkingBudget
 
 pytestmark = [
     pytest.mark.engine,
@@ -144,7 +144,8 @@ FAULTS = {
     "empty": {"automaton": b""},
     "a start that is not there": {"start": 10**6},
     "bytes that are no automaton": {"automaton": b"\xff" * 4000},
-    "a mask that can't be made": {"think": ThinkingBudget(0, 1, ("no token",)), "start": 1},
+    "a start that is no number": {"start": "here"},
+    "a mask that can't be made": {"think": ThinkingBudget(0, 1, (10**9,)), "start": 1},
 }
 
 

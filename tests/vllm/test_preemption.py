@@ -70,7 +70,7 @@ async def drafted(bare: Bare) -> tuple[float, float]:
     """Return how many tokens were drafted and how many of them accepted."""
     before = drafts_counted()
     await bare.hear_all([{**FORCED, "seed": seed, "logprobs": True} for seed in range(20)])
-    await asyncio.sleep(1)  # vLLM counts when a step's statistics arrive
+    await bare.statistics()
     drafts, accepted = (now - was for now, was in zip(drafts_counted(), before, strict=True))
     return drafts, accepted
 
@@ -94,7 +94,7 @@ def test_preempted_requests_say_the_same_and_forced_runs_are_accepted_whole(
                 await bare.turn(each)  # so that all come at once, none waiting for its schema
             before = preemptions()
             said = await bare.hear_all(wishes, at_once=REQUESTS)
-            await asyncio.sleep(1)  # vLLM counts when a step's statistics arrive
+            await bare.statistics()
             preempted = preemptions() - before
             return said, preempted, (0, 0) if copy_drafts else await drafted(bare)
 

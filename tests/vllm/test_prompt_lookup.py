@@ -58,7 +58,7 @@ def test_a_proposal_is_cut_to_what_can_be_said() -> None:
     copies = PromptLookupDrafter()
     copies.observe([*SAID, 1, 2, 3, 4])
 
-    assert copies.propose([], MOST, sayable=lambda tokens: tokens[:2]) == [5, 6]
+    assert copies.propose([], MOST, allowed=lambda tokens: tokens[:2]) == [5, 6]
 
 
 def test_a_proposal_that_was_right_is_followed_by_one_twice_as_long() -> None:

@@ -8,31 +8,33 @@ import re
 from collections.abc import Iterable, Sequence
 
 from falsework.server.api.chat.message_schema import ExecutedToolCall, MessageParam
-from falsework.server.api.chat.objects import Json
 from falsework.server.storage.store import Store
+from falsework.server.types import Json
 
 SERVER_CALL_ID = re.compile(r"call_[a-zA-Z0-9]{24}")
 
 
-async def save_executed_calls(records: Store, owner: str, said: Iterable[Json]) -> None:
+async def save_executed_calls(store: Store, owner: str, chunks: Iterable[Json]) -> None:
     """Keep what the server ran in a reply: its chunks, or the whole as the only one."""
     executed: list[Json] = []
     ids: list[str] = []
-    for choice in (choice for chunk in said for choice in chunk["choices"]):
-        told = choice.get("message") or choice["delta"]
-        executed += told.get("executed_tools") or ()
-        ids += (call["id"] for call in told.get("tool_calls") or () if "id" in call)
+    for choice in (choice for chunk in chunks for choice in chunk["choices"]):
+        message = choice.get("message") or choice["delta"]
+        executed += message.get("executed_tools") or ()
+        ids += (call["id"] for call in message.get("tool_calls") or () if "id" in call)
     if executed and ids:
-        await records.save_executed_calls(owner, ids[0], executed)
+        await store.calls.save_executed(owner, ids[0], executed)
 
 
 async def restore_executed_calls(
-    records: Store, owner: str, messages: Sequence[MessageParam]
+    store: Store, owner: str, messages: Sequence[MessageParam]
 ) -> list[MessageParam]:
     """Return the messages, each with what the server ran in it."""
     ids = {i: _call_id(message) for i, message in enumerate(messages)}
-    known = await records.get_executed_calls(owner, [each for each in ids.values() if each])
-    return [_with(message, known.get(ids[i], ())) for i, message in enumerate(messages)]
+    executed = await store.calls.get_executed(
+        owner, [call_id for call_id in ids.values() if call_id]
+    )
+    return [_with(message, executed.get(ids[i], ())) for i, message in enumerate(messages)]
 
 
 def _call_id(message: MessageParam) -> str:

@@ -2,17 +2,13 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BeforeValidator
+
+from falsework.server.api.validation import WireModel
 
 
 def _parts(content: object) -> object:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-class WireModel(BaseModel):
-    """An object of the protocol: strict about types, silent about fields it doesn't know."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
 
 class ContentPart(WireModel):

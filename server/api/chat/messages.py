@@ -1,4 +1,4 @@
-"""Messages as clients write them, turned into the conversation that prompts are made from."""
+"""Messages of a chat request as the messages that prompts are rendered from."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,17 +11,17 @@ from falsework.server.api.chat.message_schema import (
     MessageParam,
     ToolCallParam,
 )
-from falsework.server.errors import BadRequestError
+from falsework.server.errors import BadRequestError, missing_parameter, unsupported_value
 
 
 def parse_messages(messages: Sequence[MessageParam]) -> tuple[Message, ...]:
     """Return the messages, each call answered and each answer to a call."""
-    said = tuple(_message(message, f"messages.[{i}]") for i, message in enumerate(messages))
-    _check_answers(said)
+    parsed = tuple(_message(message, f"messages.[{i}]") for i, message in enumerate(messages))
+    _check_answers(parsed)
     return tuple(
-        each
-        for message, spelled in zip(said, messages, strict=True)
-        for each in (*_executed(spelled.executed_tools or ()), message)
+        turn
+        for message, raw in zip(parsed, messages, strict=True)
+        for turn in (*_executed(raw.executed_tools or ()), message)
     )
 
 
@@ -40,55 +40,46 @@ def _executed(calls: Sequence[ExecutedToolCall]) -> Iterator[Message]:
 def _result(call: ExecutedToolCall) -> str:
     if call.error is None:
         return call.output or ""
-    told = {"ok": False, "error": call.error, "degraded": call.degraded}
-    return json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+    envelope = {"ok": False, "error": call.error, "degraded": call.degraded}
+    return json.dumps(envelope, ensure_ascii=False, separators=(",", ":"))
 
 
-def _message(message: MessageParam, where: str) -> Message:
+def _message(message: MessageParam, param: str) -> Message:
     if message.role not in ROLE_PARSERS:
-        known = ", ".join(f"'{role}'" for role in ROLE_PARSERS)
-        raise BadRequestError(
-            f"Invalid value: '{message.role[:100]}'. Supported values are: {known}.",
-            f"{where}.role",
-            "invalid_value",
-        )
-    return ROLE_PARSERS[message.role](message, where)
+        raise unsupported_value(message.role, ROLE_PARSERS, f"{param}.role")
+    return ROLE_PARSERS[message.role](message, param)
 
 
-def _system(message: MessageParam, where: str) -> Message:
-    return Message("system", _required_text(message, where), name=message.name or "")
+def _system(message: MessageParam, param: str) -> Message:
+    return Message("system", _required_text(message, param), name=message.name or "")
 
 
-def _user(message: MessageParam, where: str) -> Message:
-    return Message("user", _required_text(message, where), name=message.name or "")
+def _user(message: MessageParam, param: str) -> Message:
+    return Message("user", _required_text(message, param), name=message.name or "")
 
 
-def _assistant(message: MessageParam, where: str) -> Message:
+def _assistant(message: MessageParam, param: str) -> Message:
     if message.function_call is not None:
         raise BadRequestError(
             "'function_call' is deprecated and isn't supported: use 'tool_calls'.",
-            f"{where}.function_call",
+            f"{param}.function_call",
             "unsupported_parameter",
         )
     calls = message.tool_calls or []
     return Message(
         "assistant",
-        _text(message.content or (), f"{where}.content") or message.refusal or "",
-        calls=tuple(_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(calls)),
+        _text(message.content or (), f"{param}.content") or message.refusal or "",
+        calls=tuple(_call(call, f"{param}.tool_calls[{i}]") for i, call in enumerate(calls)),
         call_ids=tuple(call.id for call in calls),
         name=message.name or "",
         reasoning=message.reasoning_content or message.reasoning or "",
     )
 
 
-def _tool(message: MessageParam, where: str) -> Message:
+def _tool(message: MessageParam, param: str) -> Message:
     if message.tool_call_id is None:
-        raise BadRequestError(
-            f"Missing required parameter: '{where}.tool_call_id'.",
-            f"{where}.tool_call_id",
-            "missing_required_parameter",
-        )
-    text = _required_text(message, where)
+        raise missing_parameter(f"{param}.tool_call_id")
+    text = _required_text(message, param)
     return Message("tool", text, call_id=message.tool_call_id, name=message.name or "")
 
 
@@ -101,72 +92,64 @@ ROLE_PARSERS: Mapping[str, Callable[[MessageParam, str], Message]] = {
 }
 
 
-def _call(call: ToolCallParam, where: str) -> Call:
+def _call(call: ToolCallParam, param: str) -> Call:
     if call.type != "function" or call.function is None:
         raise BadRequestError(
             f"Invalid value: '{call.type[:100]}'. Only calls of functions are supported.",
-            f"{where}.type",
+            f"{param}.type",
             "invalid_value",
         )
     return Call(call.function.name, call.function.arguments)
 
 
-def _required_text(message: MessageParam, where: str) -> str:
+def _required_text(message: MessageParam, param: str) -> str:
     if message.content is None:
-        raise BadRequestError(
-            f"Missing required parameter: '{where}.content'.",
-            f"{where}.content",
-            "missing_required_parameter",
-        )
-    return _text(message.content, f"{where}.content")
+        raise missing_parameter(f"{param}.content")
+    return _text(message.content, f"{param}.content")
 
 
-def _text(parts: Iterable[ContentPart], where: str) -> str:
-    return "\n".join(_part(part, f"{where}[{i}]") for i, part in enumerate(parts))
+def _text(parts: Iterable[ContentPart], param: str) -> str:
+    return "\n".join(_part(part, f"{param}[{i}]") for i, part in enumerate(parts))
 
 
-def _part(part: ContentPart, where: str) -> str:
-    spoken = {"text": part.text, "refusal": part.refusal}
-    if part.type not in spoken:
+def _part(part: ContentPart, param: str) -> str:
+    texts = {"text": part.text, "refusal": part.refusal}
+    if part.type not in texts:
         raise BadRequestError(
             f"Invalid value: '{part.type[:100]}'. This model reads text alone: "
             "only parts of type 'text' are supported.",
-            f"{where}.type",
+            f"{param}.type",
             "invalid_value",
         )
-    text = spoken[part.type]
+    text = texts[part.type]
     if text is None:
-        raise BadRequestError(
-            f"Missing required parameter: '{where}.{part.type}'.",
-            f"{where}.{part.type}",
-            "missing_required_parameter",
-        )
+        raise missing_parameter(f"{param}.{part.type}")
     return text
 
 
 def _check_answers(messages: Iterable[Message]) -> None:
-    asked: frozenset[str] = frozenset()
+    call_ids: frozenset[str] = frozenset()
     unanswered: dict[str, None] = {}
     index = -1
     for index, message in enumerate(messages):
         if message.role == "tool":
-            _check_asked(message, asked, index)
+            _check_called(message, call_ids, index)
             unanswered.pop(message.call_id, None)
             continue
         _check_all_answered(unanswered, index)
-        asked = frozenset(message.call_ids)
+        call_ids = frozenset(message.call_ids)
         unanswered = dict.fromkeys(message.call_ids)
     _check_all_answered(unanswered, index + 1)
 
 
-def _check_asked(message: Message, asked: frozenset[str], index: int) -> None:
-    if not asked:
+def _check_called(message: Message, call_ids: frozenset[str], index: int) -> None:
+    if not call_ids:
         raise BadRequestError(
             "Invalid parameter: messages with role 'tool' must be a response to a preceeding "
             "message with 'tool_calls'.",
             f"messages.[{index}].role",
         )
-    if message.call_id not in asked:
+    if message.call_id not in call_ids:
         raise BadRequestError(
             "Invalid parameter: 'tool_call_id' of "
             f"'{message.call_id[:100]}' not found in 'tool_calls' of previous message.",

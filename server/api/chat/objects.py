@@ -1,74 +1,35 @@
-"""The objects that a client receives, made from the steps of a reply."""
+"""Chat completions, whole or in chunks: folds of the events of a reply."""
 
-import secrets
-import string
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from falsework.grammars.events import Arguments, CallBegins, CallEnds, Event, Reasoning, Text
-from falsework.server.api.chat.request import GenerationRequest
 from falsework.server.engines.base import TokenLogprob
 from falsework.server.generation.choice import ChoiceDelta, FinishReason
-
-Json = dict[str, Any]
-
-ID_ALPHABET = string.ascii_letters + string.digits
-
-
-def new_id(prefix: str) -> str:
-    """Return an identifier that no other reply has."""
-    return prefix + "".join(secrets.choice(ID_ALPHABET) for _ in range(24))
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a reply cost, in tokens."""
-
-    prompt: int
-    completion: int
-    cached: int = 0
-    reasoning: int = 0
-
-    def __add__(self, more: "Usage") -> "Usage":
-        """Return what both cost together."""
-        return Usage(
-            self.prompt + more.prompt,
-            self.completion + more.completion,
-            self.cached + more.cached,
-            self.reasoning + more.reasoning,
-        )
-
-    def to_openai(self) -> Json:
-        """Return it as clients read it."""
-        return {
-            "prompt_tokens": self.prompt,
-            "completion_tokens": self.completion,
-            "total_tokens": self.prompt + self.completion,
-            "prompt_tokens_details": {"cached_tokens": self.cached, "audio_tokens": 0},
-            "completion_tokens_details": {
-                "reasoning_tokens": self.reasoning,
-                "audio_tokens": 0,
-                "accepted_prediction_tokens": 0,
-                "rejected_prediction_tokens": 0,
-            },
-        }
+from falsework.server.generation.request import GenerationRequest
+from falsework.server.generation.tool_loop import NO_USAGE, LoopEvent, ToolCallsFinished
+from falsework.server.generation.usage import Usage
+from falsework.server.ids import new_id
+from falsework.server.observability.request_metrics import RequestMetrics, record_outcome
+from falsework.server.types import Json
 
 
 @dataclass(frozen=True)
 class ReplyHeader:
     """What every object of one reply repeats."""
 
-    question: GenerationRequest
+    request: GenerationRequest
     fingerprint: str
     id: str = field(default_factory=lambda: new_id("chatcmpl-"))
     created: int = field(default_factory=lambda: int(time.time()))
     runtime: Callable[[], Json] | None = None
-    """What is told of the run, where the server ran tools."""
+    """Returns the summary of the tool run, where the server ran tools."""
 
     def extra_usage(self) -> Json:
-        """Return what the usage tells beside the tokens."""
+        """Return the extra fields of `usage` (`tool_runtime`)."""
         return {"tool_runtime": self.runtime()} if self.runtime else {}
 
     def wrap(self, kind: str, choices: list[Json]) -> Json:
@@ -77,15 +38,15 @@ class ReplyHeader:
             "id": self.id,
             "object": kind,
             "created": self.created,
-            "model": self.question.model,
+            "model": self.request.model,
             "system_fingerprint": self.fingerprint,
             "service_tier": "default",
             "choices": choices,
         }
 
 
-def _logprobs(question: GenerationRequest, tokens: Iterable[TokenLogprob]) -> Json | None:
-    if question.sampling.logprobs is None:
+def _logprobs(request: GenerationRequest, tokens: Iterable[TokenLogprob]) -> Json | None:
+    if request.sampling.logprobs is None:
         return None
     return {"content": [_token(token) for token in tokens], "refusal": None}
 
@@ -133,62 +94,70 @@ DELTA_BUILDERS: Mapping[type[Event], Callable[[Any], Json | None]] = {
 
 
 @dataclass
-class _Spoken:
-    """What a stream has said of one choice."""
+class _ChoiceState:
+    """What a stream has sent of one choice."""
 
     role: bool = False
     answer: bool = False
     logprobs: list[TokenLogprob] = field(default_factory=list)
 
-    def taken(self) -> list[TokenLogprob]:
+    def take_logprobs(self) -> list[TokenLogprob]:
         """Return the tokens that no chunk has carried yet."""
         tokens, self.logprobs = self.logprobs, []
         return tokens
 
 
 class ChunkBuilder:
-    """Tells the steps of a reply as the chunks of a stream."""
+    """Builds the chunks of a stream from the events of a reply."""
 
-    def __init__(self, envelope: ReplyHeader) -> None:
-        self._envelope = envelope
-        self._question = envelope.question
-        self._spoken = [_Spoken() for _ in range(self._question.sampling.n)]
+    def __init__(self, header: ReplyHeader) -> None:
+        self._header = header
+        self._request = header.request
+        self._states = [_ChoiceState() for _ in range(self._request.sampling.n)]
 
-    def from_delta(self, step: ChoiceDelta) -> list[Json]:
-        """Return the chunks of a step."""
-        spoken = self._spoken[step.choice]
-        spoken.logprobs += step.logprobs
-        chunks = [] if spoken.role else [self._chunk(step.choice, self._role())]
-        spoken.role = True
-        deltas = self._deltas(step, spoken)
-        chunks += [self._chunk(step.choice, delta, spoken.taken()) for delta in deltas]
-        if step.finish:
-            chunks.append(self._chunk(step.choice, {}, spoken.taken(), step.finish))
+    def chunks(self, event: LoopEvent) -> list[Json]:
+        """Return the chunks of an event."""
+        match event:
+            case ChoiceDelta():
+                return self._delta_chunks(event)
+            case ToolCallsFinished(outcomes=results):
+                role = self._role_chunk(0)
+                executed = {"executed_tools": [result.to_openai() for result in results]}
+                return [*role, self._chunk(0, executed)]
+            case Usage() if self._request.include_usage:
+                usage = {**usage_object(event), **self._header.extra_usage()}
+                return [{**self._header.wrap("chat.completion.chunk", []), "usage": usage}]
+        return []
+
+    def _delta_chunks(self, delta: ChoiceDelta) -> list[Json]:
+        state = self._states[delta.choice]
+        state.logprobs += delta.logprobs
+        chunks = self._role_chunk(delta.choice)
+        chunks += [
+            self._chunk(delta.choice, fields, state.take_logprobs())
+            for fields in self._fields(delta, state)
+        ]
+        if delta.finish:
+            chunks.append(self._chunk(delta.choice, {}, state.take_logprobs(), delta.finish))
         return chunks
 
-    def executed(self, calls: list[Json]) -> list[Json]:
-        """Return the chunk that tells of calls which the server ran."""
-        begun = [] if self._spoken[0].role else [self._chunk(0, self._role())]
-        self._spoken[0].role = True
-        return [*begun, self._chunk(0, {"executed_tools": calls})]
-
-    def usage(self, usage: Usage) -> list[Json]:
-        """Return the last chunk, where the client asked for it."""
-        if not self._question.include_usage:
+    def _role_chunk(self, index: int) -> list[Json]:
+        """Return the first chunk of a choice, once."""
+        state = self._states[index]
+        if state.role:
             return []
-        told = {**usage.to_openai(), **self._envelope.extra_usage()}
-        return [{**self._envelope.wrap("chat.completion.chunk", []), "usage": told}]
-
-    def _role(self) -> Json:
+        state.role = True
         # Some clients take "" before a call for an answer, others need it where text follows.
-        content = None if self._question.can_call else ""
-        return {"role": "assistant", "content": content, "refusal": None}
+        content = None if self._request.can_call else ""
+        return [self._chunk(index, {"role": "assistant", "content": content, "refusal": None})]
 
-    def _deltas(self, step: ChoiceDelta, spoken: _Spoken) -> list[Json]:
-        said = [delta for event in step.events if (delta := DELTA_BUILDERS[type(event)](event))]
-        spoken.answer |= any("content" in delta or "tool_calls" in delta for delta in said)
-        silent = step.finish and not spoken.answer
-        return [*said, {"content": ""}] if silent else said
+    def _fields(self, delta: ChoiceDelta, state: _ChoiceState) -> list[Json]:
+        """Return the `delta` objects of the events."""
+        built = (DELTA_BUILDERS[type(event)](event) for event in delta.events)
+        fields = [one for one in built if one]
+        state.answer |= any("content" in one or "tool_calls" in one for one in fields)
+        empty = delta.finish and not state.answer
+        return [*fields, {"content": ""}] if empty else fields
 
     def _chunk(
         self,
@@ -200,49 +169,99 @@ class ChunkBuilder:
         choice = {
             "index": index,
             "delta": delta,
-            "logprobs": _logprobs(self._question, tokens) if tokens else None,
+            "logprobs": _logprobs(self._request, tokens) if tokens else None,
             "finish_reason": finish,
         }
-        chunk = self._envelope.wrap("chat.completion.chunk", [choice])
-        return {**chunk, "usage": None} if self._question.include_usage else chunk
+        chunk = self._header.wrap("chat.completion.chunk", [choice])
+        return {**chunk, "usage": None} if self._request.include_usage else chunk
 
 
 class CompletionBuilder:
-    """Folds the steps of a reply into one object."""
+    """Folds the events of a reply into one object."""
 
-    def __init__(self, envelope: ReplyHeader) -> None:
-        self._envelope = envelope
-        self._steps: list[list[ChoiceDelta]] = [[] for _ in range(envelope.question.sampling.n)]
-        self.executed: list[Json] = []
-        """Calls that the server ran."""
+    def __init__(self, header: ReplyHeader) -> None:
+        self._header = header
+        self._deltas: list[list[ChoiceDelta]] = [[] for _ in range(header.request.sampling.n)]
+        self._executed: list[Json] = []
+        self._usage = NO_USAGE
 
-    def add(self, step: ChoiceDelta) -> None:
-        """Take a step."""
-        self._steps[step.choice].append(step)
+    def add(self, event: LoopEvent) -> None:
+        """Take an event."""
+        match event:
+            case ChoiceDelta():
+                self._deltas[event.choice].append(event)
+            case ToolCallsFinished(outcomes=results):
+                self._executed += [result.to_openai() for result in results]
+            case Usage():
+                self._usage = event
 
-    def build(self, usage: Usage) -> Json:
+    def build(self) -> Json:
         """Return the object."""
-        choices = [self._choice(index, steps) for index, steps in enumerate(self._steps)]
-        if self.executed:
-            choices[0]["message"]["executed_tools"] = self.executed
-        told = {**usage.to_openai(), **self._envelope.extra_usage()}
-        whole = {**self._envelope.wrap("chat.completion", choices), "usage": told}
-        metadata = self._envelope.question.metadata
-        return whole if metadata is None else {**whole, "metadata": dict(metadata)}
+        choices = [self._choice(index, deltas) for index, deltas in enumerate(self._deltas)]
+        if self._executed:
+            choices[0]["message"]["executed_tools"] = self._executed
+        usage = {**usage_object(self._usage), **self._header.extra_usage()}
+        completion = {**self._header.wrap("chat.completion", choices), "usage": usage}
+        metadata = self._header.request.metadata
+        return completion if metadata is None else {**completion, "metadata": dict(metadata)}
 
-    def _choice(self, index: int, steps: list[ChoiceDelta]) -> Json:
-        tokens = [token for step in steps for token in step.logprobs]
+    def _choice(self, index: int, deltas: list[ChoiceDelta]) -> Json:
+        tokens = [token for delta in deltas for token in delta.logprobs]
         return {
             "index": index,
-            "message": _message([event for step in steps for event in step.events]),
-            "logprobs": _logprobs(self._envelope.question, tokens),
-            "finish_reason": steps[-1].finish,
+            "message": _message([event for delta in deltas for event in delta.events]),
+            "logprobs": _logprobs(self._header.request, tokens),
+            "finish_reason": deltas[-1].finish,
         }
+
+
+async def collect_completion(
+    events: AsyncGenerator[LoopEvent],
+    header: ReplyHeader,
+    metrics: RequestMetrics | None = None,
+) -> Json:
+    """Return the reply as one object: the fold of what a stream would send."""
+    completion = CompletionBuilder(header)
+    with record_outcome(metrics) if metrics else nullcontext():
+        async with aclosing(events):
+            async for event in events:
+                completion.add(event)
+    return completion.build()
+
+
+async def stream_chunks(
+    events: AsyncGenerator[LoopEvent],
+    header: ReplyHeader,
+    metrics: RequestMetrics | None = None,
+) -> AsyncGenerator[Json]:
+    """Yield the reply chunk by chunk; closing it frees the engine."""
+    builder = ChunkBuilder(header)
+    with record_outcome(metrics) if metrics else nullcontext():
+        async with aclosing(events):
+            async for event in events:
+                for chunk in builder.chunks(event):
+                    yield chunk
+
+
+def usage_object(usage: Usage) -> Json:
+    """Return the `usage` of a chat completion."""
+    return {
+        "prompt_tokens": usage.prompt,
+        "completion_tokens": usage.completion,
+        "total_tokens": usage.prompt + usage.completion,
+        "prompt_tokens_details": {"cached_tokens": usage.cached, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
 
 
 def _message(events: list[Event]) -> Json:
     text = "".join(event.text for event in events if isinstance(event, Text))
-    thought = "".join(event.text for event in events if isinstance(event, Reasoning))
+    reasoning = "".join(event.text for event in events if isinstance(event, Reasoning))
     calls = [_call(event, events) for event in events if isinstance(event, CallBegins)]
     message: Json = {
         "role": "assistant",
@@ -250,12 +269,16 @@ def _message(events: list[Event]) -> Json:
         "refusal": None,
         "annotations": [],
     }
-    if thought:
-        message |= {"reasoning_content": thought, "reasoning": thought}
+    if reasoning:
+        message |= {"reasoning_content": reasoning, "reasoning": reasoning}
     return {**message, "tool_calls": calls} if calls else message
 
 
 def _call(begin: CallBegins, events: list[Event]) -> Json:
-    pieces = [e.text for e in events if isinstance(e, Arguments) and e.index == begin.index]
+    pieces = [
+        event.text
+        for event in events
+        if isinstance(event, Arguments) and event.index == begin.index
+    ]
     function = {"name": begin.name, "arguments": "".join(pieces)}
     return {"id": new_id("call_"), "type": "function", "function": function}

@@ -1,101 +1,68 @@
-"""A request with every refusal behind it: what is asked, in the rooms' own nouns."""
-
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+"""A chat request as a GenerationRequest; what is wrong is refused by the name of its field."""
 
 from falsework.grammars.events import Tool
 from falsework.grammars.tool_choice import ToolChoice
-from falsework.prompts.messages import Message
+from falsework.server.api.chat import schema
 from falsework.server.api.chat.messages import parse_messages
-from falsework.server.api.chat.schema import ChatCompletionRequest, ResponseFormat
-from falsework.server.api.chat.tools import check_schema_size, parse_tool_choice, parse_tools
+from falsework.server.api.common_schema import response_schema, sampling_params, think_budget
 from falsework.server.api.server_tools import NO_SERVER_TOOLS, ServerTools
+from falsework.server.api.tool_choice import (
+    FunctionRef,
+    any_tool,
+    one_tool,
+    some_tools,
+)
+from falsework.server.api.tools import FunctionDefinition, build_tools
 from falsework.server.engines.base import SamplingParams
 from falsework.server.errors import BadRequestError
+from falsework.server.generation.request import GenerationRequest, ParamNames, ResponseSchema
 from falsework.server.settings import Settings
 
-REASONING_EFFORT_TOKENS: Mapping[str, int | None] = {
-    "none": 0,
-    "minimal": 128,
-    "low": 512,
-    "medium": None,
-    "high": 4096,
-    "xhigh": 8192,
-    "max": 16384,
-}
-"""reasoning_effort in tokens of the think block; None is the server's own budget."""
-
-SCHEMA_PARAM = "response_format.json_schema.schema"
-
-_NO_CALLS = ToolChoice("none")
-_AS_THE_SERVER_LIKES = SamplingParams(max_tokens=0)
-
-ResponseSchema = Mapping[str, Any] | bool | None
-
-
-@dataclass(frozen=True)
-class GenerationRequest:
-    """What a client asks.
-
-    `response_schema` is None for text, True for any JSON object, otherwise the schema of the text.
-    `sampling.max_tokens` is 0 and `think_budget` None where the client leaves them to the server.
-    """
-
-    model: str
-    messages: tuple[Message, ...]
-    tools: tuple[Tool, ...] = ()
-    choice: ToolChoice = _NO_CALLS
-    response_schema: ResponseSchema = None
-    response_schema_where: str = SCHEMA_PARAM
-    sampling: SamplingParams = _AS_THE_SERVER_LIKES
-    stop: tuple[str, ...] = ()
-    think_budget: int | None = None
-    effort: str | None = None
-    """The reasoning_effort that the client gave, by which `think_budget` was chosen."""
-    stream: bool = False
-    include_usage: bool = False
-    named: bool = False
-    """tool_choice named one function: its call is the whole reply, so `stop` ends it."""
-    metadata: Mapping[str, str] | None = None
-    limit: int = 0
-    """The tokens that all turns of the model may take together; 0 is no limit."""
-
-    @property
-    def can_call(self) -> bool:
-        """Whether the reply may hold a call."""
-        return bool(self.choice.callable_tools(self.tools))
+CHOICE_PARAM = "tool_choice"
+ANY_TOOL = schema.ModeChoice(type="auto")
 
 
 def to_generation_request(
-    request: ChatCompletionRequest, limits: Settings, served: ServerTools = NO_SERVER_TOOLS
+    request: schema.ChatCompletionRequest,
+    limits: Settings,
+    server_tools: ServerTools = NO_SERVER_TOOLS,
 ) -> GenerationRequest:
-    """Return the question of a request, or refuse it by the name of the field at fault."""
+    """Return what a request asks of the model; raise BadRequestError."""
     _check_lengths(request, limits)
-    tools = parse_tools(request.tools or [], limits, served)
-    if served.by_position and (request.n or 1) > 1:
+    functions = [
+        _definition(tool.function, f"tools[{i}].function")
+        if isinstance(tool, schema.FunctionTool)
+        else None
+        for i, tool in enumerate(request.tools or ())
+    ]
+    tools = build_tools(functions, server_tools.by_position, limits)
+    if server_tools.by_position and (request.n or 1) > 1:
         message = "'n' has to be 1 where the server runs tools: each choice would run them."
         raise BadRequestError(message, "n", "invalid_value")
-    parallel = request.parallel_tool_calls is not False
     return GenerationRequest(
         model=request.model,
         messages=parse_messages(request.messages),
         tools=tools,
-        choice=parse_tool_choice(request.tool_choice, tools, parallel=parallel),
-        response_schema=_response_schema(request.response_format, limits),
+        choice=_tool_choice(request, tools),
+        response_schema=_response_schema(request, limits),
         sampling=_sampling(request),
         stop=tuple(request.stop or ()),
-        think_budget=_think_budget(request.reasoning_effort),
+        think_budget=think_budget(request.reasoning_effort, "reasoning_effort"),
         effort=request.reasoning_effort,
         stream=bool(request.stream),
         include_usage=_include_usage(request),
-        named=request.tool_choice is not None and request.tool_choice.type == "function",
+        named=isinstance(request.tool_choice, schema.FunctionChoice),
         metadata=request.metadata,
         limit=_max_tokens(request),
+        params=ParamNames(),
     )
 
 
-def _check_lengths(request: ChatCompletionRequest, limits: Settings) -> None:
+def _definition(function: schema.FunctionParam, param: str) -> FunctionDefinition:
+    return FunctionDefinition(function.name, function.description, function.parameters, param)
+
+
+def _check_lengths(request: schema.ChatCompletionRequest, limits: Settings) -> None:
     if len(request.messages) > limits.max_messages:
         raise BadRequestError(
             f"Invalid 'messages': array too long. Expected an array with maximum length "
@@ -111,21 +78,53 @@ def _check_lengths(request: ChatCompletionRequest, limits: Settings) -> None:
         )
 
 
-def _sampling(request: ChatCompletionRequest) -> SamplingParams:
-    fields = ("n", "temperature", "top_p", "min_p", "seed", "logit_bias")
-    penalties = ("frequency_penalty", "presence_penalty", "repetition_penalty")
-    given = {
-        name: value for name in fields + penalties if (value := getattr(request, name)) is not None
-    }
-    return SamplingParams(
-        max_tokens=_max_tokens(request),
+def _tool_choice(request: schema.ChatCompletionRequest, tools: tuple[Tool, ...]) -> ToolChoice:
+    parallel = request.parallel_tool_calls is not False
+    match request.tool_choice or ANY_TOOL:
+        case schema.FunctionChoice(function=function):
+            return one_tool(FunctionRef(function.name if function else None, CHOICE_PARAM), tools)
+        case schema.AllowedToolsChoice(allowed_tools=allowed):
+            param = f"{CHOICE_PARAM}.allowed_tools"
+            references = [
+                FunctionRef(_function_name(tool), f"{param}.tools[{i}]")
+                for i, tool in enumerate(allowed.tools if allowed else ())
+            ]
+            mode = allowed.mode if allowed else "auto"
+            return some_tools(mode, references, tools, param, parallel=parallel)
+        case schema.ModeChoice(type=mode):
+            return any_tool(mode, tools, parallel=parallel)
+    raise AssertionError("every kind of tool_choice has its case")
+
+
+def _function_name(tool: schema.ToolRef) -> str | None:
+    return tool.function.name if tool.function and tool.type == "function" else None
+
+
+def _response_schema(request: schema.ChatCompletionRequest, limits: Settings) -> ResponseSchema:
+    match request.response_format:
+        case schema.SchemaFormat(json_schema=form):
+            return response_schema(form.schema_, ParamNames().schema, limits)
+        case schema.TextFormat(type="json_object"):
+            return True
+    return None
+
+
+def _sampling(request: schema.ChatCompletionRequest) -> SamplingParams:
+    return sampling_params(
+        request,
+        _max_tokens(request),
+        _logprobs(request),
+        n=request.n,
         top_k=max(request.top_k or 0, 0),
-        logprobs=_logprobs(request),
-        **given,
+        min_p=request.min_p,
+        frequency_penalty=request.frequency_penalty,
+        presence_penalty=request.presence_penalty,
+        repetition_penalty=request.repetition_penalty,
+        logit_bias=request.logit_bias,
     )
 
 
-def _max_tokens(request: ChatCompletionRequest) -> int:
+def _max_tokens(request: schema.ChatCompletionRequest) -> int:
     given = {request.max_tokens, request.max_completion_tokens} - {None}
     if len(given) > 1:
         raise BadRequestError(
@@ -137,7 +136,7 @@ def _max_tokens(request: ChatCompletionRequest) -> int:
     return request.max_completion_tokens or request.max_tokens or 0
 
 
-def _logprobs(request: ChatCompletionRequest) -> int | None:
+def _logprobs(request: schema.ChatCompletionRequest) -> int | None:
     if request.logprobs:
         return request.top_logprobs or 0
     if request.top_logprobs:
@@ -149,20 +148,7 @@ def _logprobs(request: ChatCompletionRequest) -> int | None:
     return None
 
 
-def _think_budget(effort: str | None) -> int | None:
-    if effort is None:
-        return None
-    if effort not in REASONING_EFFORT_TOKENS:
-        known = ", ".join(f"'{name}'" for name in REASONING_EFFORT_TOKENS)
-        raise BadRequestError(
-            f"Invalid value: '{effort[:100]}'. Supported values are: {known}.",
-            "reasoning_effort",
-            "invalid_value",
-        )
-    return REASONING_EFFORT_TOKENS[effort]
-
-
-def _include_usage(request: ChatCompletionRequest) -> bool:
+def _include_usage(request: schema.ChatCompletionRequest) -> bool:
     if request.stream_options is None:
         return False
     if not request.stream:
@@ -171,45 +157,3 @@ def _include_usage(request: ChatCompletionRequest) -> bool:
             "stream_options",
         )
     return bool(request.stream_options.include_usage)
-
-
-def _response_schema(form: ResponseFormat | None, limits: Settings) -> ResponseSchema:
-    if form is None:
-        return None
-    if form.type not in RESPONSE_FORMATS:
-        known = ", ".join(f"'{name}'" for name in RESPONSE_FORMATS)
-        raise BadRequestError(
-            f"Invalid value: '{form.type[:100]}'. Supported values are: {known}.",
-            "response_format.type",
-            "invalid_value",
-        )
-    return RESPONSE_FORMATS[form.type](form, limits)
-
-
-def _text(_: ResponseFormat, __: Settings) -> ResponseSchema:
-    return None
-
-
-def _any_object(_: ResponseFormat, __: Settings) -> ResponseSchema:
-    return True
-
-
-def _schema(form: ResponseFormat, limits: Settings) -> ResponseSchema:
-    if form.json_schema is None:
-        raise BadRequestError(
-            "Missing required parameter: 'response_format.json_schema'.",
-            "response_format.json_schema",
-            "missing_required_parameter",
-        )
-    schema = form.json_schema.schema_
-    if not schema:
-        return True
-    check_schema_size(schema, SCHEMA_PARAM, limits, "invalid_json_schema")
-    return schema
-
-
-RESPONSE_FORMATS: Mapping[str, Callable[[ResponseFormat, Settings], ResponseSchema]] = {
-    "json_object": _any_object,
-    "json_schema": _schema,
-    "text": _text,
-}

@@ -1,19 +1,19 @@
 """The chat request as clients spell it; spellings that mean the same become one here.
 
-Every field is honoured (`ChatRequest`), changes nothing here (`IGNORED`), or would change the
-result and is refused by name (`REFUSED`). A field that nobody knows yet is accepted, and null
-always means absent.
+Every field is honoured (`ChatCompletionRequest`), changes nothing here (`IGNORED_FIELDS`), or would
+change the result and is refused by name (`UNSUPPORTED_FIELDS`). A field that nobody knows yet is
+accepted, and null always means absent.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
-from pydantic_core import ErrorDetails, PydanticCustomError, from_json
+from pydantic import BeforeValidator, Field, PlainValidator
+from pydantic_core import PydanticCustomError
 
-from falsework.server.api import tool_filters
-from falsework.server.api.chat.message_schema import MessageParam, WireModel
-from falsework.server.errors import BadRequestError
+from falsework.server.api.chat.message_schema import MessageParam
+from falsework.server.api.common_schema import CommonFields, expand_shorthand_choice
+from falsework.server.api.tools import parse_tool_params
+from falsework.server.api.validation import UnsupportedFields, WireModel, one_of, parse_body
 
 IGNORED_FIELDS = frozenset(
     {
@@ -30,7 +30,7 @@ IGNORED_FIELDS = frozenset(
 )
 """Fields of the protocol that have nothing to change here."""
 
-UNSUPPORTED_FIELDS: Mapping[str, tuple[Any, str]] = {
+UNSUPPORTED_FIELDS: UnsupportedFields = {
     "add_generation_prompt": (True, "a reply always begins a new turn"),
     "allowed_token_ids": ([], "use response_format"),
     "audio": (None, "only text is spoken here"),
@@ -58,20 +58,10 @@ UNSUPPORTED_FIELDS: Mapping[str, tuple[Any, str]] = {
     "use_beam_search": (False, "use temperature and top_p"),
     "web_search_options": (None, "there is no web search here"),
 }
-"""Fields that would change the result and aren't honoured: the value that asks for nothing, and
-what to do instead."""
-
-ERROR_CODES = {"missing": "missing_required_parameter", "custom": "invalid_value"}
-"""Error codes by the kind of fault; a kind that ends in `_type` is `invalid_type`."""
 
 
 def _several(stop: object) -> object:
     return [stop] if isinstance(stop, str) else stop
-
-
-def expand_shorthand_choice(choice: object) -> object:
-    """Spell a tool_choice of one word as an object."""
-    return {"type": choice} if isinstance(choice, str) else choice
 
 
 def _biases(biases: object) -> object:
@@ -82,7 +72,7 @@ def _biases(biases: object) -> object:
     return {int(token): bias for token, bias in biases.items()}
 
 
-class FunctionDefinition(WireModel):
+class FunctionParam(WireModel):
     """A function as a client defines it; `strict` changes nothing: every schema is enforced."""
 
     name: str
@@ -91,31 +81,24 @@ class FunctionDefinition(WireModel):
     strict: bool | None = None
 
 
-class ToolParam(WireModel):
-    """A tool as a client offers it, or one that the server runs (`mcp`, `server_tool`)."""
+class FunctionTool(WireModel):
+    """A tool that the client runs."""
 
-    type: str
-    function: FunctionDefinition | None = None
-    name: str | None = None
-    server_label: str | None = None
-    server_url: str | None = Field(default=None, pattern=r"^https?://[^/?#@\s]+(/|$)")
-    authorization: str | None = Field(default=None, repr=False)
-    headers: dict[str, str] | None = Field(default=None, repr=False)
-    allowed_tools: tool_filters.AllowedToolsField | None = None
-    require_approval: tool_filters.RequireApprovalField | None = None
+    type: Literal["function"]
+    function: FunctionParam
 
 
-class FunctionRef(WireModel):
-    """A function that is meant."""
+class FunctionName(WireModel):
+    """A function that is named."""
 
     name: str
 
 
 class ToolRef(WireModel):
-    """A tool that is meant."""
+    """A tool that is named."""
 
     type: str
-    function: FunctionRef | None = None
+    function: FunctionName | None = None
 
 
 class AllowedTools(WireModel):
@@ -125,12 +108,38 @@ class AllowedTools(WireModel):
     tools: list[ToolRef]
 
 
-class ToolChoiceParam(WireModel):
-    """tool_choice, its one-word forms spelled as objects."""
+class AllowedToolsChoice(WireModel):
+    """tool_choice: some of the tools."""
 
-    type: str
-    function: FunctionRef | None = None
     allowed_tools: AllowedTools | None = None
+
+
+class FunctionChoice(WireModel):
+    """tool_choice: one function."""
+
+    function: FunctionName | None = None
+
+
+class ModeChoice(WireModel):
+    """tool_choice: any tool, by one word."""
+
+    type: Literal["auto", "none", "required"]
+
+
+TOOLS: dict[str, type[WireModel]] = {"function": FunctionTool}
+
+
+def _tools(tools: object) -> list[WireModel] | None:
+    return None if tools is None else parse_tool_params(tools, TOOLS)
+
+
+TOOL_CHOICES: dict[str, type[WireModel]] = {
+    "allowed_tools": AllowedToolsChoice,
+    "auto": ModeChoice,
+    "function": FunctionChoice,
+    "none": ModeChoice,
+    "required": ModeChoice,
+}
 
 
 class JSONSchemaFormat(WireModel):
@@ -142,36 +151,48 @@ class JSONSchemaFormat(WireModel):
     strict: bool | None = None
 
 
-class ResponseFormat(WireModel):
-    """What form a reply's text must have."""
+class TextFormat(WireModel):
+    """response_format: text, or any JSON object."""
 
-    type: str
-    json_schema: JSONSchemaFormat | None = None
+    type: Literal["json_object", "text"]
+
+
+class SchemaFormat(WireModel):
+    """response_format: text that satisfies a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: JSONSchemaFormat
+
+
+RESPONSE_FORMATS: dict[str, type[WireModel]] = {
+    "json_object": TextFormat,
+    "json_schema": SchemaFormat,
+    "text": TextFormat,
+}
 
 
 class StreamOptions(WireModel):
-    """What a stream tells beside the reply."""
+    """What a stream has beside the reply."""
 
     include_usage: bool | None = None
 
 
-class ChatCompletionRequest(WireModel):
+class ChatCompletionRequest(CommonFields):
     """The body of POST /v1/chat/completions."""
 
-    model: str
     messages: list[MessageParam] = Field(min_length=1)
-    tools: list[ToolParam] | None = None
-    tool_choice: Annotated[ToolChoiceParam | None, BeforeValidator(expand_shorthand_choice)] = None
-    parallel_tool_calls: bool | None = None
-    response_format: ResponseFormat | None = None
+    tools: Annotated[list[WireModel] | None, PlainValidator(_tools)] = None
+    tool_choice: Annotated[
+        WireModel | None,
+        one_of(TOOL_CHOICES, "tool_choice", param="tool_choice"),
+        BeforeValidator(expand_shorthand_choice),
+    ] = None
+    response_format: Annotated[WireModel | None, one_of(RESPONSE_FORMATS, "response_format")] = None
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     n: int | None = Field(default=None, ge=1, le=128)
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
     top_k: int | None = Field(default=None, ge=-1, lt=2**31)
     min_p: float | None = Field(default=None, ge=0, le=1)
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     repetition_penalty: float | None = Field(default=None, gt=0, le=2)
@@ -179,76 +200,15 @@ class ChatCompletionRequest(WireModel):
         dict[int, Annotated[float, Field(ge=-100, le=100)]] | None, BeforeValidator(_biases)
     ] = None
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(default=None, ge=0, le=20)
     stop: Annotated[
         list[Annotated[str, Field(min_length=1)]] | None,
         Field(max_length=4),
         BeforeValidator(_several),
     ] = None
-    stream: bool | None = None
     stream_options: StreamOptions | None = None
     reasoning_effort: str | None = None
-    metadata: (
-        dict[
-            Annotated[str, Field(max_length=64)],
-            Annotated[str, Field(max_length=512)],
-        ]
-        | None
-    ) = Field(default=None, max_length=16)
 
 
 def parse(body: bytes) -> ChatCompletionRequest:
-    """Return the request that a body spells."""
-    return validate(ChatCompletionRequest, body, UNSUPPORTED_FIELDS)
-
-
-T = TypeVar("T", bound=WireModel)
-
-
-def validate(
-    kind: type[T],
-    body: bytes | dict[str, Any],
-    refused: Mapping[str, tuple[Any, str]],
-    at: tuple[int | str, ...] = (),
-) -> T:
-    """Return the object of that kind which a body spells; refuse it by the name of the field.
-
-    `at` is where it stands in the request.
-    """
-    raw = _object(body) if isinstance(body, bytes) else body
-    for name, (neutral, instead) in refused.items():
-        if raw.get(name) not in (None, neutral):
-            message = f"'{name}' isn't supported by this server: {instead}."
-            raise BadRequestError(message, name, "unsupported_parameter")
-    try:
-        return kind.model_validate(raw)
-    except ValidationError as fault:
-        raise _refusal(fault.errors(include_url=False)[0], at) from fault
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        raw = from_json(body, allow_inf_nan=False)
-    except ValueError as fault:
-        raise BadRequestError(f"The body of the request isn't valid JSON: {fault}.") from fault
-    if not isinstance(raw, dict):
-        raise BadRequestError("The body of the request should be a JSON object.")
-    return raw
-
-
-def _refusal(fault: ErrorDetails, at: tuple[int | str, ...]) -> BadRequestError:
-    path = (*at, *fault["loc"])
-    where = param_path(path[:-2] if path[-1] == "[key]" else path)
-    kind = fault["type"]
-    code = "invalid_type" if kind.endswith("_type") else ERROR_CODES.get(kind, "invalid_value")
-    if kind == "missing":
-        return BadRequestError(f"Missing required parameter: '{where}'.", where, code)
-    return BadRequestError(f"Invalid '{where}': {fault['msg'][:500]}.", where, code)
-
-
-def param_path(path: tuple[int | str, ...]) -> str:
-    """Return a path as OpenAI names parameters: `tools[0].type`, but `messages.[0].role`."""
-    head = path[:1]
-    bracket = ".[{}]" if head == ("messages",) else "[{}]"
-    steps = (bracket.format(step) if isinstance(step, int) else f".{step}" for step in path[1:])
-    return "".join(map(str, head)) + "".join(steps)
+    """Return the request that a body holds; raise BadRequestError."""
+    return parse_body(ChatCompletionRequest, body, UNSUPPORTED_FIELDS)

@@ -1,10 +1,9 @@
-"""Calls that wait for the client's approval, and what it says to them; each answer counts once."""
+"""Calls that wait for the client's approval, and the answers to them; each answer counts once."""
 
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from falsework.server.api.responses.item_schema import (
     McpApprovalRequest,
@@ -12,91 +11,94 @@ from falsework.server.api.responses.item_schema import (
     parse_item,
 )
 from falsework.server.api.responses.messages import qualified_tool_name
-from falsework.server.errors import BadRequestError
+from falsework.server.errors import MAX_QUOTED, BadRequestError
 from falsework.server.storage.store import Store
 from falsework.server.tools.tool_call import ToolCall
 from falsework.server.tools.tool_run import ToolRun
-
-Json = dict[str, Any]
+from falsework.server.types import Json
 
 
 @dataclass(frozen=True)
 class ApprovalAnswer:
-    """What a client said to a call that waited for it; `seal` is what the call was asked as."""
+    """A client's answer to a call that waited; `digest` is of the call that it was asked about."""
 
-    asked: ToolCall
+    call: ToolCall
     approved: bool
     reason: str
-    seal: str
-    where: str
+    digest: str
+    param: str
 
 
 def parse_approvals(
-    before: Sequence[Json], items: Sequence[Json], served: frozenset[str]
+    before: Sequence[Json], items: Sequence[Json], server_tools: frozenset[str]
 ) -> list[ApprovalAnswer]:
     """Return the answers among a request's items that no call has followed yet.
 
-    `before` are the items of the conversation so far, `served` the tools that the request offers.
+    `before` are the items of the conversation so far, `server_tools` what the request offers.
     """
-    known = [*before, *items]
-    asked = {each["id"]: each for each in known if each.get("type") == "mcp_approval_request"}
-    done = {each.get("approval_request_id") for each in known if each.get("type") == "mcp_call"}
-    said: dict[str, ApprovalAnswer] = {}
-    for position, item in enumerate(items):
-        answer = parse_item(item, ("input", position))
-        if not isinstance(answer, McpApprovalResponse) or answer.approval_request_id in done:
+    answers = [i for i, item in enumerate(items) if item.get("type") == "mcp_approval_response"]
+    if not answers:
+        return []
+    every = [*before, *items]
+    waiting = {item["id"]: item for item in every if item.get("type") == "mcp_approval_request"}
+    done = {item.get("approval_request_id") for item in every if item.get("type") == "mcp_call"}
+    by_request: dict[str, ApprovalAnswer] = {}
+    for position in answers:
+        answer = parse_item(items[position], ("input", position))
+        assert isinstance(answer, McpApprovalResponse), "its type says so"
+        request_id, param = answer.approval_request_id, f"input[{position}].approval_request_id"
+        if request_id in done:
             continue
-        where = f"input[{position}].approval_request_id"
-        request_id = answer.approval_request_id
-        if request_id not in asked or request_id in said:
-            raise _unknown(request_id, where)
-        said[request_id] = _approval(asked[request_id], answer, served, where)
-    return list(said.values())
+        if request_id not in waiting or request_id in by_request:
+            raise _unknown(request_id, param)
+        by_request[request_id] = _answer(waiting[request_id], answer, server_tools, param)
+    return list(by_request.values())
 
 
-def _approval(
-    item: Json, answer: McpApprovalResponse, served: frozenset[str], where: str
+def _answer(
+    item: Json, answer: McpApprovalResponse, server_tools: frozenset[str], param: str
 ) -> ApprovalAnswer:
     request = parse_item(item, ("input",))
     assert isinstance(request, McpApprovalRequest), "its type says so"
-    name = qualified_tool_name(request.server_label, request.name, served)
-    if name not in served:
+    name = qualified_tool_name(request.server_label, request.name, server_tools)
+    if name not in server_tools:
         message = f"This call is of '{name[:64]}', which isn't among the tools of this request."
-        raise BadRequestError(message, where, "invalid_value")
-    asked = ToolCall(request.id, name, request.arguments)
-    return ApprovalAnswer(asked, answer.approve, answer.reason or "", call_digest(item), where)
+        raise BadRequestError(message, param, "invalid_value")
+    call = ToolCall(request.id, name, request.arguments)
+    return ApprovalAnswer(call, answer.approve, answer.reason or "", call_digest(item), param)
 
 
 def call_digest(item: Json) -> str:
-    """Return what tells a request for approval from one that was changed since."""
+    """Return the digest that tells a request for approval from one that was changed since."""
     call = json.dumps([item["server_label"], item["name"], item["arguments"]])
     return hashlib.sha256(call.encode()).hexdigest()
 
 
 async def consume_approvals(
-    answers: Sequence[ApprovalAnswer], owner: str, run: ToolRun, records: Store
+    answers: Sequence[ApprovalAnswer], owner: str, run: ToolRun, store: Store
 ) -> list[ApprovalAnswer]:
-    """Take answers for a run; what another run has taken and done is remembered, not done again."""
-    return [await _taken(each, owner, run, records) for each in answers]
+    """Take answers for a run; a call that another run made is remembered, not made again."""
+    return [await _consume(answer, owner, run, store) for answer in answers]
 
 
-async def _taken(
-    answer: ApprovalAnswer, owner: str, run: ToolRun, records: Store
+async def _consume(
+    answer: ApprovalAnswer, owner: str, run: ToolRun, store: Store
 ) -> ApprovalAnswer:
-    by = await records.consume_approval(owner, answer.asked.id, answer.seal, run.id)
-    if by is None:
-        raise _unknown(answer.asked.id, answer.where)
-    if by == run.id:
+    answer = replace(answer, call=run.parse(answer.call))
+    call = answer.call
+    taken_by = await store.approvals.consume(owner, call.id, answer.digest, run.id)
+    if taken_by is None:
+        raise _unknown(call.id, answer.param)
+    if taken_by == run.id:
         return answer
-    identity = run.dedup_key(answer.asked)
-    known = (await records.get_call_results(by)).get(identity)
-    if known is None or not (known.ok or known.effect == "unknown"):
-        message = f"Approval request '{answer.asked.id[:100]}' was answered before."
-        raise BadRequestError(message, answer.where, "invalid_value")
-    run.memory[identity] = known
+    result = (await store.calls.load(taken_by)).get(call.dedup_key)
+    if result is None or not (result.ok or result.effect == "unknown"):
+        message = f"Approval request '{call.id[:MAX_QUOTED]}' was answered before."
+        raise BadRequestError(message, answer.param, "invalid_value")
+    run.memory[call.dedup_key] = result
     return replace(answer, approved=True)
 
 
-def _unknown(request_id: str, where: str) -> BadRequestError:
-    message = f"No approval request '{request_id[:100]}' of this call waits for an answer."
-    return BadRequestError(message, where, "invalid_value")
+def _unknown(request_id: str, param: str) -> BadRequestError:
+    message = f"No approval request '{request_id[:MAX_QUOTED]}' of this call waits for an answer."
+    return BadRequestError(message, param, "invalid_value")

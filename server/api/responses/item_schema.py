@@ -6,12 +6,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from falsework.server.api.chat.message_schema import WireModel
-from falsework.server.api.chat.schema import param_path, validate
-from falsework.server.errors import BadRequestError
-
-Json = dict[str, Any]
-ParamPath = tuple[int | str, ...]
+from falsework.server.api.validation import ParamPath, WireModel, param_path, validate
+from falsework.server.errors import unsupported_value
+from falsework.server.types import Json
 
 NonEmptyStr = Annotated[str, Field(min_length=1)]
 
@@ -149,10 +146,9 @@ def parse_item(item: Json, at: ParamPath) -> Item:
     """Return an item of its kind; refuse it by its place in the request."""
     kind = item.get("type") or ("message" if "role" in item else None)
     if not isinstance(kind, str) or kind not in ITEM_TYPES:
-        known = ", ".join(f"'{each}'" for each in (*ITEM_TYPES, "item_reference"))
-        message = f"Invalid value: '{str(kind)[:100]}'. Supported values are: {known}."
-        raise BadRequestError(message, f"{param_path(at)}.type", "invalid_value")
-    return validate(ITEM_TYPES[kind], item, {}, at)
+        supported = (*ITEM_TYPES, "item_reference")
+        raise unsupported_value(str(kind), supported, f"{param_path(at)}.type")
+    return validate(ITEM_TYPES[kind], item, at)
 
 
 def is_reference(item: Json) -> bool:

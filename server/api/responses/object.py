@@ -1,13 +1,13 @@
-"""The response object: every field that clients look for, from the request and what was told."""
+"""The response object: every field that clients look for."""
 
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from falsework.server.api.chat.objects import Usage, new_id
 from falsework.server.api.responses.schema import CreateResponseRequest, ResponseToolChoice
-
-Json = dict[str, Any]
+from falsework.server.generation.usage import Usage
+from falsework.server.ids import new_id
+from falsework.server.types import Json
 
 RESPONSE_ID_PREFIX = "resp_"
 ID_LENGTH = 24
@@ -16,7 +16,7 @@ ID_LENGTH = 24
 
 @dataclass
 class ResponseObject:
-    """One response; `output` are its items so far."""
+    """One response as its event builder has made it so far; `output` are its items."""
 
     request: CreateResponseRequest
     id: str = field(default_factory=lambda: new_id(RESPONSE_ID_PREFIX))
@@ -28,54 +28,54 @@ class ResponseObject:
     error: Json | None = None
     incomplete: str = ""
     runtime: Json | None = None
-    numbered: int = 0
+    item_count: int = 0
 
     def next_item_id(self, prefix: str) -> str:
         """Return the id of another item of this response, or of its input."""
-        self.numbered += 1
-        return f"{prefix}{self.id.removeprefix(RESPONSE_ID_PREFIX)}{self.numbered:04}"
+        self.item_count += 1
+        return f"{prefix}{self.id.removeprefix(RESPONSE_ID_PREFIX)}{self.item_count:04}"
 
     def to_openai(self) -> Json:
         """Return it as clients read it."""
-        asked = self.request
-        text = asked.text.model_dump(exclude_none=True, by_alias=True) if asked.text else {}
-        reasoning = asked.reasoning
+        request = self.request
+        text = request.text.model_dump(exclude_none=True, by_alias=True) if request.text else {}
+        reasoning = request.reasoning
         body: Json = {
             "id": self.id,
             "object": "response",
             "created_at": self.created_at,
             "completed_at": self.completed_at,
             "status": self.status,
-            "background": bool(asked.background),
+            "background": bool(request.background),
             "error": self.error,
             "incomplete_details": {"reason": self.incomplete} if self.incomplete else None,
-            "instructions": asked.instructions,
-            "max_output_tokens": asked.max_output_tokens,
-            "max_tool_calls": asked.max_tool_calls,
-            "model": asked.model,
+            "instructions": request.instructions,
+            "max_output_tokens": request.max_output_tokens,
+            "max_tool_calls": request.max_tool_calls,
+            "model": request.model,
             "output": list(self.output),
-            "parallel_tool_calls": asked.parallel_tool_calls is not False,
-            "previous_response_id": asked.previous_response_id,
-            "prompt_cache_key": asked.prompt_cache_key,
+            "parallel_tool_calls": request.parallel_tool_calls is not False,
+            "previous_response_id": request.previous_response_id,
+            "prompt_cache_key": request.prompt_cache_key,
             "reasoning": {
                 "effort": reasoning.effort if reasoning else None,
                 "summary": reasoning.summary if reasoning else None,
             },
-            "safety_identifier": asked.safety_identifier,
+            "safety_identifier": request.safety_identifier,
             "service_tier": "default",
-            "store": asked.store is not False,
-            "temperature": 1.0 if asked.temperature is None else asked.temperature,
+            "store": request.store is not False,
+            "temperature": 1.0 if request.temperature is None else request.temperature,
             "text": {"format": {"type": "text"}, **text},
-            "tool_choice": _choice(asked.tool_choice),
-            "tools": [_echoed(tool) for tool in asked.tools or []],
-            "top_logprobs": asked.top_logprobs or 0,
-            "top_p": 1.0 if asked.top_p is None else asked.top_p,
-            "truncation": asked.truncation or "disabled",
+            "tool_choice": _choice(request.tool_choice),
+            "tools": [_echoed(tool) for tool in request.tools or []],
+            "top_logprobs": request.top_logprobs or 0,
+            "top_p": 1.0 if request.top_p is None else request.top_p,
+            "truncation": request.truncation or "disabled",
             "presence_penalty": 0.0,
             "frequency_penalty": 0.0,
             "usage": _usage(self.usage) if self.usage else None,
-            "user": asked.user,
-            "metadata": dict(asked.metadata or {}),
+            "user": request.user,
+            "metadata": dict(request.metadata or {}),
         }
         return {**body, "tool_runtime": self.runtime} if self.runtime else body
 
@@ -88,19 +88,19 @@ def response_id_of_item(item_id: str) -> str:
 def _choice(choice: ResponseToolChoice | None) -> Any:
     if choice is None:
         return "auto"
-    said = choice.model_dump(exclude_unset=True)
-    return choice.type if set(said) == {"type"} else said
+    fields = choice.model_dump(exclude_unset=True)
+    return choice.type if set(fields) == {"type"} else fields
 
 
 def _echoed(tool: Json) -> Json:
     """Return a tool as it is told again: complete, and without what is secret."""
     if tool.get("type") == "function":
         return {"description": None, "parameters": None, "strict": None, **tool}
-    kept = {key: value for key, value in tool.items() if key not in {"authorization", "headers"}}
+    shown = {key: value for key, value in tool.items() if key not in {"authorization", "headers"}}
     if isinstance(tool.get("server_url"), str):
         scheme, _, rest = tool["server_url"].partition("://")
-        kept["server_url"] = f"{scheme}://{rest.partition('/')[0]}/<redacted>"
-    return {**kept, "headers": None} if tool.get("type") == "mcp" else kept
+        shown["server_url"] = f"{scheme}://{rest.partition('/')[0]}/<redacted>"
+    return {**shown, "headers": None} if tool.get("type") == "mcp" else shown
 
 
 def _usage(usage: Usage) -> Json:

@@ -1,27 +1,38 @@
-"""A response's request, turned into the question that a chat request would be."""
+"""A request for a response as a GenerationRequest; what is wrong is refused by its field's name."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from falsework.server.api.chat.request import GenerationRequest, to_generation_request
-from falsework.server.api.chat.schema import ChatCompletionRequest, validate
+from falsework.grammars.events import Tool
+from falsework.grammars.tool_choice import ToolChoice
+from falsework.server.api.common_schema import response_schema, sampling_params, think_budget
 from falsework.server.api.responses.messages import to_messages
 from falsework.server.api.responses.schema import (
     INCLUDABLE,
     INCLUDE_LOGPROBS,
+    TEXT_FORMATS,
+    TOOLS,
     CreateResponseRequest,
     CustomTool,
+    FunctionTool,
     ResponseToolChoice,
     ResponseToolRef,
+    SchemaFormat,
 )
 from falsework.server.api.server_tools import ServerTools, resolve_server_tools
-from falsework.server.errors import BadRequestError
+from falsework.server.api.tool_choice import FunctionRef, any_tool, one_tool, some_tools
+from falsework.server.api.tools import FunctionDefinition, build_tools, parse_tool_params
+from falsework.server.api.validation import WireModel, validate
+from falsework.server.errors import (
+    MAX_QUOTED,
+    BadRequestError,
+    missing_parameter,
+    unsupported_value,
+)
+from falsework.server.generation.request import GenerationRequest, ParamNames, ResponseSchema
 from falsework.server.settings import Settings
 from falsework.server.tools.registry import ToolRegistry
-
-Json = dict[str, Any]
+from falsework.server.types import Json
 
 FREE_TEXT_SCHEMA: Json = {
     "type": "object",
@@ -29,15 +40,21 @@ FREE_TEXT_SCHEMA: Json = {
     "required": ["input"],
     "additionalProperties": False,
 }
-TEXT_FORMAT_PARAM = "text.format.schema"
+"""The arguments of a custom tool: its text is the one argument of a function."""
+
+PARAMS = ParamNames(messages="input", schema="text.format.schema")
+FORMAT = ("text", "format")
+CHOICE_PARAM = "tool_choice"
+
+TOOL_CHOICES = ("allowed_tools", "auto", "custom", "function", "mcp", "none", "required")
 
 
 @dataclass(frozen=True)
 class PreparedRequest:
-    """What a response is to be made from."""
+    """What a response is made from."""
 
-    question: GenerationRequest
-    served: ServerTools
+    generation: GenerationRequest
+    server_tools: ServerTools
 
 
 async def prepare_request(
@@ -45,160 +62,112 @@ async def prepare_request(
     before: Sequence[Json],
     items: Sequence[Json],
     limits: Settings,
-    toolbox: ToolRegistry,
+    registry: ToolRegistry,
 ) -> PreparedRequest:
-    """Return the question; refuse what is wrong by the name of its field.
+    """Return what a request asks of the model; raise BadRequestError.
 
     `before` are the items of the conversation so far, `items` those of the input.
     """
     _check(request)
-    ours = await resolve_server_tools(_as_chat(request, None).tools or [], toolbox)
-    chat = _as_chat(request, _choice(request.tool_choice, ours.labels))
-    with translate_error_params():
-        question = to_generation_request(chat, limits, ours)
-    tools = tuple(
-        replace(tool, where=tool.where.replace(".function.", ".")) for tool in question.tools
+    tool_params = parse_tool_params(request.tools or [], TOOLS)
+    server_tools = await resolve_server_tools(tool_params, registry)
+    functions = [_definition(tool, i) for i, tool in enumerate(tool_params)]
+    tools = build_tools(functions, server_tools.by_position, limits)
+    names = server_tools.names | frozenset(registry.tools)
+    effort = request.reasoning.effort if request.reasoning else None
+    most = request.max_output_tokens or 0
+    logprobs = INCLUDE_LOGPROBS in (request.include or ())
+    generation = GenerationRequest(
+        model=request.model,
+        messages=to_messages([*before, *items], request.instructions, names, len(before)),
+        tools=tools,
+        choice=_tool_choice(request, tools, server_tools.labels),
+        response_schema=_response_schema(request, limits),
+        sampling=sampling_params(request, most, (request.top_logprobs or 0) if logprobs else None),
+        think_budget=think_budget(effort, "reasoning.effort"),
+        effort=effort,
+        stream=bool(request.stream),
+        limit=most,
+        params=PARAMS,
     )
-    names = ours.names | frozenset(toolbox.tools)
-    messages = to_messages([*before, *items], request.instructions, names, len(before))
-    return PreparedRequest(
-        replace(question, messages=messages, tools=tools, response_schema_where=TEXT_FORMAT_PARAM),
-        ours,
-    )
+    return PreparedRequest(generation, server_tools)
 
 
 def _check(request: CreateResponseRequest) -> None:
     if request.truncation not in (None, "auto", "disabled"):
-        raise BadRequestError(
-            "Invalid value: 'truncation' should be 'auto' or 'disabled'.",
-            "truncation",
-            "invalid_value",
-        )
+        message = "Invalid value: 'truncation' should be 'auto' or 'disabled'."
+        raise BadRequestError(message, "truncation", "invalid_value")
     if request.truncation == "auto":
         message = "'truncation' can't be 'auto' here: send what fits the model."
         raise BadRequestError(message, "truncation", "unsupported_parameter")
-    if strangers := set(request.include or ()) - INCLUDABLE:
-        message = f"Invalid 'include': '{min(strangers)[:100]}' isn't there to be included."
+    if unknown := set(request.include or ()) - INCLUDABLE:
+        quoted = min(unknown)[:MAX_QUOTED]
+        message = f"Invalid 'include': '{quoted}' isn't there to be included."
         raise BadRequestError(message, "include", "invalid_value")
     if request.background and request.store is False:
         raise BadRequestError("'background' needs 'store'.", "background", "invalid_value")
     if request.input is None and request.previous_response_id is None:
-        raise BadRequestError(
-            "Missing required parameter: 'input'.", "input", "missing_required_parameter"
-        )
+        raise missing_parameter("input")
 
 
-def _as_chat(request: CreateResponseRequest, choice: Json | None) -> ChatCompletionRequest:
-    """Return the chat request that means the same, but for its messages."""
-    logprobs = INCLUDE_LOGPROBS in (request.include or ())
-    fields: Json = {
-        "model": request.model,
-        "messages": [{"role": "user", "content": "-"}],
-        "tools": [_tool(tool, i) for i, tool in enumerate(request.tools or [])] or None,
-        "tool_choice": choice,
-        "parallel_tool_calls": request.parallel_tool_calls,
-        "max_completion_tokens": request.max_output_tokens,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "seed": request.seed,
-        "logprobs": logprobs or None,
-        "top_logprobs": request.top_logprobs if logprobs else None,
-        "response_format": _format(request),
-        "reasoning_effort": request.reasoning.effort if request.reasoning else None,
-        "stream": request.stream,
-        "metadata": request.metadata,
-    }
-    with translate_error_params():
-        return validate(ChatCompletionRequest, fields, {})
+def _definition(tool: WireModel, position: int) -> FunctionDefinition | None:
+    """Return a client's tool as a function; None for a tool that the server runs."""
+    param = f"tools[{position}]"
+    match tool:
+        case FunctionTool():
+            return FunctionDefinition(tool.name, tool.description, tool.parameters, param)
+        case CustomTool():
+            if tool.format and tool.format.type != "text":
+                message = "Custom tools take free text here: leave 'format' out."
+                raise BadRequestError(message, f"{param}.format", "unsupported_parameter")
+            return FunctionDefinition(tool.name, tool.description, FREE_TEXT_SCHEMA, param)
+    return None
 
 
-def _tool(tool: Json, position: int) -> Json:
-    kind = tool.get("type")
-    if not isinstance(kind, str):
-        missing = f"tools[{position}].type"
-        message = f"Missing required parameter: '{missing}'."
-        raise BadRequestError(message, missing, "missing_required_parameter")
-    if kind == "custom":
-        return _custom(tool, position)
-    if kind != "function":
-        return tool
-    inner = {
-        key: tool[key] for key in ("name", "description", "parameters", "strict") if key in tool
-    }
-    return {"type": "function", "function": inner}
+def _tool_choice(
+    request: CreateResponseRequest, tools: Sequence[Tool], labels: Mapping[str, str]
+) -> ToolChoice:
+    """Return what tool_choice means; `labels` are the MCP servers of tools."""
+    parallel = request.parallel_tool_calls is not False
+    choice = request.tool_choice or ResponseToolChoice(type="auto")
+    match choice.type:
+        case "auto" | "none" | "required":
+            return any_tool(choice.type, tools, parallel=parallel)
+        case "function" | "custom":
+            return one_tool(FunctionRef(choice.name, CHOICE_PARAM), tools)
+        case "mcp":
+            named = _named(choice, labels, CHOICE_PARAM)
+            if len(named) == 1:
+                return one_tool(named[0], tools)
+            return some_tools("required", named, tools, CHOICE_PARAM, parallel=parallel)
+        case "allowed_tools":
+            named = [
+                function
+                for i, reference in enumerate(choice.tools or ())
+                for function in _named(reference, labels, f"{CHOICE_PARAM}.tools[{i}]")
+            ]
+            mode = choice.mode or "auto"
+            return some_tools(mode, named, tools, CHOICE_PARAM, parallel=parallel)
+    raise unsupported_value(choice.type, TOOL_CHOICES, CHOICE_PARAM)
 
 
-def _custom(tool: Json, position: int) -> Json:
-    """Return a custom tool of free text as a function with that text as its one argument."""
-    form = validate(CustomTool, tool, {}, ("tools", position)).format
-    if form and form.type != "text":
-        message = "Custom tools take free text here: leave 'format' out."
-        raise BadRequestError(message, f"tools[{position}].format", "unsupported_parameter")
-    inner = {key: tool[key] for key in ("name", "description") if key in tool}
-    return {"type": "function", "function": {**inner, "parameters": FREE_TEXT_SCHEMA}}
-
-
-def _choice(choice: ResponseToolChoice | None, labels: Mapping[str, str]) -> Json | None:
-    """Return a tool_choice as chat spells it; `labels` are the MCP servers of tools."""
-    if choice is None:
-        return None
-    if choice.type not in CHOICES_THAT_NAME_TOOLS:
-        return {"type": choice.type}
-    if choice.type == "allowed_tools":
-        tools = [each for one in choice.tools or [] for each in _named(one, labels)]
-        mode = choice.mode or "auto"
-        return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
-    named = _named(choice, labels)
-    if len(named) == 1:
-        return named[0]
-    return {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": named}}
-
-
-CHOICES_THAT_NAME_TOOLS = frozenset({"allowed_tools", "custom", "function", "mcp"})
-"""Kinds of tool_choice that name tools."""
-
-
-def _named(reference: ResponseToolRef, labels: Mapping[str, str]) -> list[Json]:
+def _named(reference: ResponseToolRef, labels: Mapping[str, str], param: str) -> list[FunctionRef]:
     """Return the functions that a reference names: one, or all tools of an MCP server."""
     name, label = reference.name, reference.server_label
-    names = [name]
-    if reference.type == "mcp":
-        there = [tool for tool, of in labels.items() if of == label]
-        names = [tool for tool in there if name in (None, tool.removeprefix(f"{label}__"))]
-        names = names or [f"{label}__{name}"]
-    return [{"type": "function", "function": {"name": each}} for each in names]
+    if reference.type != "mcp":
+        return [FunctionRef(name, param)]
+    of_server = [tool for tool, server in labels.items() if server == label]
+    names = [tool for tool in of_server if name in (None, tool.removeprefix(f"{label}__"))]
+    return [FunctionRef(tool, param) for tool in names or [f"{label}__{name or '*'}"]]
 
 
-def _format(request: CreateResponseRequest) -> Mapping[str, Any] | None:
+def _response_schema(request: CreateResponseRequest, limits: Settings) -> ResponseSchema:
     form = request.text.format if request.text else None
     if form is None:
         return None
+    if form.type not in TEXT_FORMATS:
+        raise unsupported_value(form.type, TEXT_FORMATS, "text.format.type")
     if form.type != "json_schema":
-        return {"type": form.type}
-    schema = {"name": form.name, "schema": form.schema_, "strict": form.strict}
-    return {"type": "json_schema", "json_schema": schema}
-
-
-PARAM_NAMES = (
-    (".function.", "."),
-    (".function", ""),
-    ("response_format.json_schema.", "text.format."),
-    ("response_format", "text.format"),
-    ("reasoning_effort", "reasoning.effort"),
-    ("max_completion_tokens", "max_output_tokens"),
-    ("messages", "input"),
-)
-"""The fields of a chat request, and what they are called here."""
-
-
-@contextmanager
-def translate_error_params() -> Iterator[None]:
-    """Refuse by the names that fields have here."""
-    try:
-        yield
-    except BadRequestError as refusal:
-        for chat, here in PARAM_NAMES:
-            if refusal.param and chat in refusal.param:
-                refusal.param = refusal.param.replace(chat, here)
-                refusal.message = refusal.message.replace(chat, here)
-        raise
+        return True if form.type == "json_object" else None
+    schema = validate(SchemaFormat, form.model_dump(by_alias=True, exclude_none=True), FORMAT)
+    return response_schema(schema.schema_, PARAMS.schema, limits)

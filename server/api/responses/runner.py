@@ -1,124 +1,82 @@
-"""How a response is made: lists, approved calls, the model's turns and the calls between them."""
+"""How a response is made: lists of tools, approved calls, and the tool loop."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 
-from falsework.server.api.chat.objects import Json, Usage
-from falsework.server.api.chat.request import GenerationRequest
+from falsework.server.api.responses.events import ResponseEventBuilder
 from falsework.server.api.responses.messages import listed_servers, to_messages
-from falsework.server.api.responses.request import translate_error_params
-from falsework.server.api.responses.state import InProgressResponse, tool_listing
-from falsework.server.generation.choice import ChoiceDelta
+from falsework.server.api.responses.state import ResponseParts, tool_listing
+from falsework.server.generation.request import GenerationRequest
 from falsework.server.generation.tool_loop import (
     ApprovalRequired,
-    DeadlineExceeded,
-    LoopEvent,
     ToolCallsFinished,
     ToolCallsStarted,
     ToolLoop,
 )
 from falsework.server.generation.turn_runner import TurnRunner
 from falsework.server.tools.errors import ToolCallError
-from falsework.server.tools.results import ToolResult
-from falsework.server.tools.tool_call import ToolCall
+from falsework.server.types import Json
 
-SaveProgress = Callable[[InProgressResponse], Awaitable[None]]
-SaveApproval = Callable[[InProgressResponse, Json], Awaitable[None]]
+ITEM_ADDED = "response.output_item.added"
+
+Save = Callable[[], Awaitable[None]]
+SaveApproval = Callable[[Json], Awaitable[None]]
 
 
 async def run_response(
-    live: InProgressResponse, chat: TurnRunner, keep: SaveProgress, ask: SaveApproval
-) -> AsyncGenerator[Json]:
-    """Tell what a response says between its beginning and its end.
+    parts: ResponseParts,
+    builder: ResponseEventBuilder,
+    runner: TurnRunner,
+    save: Save,
+    save_approval: SaveApproval,
+) -> AsyncGenerator[list[Json]]:
+    """Yield the events of a response between its first and its last, step by step.
 
-    `keep` keeps what it has become so far, `ask` that an item waits for approval.
+    `save` stores what it has become so far, `save_approval` that an item waits for approval.
     """
-    for event in _listings(live):
-        yield event
-    names = live.want.served.names
-    rounds = ToolLoop(chat, live.run, live.watch, names, lambda asked: _waits(asked, live))
-    with translate_error_params(), rounds.workflow_span():
-        async for event in _approved(live, rounds, keep):
-            yield event
-        async with aclosing(rounds.stream(_question(live))) as steps:
+    server_tools = parts.prepared.server_tools
+    for label in dict.fromkeys(server_tools.labels.values()):
+        if label not in listed_servers(parts.history):
+            yield builder.list_tools(label, tool_listing(label, parts.prepared))
+    loop = ToolLoop(
+        runner, parts.run, parts.metrics, server_tools.names, server_tools.approval, can_ask=True
+    )
+    with loop.workflow_span():
+        async for events in _run_approved(parts, builder, loop, save):
+            yield events
+        request = _after_approvals(parts, builder) if parts.approvals else parts.first_turn.request
+        async with aclosing(loop.stream(request, parts.first_turn)) as steps:
             async for step in steps:
-                for event in _spoken(step, live):
-                    if isinstance(step, ApprovalRequired):
-                        await ask(live, event["item"])
-                    yield event
+                events = builder.feed(step)
+                if isinstance(step, ApprovalRequired):
+                    for event in events:
+                        if event["type"] == ITEM_ADDED:
+                            await save_approval(event["item"])
+                yield events
                 if isinstance(step, ToolCallsStarted | ToolCallsFinished):
-                    await keep(live)
-    if names:
-        live.response.runtime = live.run.summary()
+                    await save()
 
 
-def _listings(live: InProgressResponse) -> Iterator[Json]:
-    """Say what the MCP servers have that the conversation doesn't list yet."""
-    for label in dict.fromkeys(live.want.served.labels.values()):
-        if label not in listed_servers(live.history):
-            yield from live.speech.mcp_list_tools(label, tool_listing(label, live.want))
+def _after_approvals(parts: ResponseParts, builder: ResponseEventBuilder) -> GenerationRequest:
+    """Return what the model is asked once it has the results of approved calls."""
+    tools = parts.prepared.server_tools.names | set(parts.run.tools)
+    items = [*parts.history, *builder.output]
+    messages = to_messages(items, parts.request.instructions, tools)
+    return replace(parts.prepared.generation, messages=messages)
 
 
-def _question(live: InProgressResponse) -> GenerationRequest:
-    """Return what the model is asked, behind the calls that were approved."""
-    items = [*live.history, *live.response.output]
-    instructions = live.response.request.instructions
-    messages = to_messages(items, instructions, live.want.served.names | set(live.run.tools))
-    return replace(live.want.question, messages=messages)
-
-
-def _spoken(step: LoopEvent, live: InProgressResponse) -> list[Json]:
-    speech, response = live.speech, live.response
-    match step:
-        case Usage():
-            response.usage = step
-            return []
-        case ToolCallsStarted():
-            return list(speech.mcp_calls_started(step.calls))
-        case ToolCallsFinished():
-            return list(speech.mcp_calls_finished(step.outcomes))
-        case ApprovalRequired():
-            return list(speech.approval_requested(step.calls))
-        case DeadlineExceeded():
-            response.incomplete = "deadline"
-            return []
-        case ChoiceDelta():
-            spoken = [
-                told for event in step.events for told in speech.model_event(event, step.logprobs)
-            ]
-            if step.finish:
-                cut = step.finish == "length"
-                response.status = "incomplete" if cut else "completed"
-                response.incomplete = (response.incomplete or "max_output_tokens") if cut else ""
-            return spoken
-
-
-async def _approved(
-    live: InProgressResponse, rounds: ToolLoop, keep: SaveProgress
-) -> AsyncGenerator[Json]:
-    """Run the calls that the client has approved; tell the model of those it hasn't."""
-    for said in live.approvals:
-        asked = said.asked
-        for event in live.speech.mcp_calls_started([asked], {asked.id: asked.id}):
-            yield event
-        if said.approved:
-            outcomes = await rounds.run_calls([asked], frozenset({asked.id}))
+async def _run_approved(
+    parts: ResponseParts, builder: ResponseEventBuilder, loop: ToolLoop, save: Save
+) -> AsyncGenerator[list[Json]]:
+    """Run the calls that the client has approved; refuse those that it hasn't."""
+    for answer in parts.approvals:
+        call = answer.call
+        yield builder.calls_started([call], {call.id: call.id})
+        if answer.approved:
+            results = await loop.run_calls([call], frozenset({call.id}))
         else:
-            message = f"The user did not approve this call. {said.reason}".strip()
-            fault = ToolCallError("not_allowed", message)
-            outcomes = [ToolResult(asked.id, asked.name, asked.arguments, error=fault)]
-        for event in live.speech.mcp_calls_finished(outcomes):
-            yield event
-        await keep(live)
-
-
-def _waits(asked: ToolCall, live: InProgressResponse) -> bool:
-    """Tell whether a call needs the client's approval: by its request, or by the tools file."""
-    if asked.name in live.want.served.approval:
-        return True
-    tool = live.run.tools[asked.name]
-    try:
-        return tool.requires_approval(tool.parse_arguments(asked.arguments))
-    except ToolCallError:
-        return False  # its arguments are wrong, which the run tells the model
+            message = f"The user did not approve this call. {answer.reason}".strip()
+            results = [call.result(error=ToolCallError("not_allowed", message))]
+        yield builder.calls_finished(results)
+        await save()

@@ -1,14 +1,13 @@
 """The body of POST /v1/responses as clients spell it."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from falsework.server.api.chat.message_schema import WireModel
-from falsework.server.api.chat.schema import expand_shorthand_choice, validate
+from falsework.server.api.common_schema import CommonFields, expand_shorthand_choice
+from falsework.server.api.validation import UnsupportedFields, WireModel, parse_body
 
-UNSUPPORTED_FIELDS: Mapping[str, tuple[Any, str]] = {
+UNSUPPORTED_FIELDS: UnsupportedFields = {
     "context_management": (None, "send what should be left out no more"),
     "conversation": (None, "use previous_response_id"),
     "frequency_penalty": (0, "use /v1/chat/completions"),
@@ -18,8 +17,6 @@ UNSUPPORTED_FIELDS: Mapping[str, tuple[Any, str]] = {
     "prompt": (None, "write it into instructions and input"),
     "stop": (None, "use /v1/chat/completions"),
 }
-"""Fields that would change the result and aren't honoured: the value that asks for nothing, and
-what to do instead."""
 
 INCLUDE_LOGPROBS = "message.output_text.logprobs"
 INCLUDABLE = frozenset(
@@ -51,6 +48,16 @@ class TextFormat(WireModel):
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
     description: str | None = None
     strict: bool | None = None
+
+
+class SchemaFormat(WireModel):
+    """The schema that the text must satisfy."""
+
+    name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+
+
+TEXT_FORMATS = ("json_object", "json_schema", "text")
 
 
 class TextOptions(WireModel):
@@ -89,39 +96,45 @@ class CustomFormat(WireModel):
 
 
 class CustomTool(WireModel):
-    """A custom tool; all else of it is a function's."""
+    """A tool that takes free text."""
 
+    type: Literal["custom"]
+    name: str
+    description: str | None = None
     format: CustomFormat | None = None
 
 
-class CreateResponseRequest(WireModel):
+class FunctionTool(WireModel):
+    """A function of the client's; `strict` changes nothing: every schema is enforced."""
+
+    type: Literal["function"]
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+TOOLS: dict[str, type[WireModel]] = {"custom": CustomTool, "function": FunctionTool}
+
+
+class CreateResponseRequest(CommonFields):
     """The body of POST /v1/responses."""
 
-    model: str
     input: Annotated[list[dict[str, Any]] | None, BeforeValidator(_items)] = None
     instructions: str | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: Annotated[ResponseToolChoice | None, BeforeValidator(expand_shorthand_choice)] = (
         None
     )
-    parallel_tool_calls: bool | None = None
     max_output_tokens: int | None = Field(default=None, ge=1)
     max_tool_calls: int | None = Field(default=None, ge=0)
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     text: TextOptions | None = None
     reasoning: ReasoningOptions | None = None
     previous_response_id: str | None = None
     store: bool | None = None
     background: bool | None = None
-    stream: bool | None = None
     include: list[str] | None = None
     truncation: str | None = None
-    metadata: (
-        dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] | None
-    ) = Field(default=None, max_length=16)
     service_tier: str | None = None
     user: str | None = None
     safety_identifier: str | None = None
@@ -129,5 +142,5 @@ class CreateResponseRequest(WireModel):
 
 
 def parse(body: bytes) -> CreateResponseRequest:
-    """Return the request that a body spells."""
-    return validate(CreateResponseRequest, body, UNSUPPORTED_FIELDS)
+    """Return the request that a body holds; raise BadRequestError."""
+    return parse_body(CreateResponseRequest, body, UNSUPPORTED_FIELDS)

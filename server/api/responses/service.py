@@ -1,265 +1,249 @@
-"""Responses: made, kept, taken up again, told to whoever asks for them."""
+"""Responses: made, stored, continued, and sent to whoever asks for them."""
 
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing, suppress
 
-import anyio
-import structlog
-
-from falsework.server.api.chat.objects import Json
 from falsework.server.api.idempotency import IdempotentRequest
-from falsework.server.api.responses.approvals import call_digest, consume_approvals, parse_approvals
-from falsework.server.api.responses.events import ResponseEventBuilder, terminal_event
+from falsework.server.api.responses.approvals import consume_approvals, parse_approvals
+from falsework.server.api.responses.event_log import terminal_event
+from falsework.server.api.responses.events import ResponseEventBuilder
 from falsework.server.api.responses.item_references import resolve_references
+from falsework.server.api.responses.maker import ResponseMaker
 from falsework.server.api.responses.messages import SERVER_MADE, succeeded_tools
 from falsework.server.api.responses.object import ResponseObject
-from falsework.server.api.responses.request import (
-    PreparedRequest,
-    prepare_request,
-    translate_error_params,
-)
-from falsework.server.api.responses.runner import run_response
+from falsework.server.api.responses.request import PreparedRequest, prepare_request
 from falsework.server.api.responses.schema import CreateResponseRequest
-from falsework.server.api.responses.state import InProgressResponse, normalize_input_item
-from falsework.server.errors import APIError, BadRequestError, InternalServerError, NotFoundError
+from falsework.server.api.responses.state import (
+    InProgressResponse,
+    ResponseParts,
+    normalize_input_item,
+)
+from falsework.server.errors import (
+    MAX_QUOTED,
+    APIError,
+    BadRequestError,
+    NotFoundError,
+)
 from falsework.server.generation.turn_runner import TurnRunner
-from falsework.server.observability import telemetry
-from falsework.server.observability.request_metrics import RequestMetrics, record_outcome
+from falsework.server.observability.request_metrics import RequestMetrics
 from falsework.server.observability.tracing import background_span
 from falsework.server.settings import Settings
-from falsework.server.storage.store import Store, StoredResponse
+from falsework.server.storage.responses import StoredResponse
+from falsework.server.storage.store import Store
 from falsework.server.tools.registry import ToolRegistry
 from falsework.server.tools.results import ToolResult
-
-FAILURE_MESSAGE = "The server failed while it made the response."
-
-log = structlog.get_logger("falsework")
+from falsework.server.tools.tool_run import ToolRun
+from falsework.server.types import Json
 
 
 class ResponseService:
-    """Makes and keeps responses."""
+    """Makes responses and stores them."""
 
     def __init__(
-        self, chat: TurnRunner, settings: Settings, toolbox: ToolRegistry, records: Store
+        self, runner: TurnRunner, settings: Settings, registry: ToolRegistry, store: Store
     ) -> None:
-        self._chat = chat
+        self._runner = runner
         self._settings = settings
-        self._toolbox = toolbox
-        self._records = records
-        self._live: dict[str, InProgressResponse] = {}
+        self._registry = registry
+        self._store = store
+        self._maker = ResponseMaker(runner, store)
+        self._in_progress: dict[str, InProgressResponse] = {}
 
     async def create(
-        self, request: CreateResponseRequest, owner: str, claim: IdempotentRequest, seconds: float
+        self,
+        request: CreateResponseRequest,
+        owner: str,
+        acquired: IdempotentRequest,
+        seconds: float,
     ) -> InProgressResponse:
-        """Return a response that can be made; refuse the request before anything is said."""
+        """Return a response that can be made; refuse the request before anything is sent.
+
+        Its first turn is built here, once: what can't be prompted or enforced is refused.
+        """
         response = ResponseObject(request)
-        said = await resolve_references(request.input or [], owner, self._records)
-        items = [normalize_input_item(item, response) for item in said]
-        before = await self._before(request, owner)
-        want = await prepare_request(request, before, items, self._settings, self._toolbox)
-        with translate_error_params():
-            await self._chat.scaffold.build(want.question)  # what can't be said is refused here
-        answers = parse_approvals(before, items, want.served.names)
-        live = self._begun(response, owner, claim, seconds, before, items, want)
-        live.approvals = await consume_approvals(answers, owner, live.run, self._records)
-        if request.background:
-            live.response.status = "queued"
-        if request.store is False:
-            claim.keep_for_retries_only()
-        else:
-            claim.response_id = live.response.id
-            body = live.response.to_openai()
-            await self._records.save_response(owner, body, items, live.history, running=True)
-        self._live[live.response.id] = live
-        return live
-
-    def _begun(  # noqa: PLR0913 - here a response's parts meet
-        self, response: ResponseObject, owner: str, claim: IdempotentRequest, seconds: float,
-        before: list[Json], items: list[Json], want: PreparedRequest,
-    ) -> InProgressResponse:  # fmt: skip
-        request = response.request
-        run = self._toolbox.new_run(
-            claim.run_id,
-            seconds,
-            want.served.guests,
-            principal=owner,
-            max_tool_calls=request.max_tool_calls,
-            done_before=succeeded_tools(
-                before, frozenset(self._toolbox.tools), self._toolbox.servers
+        resolved = await resolve_references(request.input or [], owner, self._store)
+        items = [normalize_input_item(item, response) for item in resolved]
+        before = await self._conversation(request, owner)
+        prepared = await prepare_request(request, before, items, self._settings, self._registry)
+        first_turn = await self._runner.builder.build(prepared.generation)
+        answers = parse_approvals(before, items, prepared.server_tools.names)
+        logprobs = prepared.generation.sampling.logprobs is not None
+        builder = ResponseEventBuilder(response, prepared.server_tools.labels, logprobs=logprobs)
+        run = self._new_run(request, owner, acquired, seconds, before, prepared, builder)
+        parts = ResponseParts(
+            owner,
+            request,
+            [*before, *items],
+            prepared,
+            first_turn,
+            run,
+            RequestMetrics(
+                request.model,
+                "responses",
+                bool(request.stream),
+                background=bool(request.background),
             ),
+            await consume_approvals(answers, owner, run, self._store),
         )
-        logprobs = want.question.sampling.logprobs is not None
-        speech = ResponseEventBuilder(response, want.served.labels, logprobs=logprobs)
-        background = bool(request.background)
-        watch = RequestMetrics(
-            request.model, "responses", bool(request.stream), background=background
+        if request.background:
+            builder.queue()
+        if request.store is False:
+            acquired.keep_for_retries_only()
+        else:
+            acquired.belong_to(response.id)
+            await self._store.responses.create(
+                owner, builder.body, items, parts.history, running=True
+            )
+        in_progress = InProgressResponse(response.id, parts, builder)
+        self._in_progress[response.id] = in_progress
+        return in_progress
+
+    def _new_run(  # noqa: PLR0913 - here the parts of a response meet
+        self,
+        request: CreateResponseRequest,
+        owner: str,
+        acquired: IdempotentRequest,
+        seconds: float,
+        before: list[Json],
+        prepared: PreparedRequest,
+        builder: ResponseEventBuilder,
+    ) -> ToolRun:
+        async def record(result: ToolResult) -> None:
+            await acquired.record(result)
+            if builder.ended:
+                builder.set_result(result)  # of a write that outlived its response
+                await self._maker.update(owner, request, builder, running=False)
+
+        own_tools = frozenset(self._registry.tools)
+        run = self._registry.new_run(
+            acquired.run_id,
+            seconds,
+            prepared.server_tools.guests,
+            principal=owner,
+            record=record,
+            memory=acquired.memory,
+            max_tool_calls=request.max_tool_calls,
+            done_before=succeeded_tools(before, own_tools, self._registry.servers),
         )
-        live = InProgressResponse(owner, response, [*before, *items], speech, run, watch, want)
-        claim.attach_run(run)
-        claimed = run.record
+        acquired.wait_for(run)
+        return run
 
-        async def record(outcome: ToolResult) -> None:
-            await claimed(outcome)
-            if speech.ended:
-                speech.store_result(outcome)  # a write that outlived its response
-                await self._keep(live, running=False)
-
-        run.record = record
-        return live
-
-    async def stream(self, live: InProgressResponse) -> AsyncGenerator[Json]:
-        """Make the response, event by event; it is kept before its end is told."""
-        live.response.status = "in_progress"
+    async def stream(self, response: InProgressResponse) -> AsyncGenerator[Json]:
+        """Make the response, and yield its events to the last, which tells of a failure too."""
+        sent = 0
         try:
-            for event in live.speech.created():
-                live.notify()
-                yield event
-            making = run_response(live, self._chat, self._progress, self._ask)
-            async with aclosing(record_outcome(making, live.watch)) as told:
-                async for event in told:
-                    live.notify()
+            async with aclosing(self._maker.make(response)) as events:
+                async for event in events:
+                    sent += 1
                     yield event
-            ending = list(live.speech.terminal())
-        except APIError as refusal:
-            said = len(live.events)
-            live.fail(refusal)
-            for event in live.events[said:-1]:
+        except APIError:
+            for event in response.events[sent:]:
                 yield event
-            raise  # whoever sends the events tells the last one
-        except (anyio.get_cancelled_exc_class(), GeneratorExit):
-            live.abort()
-            raise
         finally:
-            if not live.speech.ended:
-                live.fail(InternalServerError(FAILURE_MESSAGE))
-            with anyio.CancelScope(shield=True):
-                await self._over(live)
-        for event in ending:
-            yield event
+            self._in_progress.pop(response.id, None)
 
-    async def run(self, live: InProgressResponse) -> Json:
+    async def run(self, response: InProgressResponse) -> Json:
         """Make the response and return it."""
-        async with aclosing(self.stream(live)) as told:
-            async for _ in told:
-                pass
-        return live.response.to_openai()
+        try:
+            async with aclosing(self._maker.make(response)) as events:
+                async for _ in events:
+                    pass
+        finally:
+            self._in_progress.pop(response.id, None)
+        return response.builder.body
 
-    async def run_in_background(self, live: InProgressResponse, seat: ExitStack) -> None:
-        """Make the response for nobody yet; it holds its seat until it is made."""
-        with seat, live.scope, background_span():
-            try:
-                await self.run(live)
-            except APIError:
-                return  # it stands in the response
-            except Exception:
-                # The outermost handler of a task that nobody waits for.
-                log.exception(telemetry.UNMADE_LINE)
-                live.fail(InternalServerError(FAILURE_MESSAGE))
-                with suppress(Exception):  # what failed may be the database
-                    await self._keep(live, running=False)
+    async def run_in_background(self, response: InProgressResponse, seat: ExitStack) -> None:
+        """Make the response for no client; it holds its seat until it is made."""
+        with seat, response.scope, background_span(), suppress(APIError):
+            await self.run(response)  # a failure stands in the response
 
     async def retrieve(self, owner: str, response_id: str) -> Json:
         """Return a response, made or being made."""
-        live = self._live.get(response_id)
-        if live and live.owner == owner:
-            return live.response.to_openai()
+        response = self._own(owner, response_id)
+        if response:
+            return response.builder.body
         return (await self._stored(owner, response_id)).body
 
     async def stream_events(self, owner: str, response_id: str, after: int) -> AsyncGenerator[Json]:
-        """Tell the events of a response from behind number `after` on, to its end."""
-        live = self._live.get(response_id)
-        if not (live and live.owner == owner):
-            stored = await self._stored(owner, response_id)
-            if stored.running:
-                message = "Another server makes this response: retrieve it without 'stream'."
-                raise BadRequestError(message, "stream")
-            cut_off = [terminal_event(stored.body, after + 1)]  # its events went with the process
-            for event in stored.events[after + 1 :] if stored.events else cut_off:
+        """Yield the events of a response from behind number `after` on, to its end."""
+        response = self._own(owner, response_id)
+        if response is None:
+            for event in await self._stored_events(owner, response_id, after):
                 yield event
             return
-        at = after + 1
+        index = after + 1
         while True:
-            grown = live.grown
-            while at < len(live.events):
-                yield live.events[at]
-                at += 1
-            if live.over:
+            while index < len(response.events):
+                yield response.events[index]
+                index += 1
+            if response.over:
                 return
-            await grown.wait()
+            await response.wait_change()
+
+    async def _stored_events(self, owner: str, response_id: str, after: int) -> list[Json]:
+        stored = await self._stored(owner, response_id)
+        if stored.running:
+            message = "Another server makes this response: retrieve it without 'stream'."
+            raise BadRequestError(message, "stream")
+        if stored.events:
+            return stored.events[after + 1 :]
+        return [terminal_event(stored.body, after + 1)]  # its events went with the process
 
     async def input_items(self, owner: str, response_id: str) -> list[Json]:
-        """Return the items that a response was asked with."""
+        """Return the items of a response's input."""
         return (await self._stored(owner, response_id)).input
 
     async def delete(self, owner: str, response_id: str) -> Json:
         """Delete a response."""
-        live = self._live.get(response_id)
-        if live and live.owner == owner:
-            del self._live[response_id]
-            live.scope.cancel()
-        if not await self._records.delete_response(owner, response_id):
+        response = self._own(owner, response_id)
+        if response:
+            del self._in_progress[response_id]
+            response.scope.cancel()
+        if not await self._store.responses.delete(owner, response_id):
             raise _not_found(response_id)
         return {"id": response_id, "object": "response", "deleted": True}
 
     async def cancel(self, owner: str, response_id: str) -> Json:
         """Stop a response that is made in the background."""
-        live = self._live.get(response_id)
-        if not (live and live.owner == owner):
+        response = self._own(owner, response_id)
+        if response is None:
             return (await self._stored(owner, response_id)).body
-        if not live.response.request.background:
+        if not response.parts.request.background:
             raise BadRequestError("Cannot cancel a synchronous response.", "response_id")
-        live.scope.cancel()
-        await live.wait_done()
-        return live.response.to_openai()
+        response.scope.cancel()
+        await response.wait_over()
+        return response.builder.body
 
-    async def _before(self, request: CreateResponseRequest, owner: str) -> list[Json]:
-        """Return the items of the conversation that a request goes on with."""
+    def _own(self, owner: str, response_id: str) -> InProgressResponse | None:
+        """Return a response of this owner that is being made."""
+        response = self._in_progress.get(response_id)
+        return response if response and response.parts.owner == owner else None
+
+    async def _conversation(self, request: CreateResponseRequest, owner: str) -> list[Json]:
+        """Return the items of the conversation that a request continues."""
         earlier = request.previous_response_id
         if earlier is None:
             return []
-        live = self._live.get(earlier)
-        if live and live.speech.ended:
-            await live.wait_done()
-        stored = await self._records.get_response(owner, earlier)
+        in_progress = self._in_progress.get(earlier)
+        if in_progress and in_progress.builder.ended:
+            await in_progress.wait_over()
+        stored = await self._store.responses.get(owner, earlier)
+        named = f"Previous response with id '{earlier[:MAX_QUOTED]}'"
+        param = "previous_response_id"
         if stored is None:
-            raise BadRequestError(
-                f"Previous response with id '{earlier[:100]}' not found.",
-                "previous_response_id",
-                "previous_response_not_found",
-            )
+            code = "previous_response_not_found"
+            raise BadRequestError(f"{named} not found.", param, code)
         if stored.running:
-            message = f"Previous response with id '{earlier[:100]}' is still being made."
-            raise BadRequestError(message, "previous_response_id", "invalid_value")
+            raise BadRequestError(f"{named} is still being made.", param, "invalid_value")
         return [*stored.history, *({**item, SERVER_MADE: True} for item in stored.body["output"])]
 
     async def _stored(self, owner: str, response_id: str) -> StoredResponse:
-        stored = await self._records.get_response(owner, response_id)
+        stored = await self._store.responses.get(owner, response_id)
         if stored is None:
             raise _not_found(response_id)
         return stored
 
-    async def _ask(self, live: InProgressResponse, item: Json) -> None:
-        await self._records.create_approval(live.owner, item["id"], call_digest(item))
-
-    async def _progress(self, live: InProgressResponse) -> None:
-        await self._keep(live, running=True)
-
-    async def _keep(self, live: InProgressResponse, *, running: bool) -> None:
-        if live.response.request.store is False:
-            return
-        async with live.keeping:
-            events = [] if running else live.events
-            body = live.response.to_openai()
-            await self._records.update_response(live.owner, body, events, running=running)
-
-    async def _over(self, live: InProgressResponse) -> None:
-        try:
-            await self._keep(live, running=False)
-        finally:
-            live.over = True
-            live.notify()
-            self._live.pop(live.response.id, None)
-
 
 def _not_found(response_id: str) -> NotFoundError:
-    return NotFoundError(f"Response with id '{response_id[:100]}' not found.", "response_id")
+    message = f"Response with id '{response_id[:MAX_QUOTED]}' not found."
+    return NotFoundError(message, "response_id")

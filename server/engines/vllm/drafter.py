@@ -1,16 +1,18 @@
-"""Drafts of forced tokens: vLLM's worker only learns that there may be some.
+"""vLLM's side of drafting: the worker only learns that there may be drafts.
 
-The worker knows no constraint, so it proposes nothing; the scheduler puts in what is forced.
+The worker knows no constraint, so it proposes nothing; the scheduler puts in the forced tokens.
 """
 
 from typing import Any
+
+from falsework.server.engines.vllm import patches
 
 
 class NullDrafter:
     """vLLM's interface of a drafter (method `custom_class`)."""
 
     def __init__(self, vllm_config: object) -> None:
-        """Take vLLM's configuration, of which nothing is needed."""
+        """Accept vLLM's configuration; nothing of it is needed."""
 
     def load_model(self, model: object) -> None:
         """Load nothing: there is no draft model."""
@@ -23,17 +25,11 @@ class NullDrafter:
 
 
 class WorkerExtension:
-    """What we add to vLLM's worker, so that drafts change nothing but speed."""
+    """Mixed into vLLM's worker: its methods are called by name through `collective_rpc`."""
 
     model_runner: Any
 
-    def install_logits_processors(self) -> None:
-        """Bring back min_p and logit_bias, which vLLM leaves out beside drafts."""
-        from falsework.server.engines.vllm.logits_processors import (  # noqa: PLC0415 - loads torch
-            logits_processors,
-            patch_empty_verification,
-        )
-
-        patch_empty_verification()
-        runner = self.model_runner
-        runner.input_batch.logitsprocs = logits_processors(runner.vllm_config, runner.device)
+    def patch_sampling(self) -> None:
+        """Install what sampling beside drafts needs."""
+        patches.skip_empty_verification()
+        patches.install_logits_processors(self.model_runner)

@@ -1,9 +1,9 @@
-"""vLLM's engine in our process, with our scheduler: the only file that speaks to vLLM's front."""
+"""vLLM's engine, started and asked from our process: the only file that speaks to its front."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from vllm import SamplingParams as VllmSamplingParams
 from vllm.logprobs import Logprob
@@ -17,11 +17,9 @@ from falsework.grammars.dfa import START, compile_dfa, from_bytes
 from falsework.grammars.expressions import literal
 from falsework.grammars.masks import TokenMasks
 from falsework.grammars.vocabulary import Vocabulary
-from falsework.prompts.detection import detect_renderer
-from falsework.prompts.tokenizers import build_vocabulary, eos_token_ids
+from falsework.prompts.dialects import Dialect
+from falsework.prompts.tokenizers import Tokenizer, build_vocabulary, eos_token_ids
 from falsework.server.engines.base import (
-    BIASES_ARG,
-    CONSTRAINT_ARG,
     Constraint,
     EngineDeadError,
     OutputDelta,
@@ -30,48 +28,43 @@ from falsework.server.engines.base import (
     TokenLogprob,
 )
 from falsework.server.engines.vllm.config import engine_args
+from falsework.server.engines.vllm.extra_args import to_extra_args
 from falsework.server.errors import BadRequestError
-from falsework.server.generation.turn import TurnBuilder
 from falsework.server.settings import Settings
 
+SHUTDOWN_TIMEOUT = 1
+"""Seconds that the engine's processes get to end by themselves; no request is running by then."""
 
-async def start_engine(settings: Settings, model: str | Path) -> tuple["VllmEngine", TurnBuilder]:
-    """Start the engine for a model, and what lays out its prompts and constraints."""
-    from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds, only needed here
 
-    tokenizer = AutoTokenizer.from_pretrained(str(model))
-    prompter = detect_renderer(tokenizer, settings.dialect)
-    markers = prompter.dialect.markers
-    warmed = asyncio.create_task(asyncio.to_thread(_warm))
+async def start_engine(
+    settings: Settings, model: Path | str, tokenizer: Tokenizer, dialect: Dialect
+) -> "VllmEngine":
+    """Start vLLM on a model whose replies are in `dialect`."""
+    compiled = asyncio.create_task(asyncio.to_thread(_compile_kernels))
     await asyncio.sleep(0)  # lets that thread begin: vLLM's start holds the loop until it is done
-    llm = AsyncLLM.from_engine_args(engine_args(settings, str(model), markers))
-    await llm.collective_rpc("install_logits_processors")
-    await warmed
+    llm = AsyncLLM.from_engine_args(engine_args(settings, str(model), dialect.markers))
+    await llm.collective_rpc("patch_sampling")
+    await compiled
     ends = eos_token_ids(llm.model_config.try_get_generation_config())
-    vocabulary = build_vocabulary(tokenizer, markers, ends, llm.model_config.get_vocab_size())
-    scaffold = TurnBuilder(
-        prompter, vocabulary, llm.model_config.max_model_len, think_budget=settings.think_budget
-    )
-    return VllmEngine(llm, vocabulary, keeps_markers=prompter.dialect.think is not None), scaffold
+    size = llm.model_config.get_vocab_size()
+    vocabulary = build_vocabulary(tokenizer, dialect.markers, ends, size)
+    return VllmEngine(llm, vocabulary, keeps_markers=dialect.think is not None)
 
 
-def _warm() -> None:
+def _compile_kernels() -> None:
     """Compile what numba has to, seconds at the first start, or load it, for us and the engine."""
     vocabulary = Vocabulary([b"o", b"k", b"ok", None], [3])
     automaton = compile_dfa(literal("ok"), vocabulary.alphabet)
     TokenMasks(from_bytes(automaton.to_bytes()), vocabulary, 1).mask_for(START)
 
 
-SHUTDOWN_TIMEOUT = 1
-"""How long the engine's processes may take to end by themselves; no request is running by then."""
-
-
 class VllmEngine:
     """Decodes on vLLM."""
 
     def __init__(self, llm: AsyncLLM, vocabulary: Vocabulary, *, keeps_markers: bool) -> None:
+        self.vocabulary = vocabulary
+        self.max_model_len: int = llm.model_config.max_model_len
         self._llm = llm
-        self._vocabulary = vocabulary
         self._keeps_markers = keeps_markers
 
     async def check_health(self) -> None:
@@ -79,8 +72,8 @@ class VllmEngine:
         try:
             await self._llm.check_health()
             await self._llm.is_sleeping()  # a round trip to the engine's process
-        except VllmEngineDeadError as fault:
-            raise _gone() from fault
+        except VllmEngineDeadError as error:
+            raise _dead() from error
 
     async def generate(
         self,
@@ -92,22 +85,22 @@ class VllmEngine:
         """Decode; when the caller stops listening, vLLM aborts the request."""
         try:
             parameters = self._parameters(sampling, constraint)
-        except ValueError as fault:
-            raise BadRequestError(str(fault)) from fault
+        except ValueError as error:
+            raise BadRequestError(str(error)) from error
         stream = self._llm.generate({"prompt_token_ids": list(prompt)}, parameters, request_id)
         try:
             async for output in stream:
                 for part in output.outputs:
-                    yield self._piece(part, sampling, output)
-        except VllmEngineDeadError as fault:
-            raise _gone() from fault
-        except EngineGenerateError as fault:
-            if isinstance(fault.__cause__, VllmEngineDeadError):
-                raise _gone() from fault
+                    yield self._delta(part, sampling, output)
+        except VllmEngineDeadError as error:
+            raise _dead() from error
+        except EngineGenerateError as error:
+            if isinstance(error.__cause__, VllmEngineDeadError):
+                raise _dead() from error
             raise
-        except ValueError as fault:
+        except ValueError as error:
             # vLLM's own validation, before any token: a token number beyond the vocabulary, …
-            raise BadRequestError(str(fault)) from fault
+            raise BadRequestError(str(error)) from error
         finally:
             await stream.aclose()
 
@@ -119,14 +112,6 @@ class VllmEngine:
     def _parameters(
         self, sampling: SamplingParams, constraint: Constraint | None
     ) -> VllmSamplingParams:
-        extra: dict[str, Any] = {}
-        if constraint:
-            think = constraint.think
-            budget = [think.tokens, think.resting, list(think.close)] if think else None
-            extra[CONSTRAINT_ARG] = [constraint.key, constraint.automaton, constraint.start, budget]
-        if sampling.min_p or sampling.logit_bias:
-            biases = {str(token): bias for token, bias in (sampling.logit_bias or {}).items()}
-            extra[BIASES_ARG] = {"min_p": sampling.min_p, "logit_bias": biases}
         # vLLM refuses several greedy choices; the best token alone is the same thing.
         several_greedy = sampling.n > 1 and sampling.temperature == 0
         return VllmSamplingParams(
@@ -141,12 +126,12 @@ class VllmEngine:
             repetition_penalty=sampling.repetition_penalty,
             logprobs=sampling.logprobs,
             output_kind=RequestOutputKind.DELTA,
-            # Markers are special tokens in many vocabularies, and the reader needs to see them.
+            # Markers are special tokens in many vocabularies, and the parser needs to see them.
             skip_special_tokens=constraint is None and not self._keeps_markers,
-            extra_args=extra or None,
+            extra_args=to_extra_args(sampling, constraint),
         )
 
-    def _piece(
+    def _delta(
         self, part: CompletionOutput, sampling: SamplingParams, output: RequestOutput
     ) -> OutputDelta:
         finish = part.finish_reason
@@ -163,19 +148,19 @@ class VllmEngine:
     def _logprobs(self, part: CompletionOutput, count: int) -> Iterable[TokenLogprob]:
         if part.logprobs is None:
             return
-        for token, said in zip(part.token_ids, part.logprobs, strict=True):
-            best = sorted(said.items(), key=lambda one: one[1].rank or 0)
-            top = tuple(self._logprob(t, one) for t, one in best if (one.rank or 0) <= count)
-            yield self._logprob(token, said[token], top)
+        for token, logprobs in zip(part.token_ids, part.logprobs, strict=True):
+            best = sorted(logprobs.items(), key=lambda item: item[1].rank or 0)
+            top = tuple(self._logprob(t, entry) for t, entry in best if (entry.rank or 0) <= count)
+            yield self._logprob(token, logprobs[token], top)
 
     def _logprob(
-        self, token: int, said: Logprob, top: tuple[TokenLogprob, ...] = ()
+        self, token: int, logprob: Logprob, top: tuple[TokenLogprob, ...] = ()
     ) -> TokenLogprob:
-        text = said.decoded_token or ""
-        known = token < len(self._vocabulary.tokens)
-        spelled = self._vocabulary.tokens[token] if known else None
-        # JSON has no infinity; -9999.0 is what the OpenAI API says for a token that can't come.
-        return TokenLogprob(text, max(said.logprob, -9999.0), spelled or text.encode(), top)
+        text = logprob.decoded_token or ""
+        known = token < len(self.vocabulary.tokens)
+        spelled = self.vocabulary.tokens[token] if known else None
+        # JSON has no infinity; -9999.0 is the OpenAI API's value for a token that can't come.
+        return TokenLogprob(text, max(logprob.logprob, -9999.0), spelled or text.encode(), top)
 
 
 _FINISHES: dict[str, Literal["stop", "length"]] = {"stop": "stop", "length": "length"}
@@ -190,5 +175,5 @@ def _timings(output: RequestOutput) -> RequestTimings | None:
     )
 
 
-def _gone() -> EngineDeadError:
+def _dead() -> EngineDeadError:
     return EngineDeadError("The engine has stopped; the server must be restarted.")

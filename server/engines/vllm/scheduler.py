@@ -1,6 +1,6 @@
 """vLLM's scheduler, with our constraints: runs in the engine's own process.
 
-Rule: nothing of ours raises in here. An exception inside the scheduler ends the engine for every
+Rule: nothing of ours raises here. An exception inside the scheduler ends the engine for every
 request; a constraint that can't be read ends its own request with an error.
 """
 
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from vllm.config import VllmConfig
 from vllm.logger import init_logger
+from vllm.sampling_params import SamplingParams
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.v1.core.sched.scheduler import Scheduler as VllmScheduler
 from vllm.v1.outputs import DraftTokenIds
@@ -24,10 +25,12 @@ from vllm.v1.structured_output.request import StructuredOutputRequest
 
 from falsework.grammars.dfa import from_bytes
 from falsework.grammars.jump_forward import Encode
-from falsework.grammars.vocabulary import Vocabulary
+from falsework.grammars.vocabulary import Vocabulary, mask_width
 from falsework.prompts.tokenizers import build_vocabulary, eos_token_ids
-from falsework.server.engines.base import BIASES_ARG, CONSTRAINT_ARG
-from falsework.server.engines.matcher import CompiledGrammar, GrammarMatcher, ThinkingBudget
+from falsework.server.engines.base import Constraint
+from falsework.server.engines.matcher import CompiledGrammar, GrammarMatcher
+from falsework.server.engines.vllm import patches
+from falsework.server.engines.vllm.extra_args import has_biases, has_constraint, take_constraint
 from falsework.server.engines.vllm.prompt_lookup import PromptLookupDrafter
 
 _T = TypeVar("_T")
@@ -36,93 +39,91 @@ log = init_logger(__name__)
 
 MAX_CACHED_GRAMMARS = 64
 MAX_CACHED_BYTES = 256 * 2**20
-"""Of tables, beside what running requests hold; each automaton's masks have their own bound."""
+"""Of DFA tables, beside those that running requests hold; masks have a bound of their own."""
 
 
 class Grammar(StructuredOutputGrammar):  # type: ignore[misc]
-    """A decoder, behind vLLM's interface; where it fails, its request ends with an error."""
+    """A matcher behind vLLM's interface; where it fails, its request ends with an error."""
 
-    def __init__(self, decoder: GrammarMatcher, copies: PromptLookupDrafter | None) -> None:
-        self._decoder = decoder
-        self._copies = copies
+    def __init__(self, matcher: GrammarMatcher, lookup: PromptLookupDrafter | None) -> None:
+        self._matcher = matcher
+        self._lookup = lookup
         self._broken = False
 
     def accept_tokens(self, request_id: str, tokens: list[int]) -> bool:  # noqa: ARG002
-        """Advance over tokens; False, which ends the request, when one of them can't be said."""
-        return self._guarded(lambda: all(map(self._decoder.accept_token, tokens)), instead=False)
+        """Advance over tokens; False, which ends the request, when one of them isn't allowed."""
+        return self._guarded(lambda: all(map(self._matcher.accept_token, tokens)), instead=False)
 
     def validate_tokens(self, tokens: list[int]) -> list[int]:
-        """Return the longest prefix that can be said, without advancing."""
-        return self._guarded(lambda: self._sayable(tokens), instead=[])
+        """Return the longest prefix that is allowed, without advancing."""
+        return self._guarded(lambda: self._allowed_prefix(tokens), instead=[])
 
     def rollback(self, num_tokens: int) -> None:
         """Go back over the last tokens."""
-        self._guarded(lambda: self._decoder.rollback(num_tokens), instead=None)
+        self._guarded(lambda: self._matcher.rollback(num_tokens), instead=None)
 
     def fill_bitmask(self, bitmask: torch.Tensor, batch_index: int) -> None:
-        """Write which tokens may follow into one row."""
+        """Write the mask of the next token into one row; on failure the mask allows everything."""
         row = bitmask[batch_index].numpy()
-        mask = self._guarded(self._decoder.token_bitmask, instead=None)
+        mask = self._guarded(self._matcher.token_bitmask, instead=None)
         row[:] = -1 if mask is None else mask
 
     def is_terminated(self) -> bool:
         """Tell whether the reply has ended."""
-        return self._decoder.is_terminated
+        return self._matcher.is_terminated
 
     def reset(self) -> None:
         """Go back to the beginning."""
-        self._guarded(self._decoder.reset, instead=None)
+        self._guarded(self._matcher.reset, instead=None)
 
-    def drafts(self, tokens: Sequence[int], most: int) -> list[int]:
-        """Return up to `most` tokens that have to come next, and likely ones behind them.
+    def drafts(self, tokens: Sequence[int], limit: int) -> list[int]:
+        """Return up to `limit` tokens that are forced next, and likely ones behind them.
 
         `tokens` are prompt and reply so far.
         """
-        return self._guarded(lambda: self._drafts(tokens, most), instead=[])
+        return self._guarded(lambda: self._drafts(tokens, limit), instead=[])
 
-    def _drafts(self, tokens: Sequence[int], most: int) -> list[int]:
-        draft = list(self._decoder.forced_tokens[:most])
-        if self._copies is None:
+    def _drafts(self, tokens: Sequence[int], limit: int) -> list[int]:
+        draft = list(self._matcher.forced_tokens[:limit])
+        if self._lookup is None:
             return draft
-        self._copies.observe(tokens)
+        self._lookup.observe(tokens)
         advanced = self._advance(draft)
-        while len(draft) < most and not self._decoder.is_terminated:
-            likely = self._likely(self._copies, draft, most - len(draft))
+        while len(draft) < limit and not self._matcher.is_terminated:
+            likely = self._likely(self._lookup, draft, limit - len(draft))
             if not likely:
                 break
             draft += likely
             advanced += self._advance(likely)
-            certain = self._decoder.forced_tokens[: most - len(draft)]  # if what is likely is right
-            draft += certain
-            advanced += self._advance(certain)
-        self._decoder.rollback(advanced)
+            forced = self._matcher.forced_tokens[: limit - len(draft)]  # if the likely are right
+            draft += forced
+            advanced += self._advance(forced)
+        self._matcher.rollback(advanced)
         return draft
 
-    def _likely(self, copies: PromptLookupDrafter, draft: Sequence[int], most: int) -> list[int]:
-        """Return up to `most` tokens that may well follow `draft`, behind which the decoder is."""
-        place, known = (
-            self._decoder.position,
-            self._sayable(list(self._decoder.tentative_token[:most])),
-        )
-        if known and (likely := copies.propose_open_end(draft, place, known)):
+    def _likely(self, lookup: PromptLookupDrafter, draft: Sequence[int], limit: int) -> list[int]:
+        """Return up to `limit` likely tokens behind `draft`, which the matcher has accepted."""
+        position = self._matcher.position
+        tentative = self._allowed_prefix(list(self._matcher.tentative_token[:limit]))
+        if tentative and (likely := lookup.propose_open_end(draft, position, tentative)):
             return likely
-        return copies.propose(
-            draft, most, place, self._sayable, chosen=self._decoder.last_was_sampled
+        return lookup.propose(
+            draft, limit, position, self._allowed_prefix, chosen=self._matcher.last_was_sampled
         )
 
     def _advance(self, tokens: Sequence[int]) -> int:
-        """Advance over tokens that can be said; return how many they are."""
-        return sum(map(self._decoder.accept_token, tokens))
+        """Advance over the tokens that are allowed; return their count."""
+        return sum(map(self._matcher.accept_token, tokens))
 
-    def _sayable(self, tokens: list[int]) -> list[int]:
+    def _allowed_prefix(self, tokens: list[int]) -> list[int]:
         count = 0
-        while count < len(tokens) and self._decoder.accept_token(tokens[count]):
+        while count < len(tokens) and self._matcher.accept_token(tokens[count]):
             count += 1
-        self._decoder.rollback(count)
+        self._matcher.rollback(count)
         return tokens[:count]
 
     def _guarded(self, work: Callable[[], _T], *, instead: _T) -> _T:
-        """Return what `work` does; once it has failed, never anything but `instead`."""
+        """Return the result of `work`; after a failure always `instead`."""
         if self._broken:
             return instead
         try:
@@ -134,19 +135,19 @@ class Grammar(StructuredOutputGrammar):  # type: ignore[misc]
 
 
 class Backend(StructuredOutputBackend):  # type: ignore[misc]
-    """Only there to allocate the bitmask: our constraints come compiled."""
+    """Allocates the bitmask, and nothing else: our constraints come compiled."""
 
     def compile_grammar(self, *_: object, **__: object) -> StructuredOutputGrammar:
-        """Refuse: nothing is compiled inside the engine."""
+        """Raise: nothing is compiled inside the engine."""
         msg = "constraints are compiled before they reach the engine"
         raise NotImplementedError(msg)
 
     def allocate_token_bitmask(self, max_num_seqs: int) -> torch.Tensor:
         """Return a bitmask of that many rows."""
-        return torch.full((max_num_seqs, bitmask_width(self.vocab_size)), -1, dtype=torch.int32)
+        return torch.full((max_num_seqs, mask_width(self.vocab_size)), -1, dtype=torch.int32)
 
     def destroy(self) -> None:
-        """Nothing to clean up."""
+        """Do nothing: there is nothing to clean up."""
 
 
 class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
@@ -160,100 +161,84 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
         self.structured_output_manager.backend = Backend(config, tokenizer, size)
         ends = eos_token_ids(config.model_config.try_get_generation_config())
         markers = config.additional_config["markers"]
-        self._copying: bool = config.additional_config["copy_drafts"] and self.num_spec_tokens > 0
-        # This table keeps vLLM from padding a request that has one token left to compute (its
-        # prompt was in the prefix cache) with rejected drafts: slower, and another random draw.
-        most = self.max_num_running_reqs
-        self.dynamic_sd_lookup = (
-            [self.num_spec_tokens] * (most + 1) if self.num_spec_tokens else None
+        self._uses_lookup: bool = (
+            config.additional_config["copy_drafts"] and self.num_spec_tokens > 0
         )
+        patches.never_pad_drafts(self)
         self._vocabulary: Vocabulary = build_vocabulary(tokenizer, markers, ends, size)
         self._encode: Encode = lambda text: tokenizer.encode(text, add_special_tokens=False)
-        self._width = bitmask_width(size)
-        self._kept: OrderedDict[bytes, CompiledGrammar] = OrderedDict()
-        self._kept_bytes = 0
-        self._free: dict[str, PromptLookupDrafter] = {}
+        self._width = mask_width(size)
+        self._cache: OrderedDict[bytes, CompiledGrammar] = OrderedDict()
+        self._cached_bytes = 0
+        self._lookups: dict[str, PromptLookupDrafter] = {}
+        """Of requests without a constraint, by request id."""
 
     def add_request(self, request: Request) -> None:
-        """Take a request in, with the constraint that it carries."""
-        extra = request.sampling_params.extra_args if request.sampling_params else None
-        if extra and CONSTRAINT_ARG in extra and request.request_id not in self.requests:
-            constrained = StructuredOutputRequest(params=None)
-            # Taken out: it may have megabytes, and is sent on to every worker otherwise.
-            constraint = extra.pop(CONSTRAINT_ARG)
-            constrained.grammar = self._grammar(*constraint, copying=BIASES_ARG not in extra)
-            request.structured_output_request = constrained
+        """Add a request, with the constraint that it carries."""
+        params = request.sampling_params
+        if has_constraint(params) and request.request_id not in self.requests:
+            structured = StructuredOutputRequest(params=None)
+            structured.grammar = self._grammar(params)
+            request.structured_output_request = structured
             request.status = RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
         super().add_request(request)
 
     def update_draft_token_ids(self, draft_token_ids: DraftTokenIds) -> None:
-        """Draft for each request what its constraint forces next, or what is likely."""
-        # All running requests fit into a step, so that drafts don't make anybody wait.
+        """Draft for each request the tokens that its constraint forces next, or likely ones."""
+        # All running requests fit into a step with their drafts, so that none has to wait.
         share = self.max_num_scheduled_tokens // max(1, len(self.running))
-        most = min(self.num_spec_tokens, max(0, share - 1))
+        limit = min(self.num_spec_tokens, max(0, share - 1))
         for request_id in draft_token_ids.req_ids:
             request = self.requests.get(request_id)
             if request is None or request.is_finished():
                 continue
-            unready = request.is_prefill_chunk or most == 0
-            request.spec_token_ids = [] if unready else self._drafts(request, most)
+            unready = request.is_prefill_chunk or limit == 0
+            request.spec_token_ids = [] if unready else self._drafts(request, limit)
 
-    def _drafts(self, request: Request, most: int) -> list[int]:
-        held = request.structured_output_request
-        if held is None:
-            return self._copied(request, most)
-        grammar = held.grammar
+    def _drafts(self, request: Request, limit: int) -> list[int]:
+        structured = request.structured_output_request
+        if structured is None:
+            return self._unconstrained_drafts(request, limit)
+        grammar = structured.grammar
         if not isinstance(grammar, Grammar):
             return []
-        return grammar.drafts(request.all_token_ids, most)
+        return grammar.drafts(request.all_token_ids, limit)
 
-    def _copied(self, request: Request, most: int) -> list[int]:
-        """Return likely text of a reply without constraint."""
-        biased = BIASES_ARG in (
-            (request.sampling_params and request.sampling_params.extra_args) or ()
-        )
-        if biased or not self._copying:
+    def _unconstrained_drafts(self, request: Request, limit: int) -> list[int]:
+        """Return likely tokens of a reply without constraint."""
+        if has_biases(request.sampling_params) or not self._uses_lookup:
             return []
-        copies = self._free.get(request.request_id)
-        if copies is None:
-            for ended in self._free.keys() - self.requests.keys():
-                del self._free[ended]
-            copies = self._free[request.request_id] = PromptLookupDrafter()
-        copies.observe(request.all_token_ids)
-        return copies.propose([], most)
+        lookup = self._lookups.get(request.request_id)
+        if lookup is None:
+            for ended in self._lookups.keys() - self.requests.keys():
+                del self._lookups[ended]
+            lookup = self._lookups[request.request_id] = PromptLookupDrafter()
+        lookup.observe(request.all_token_ids)
+        return lookup.propose([], limit)
 
-    def _grammar(
-        self,
-        key: bytes,
-        automaton: bytes,
-        start: int,
-        budget: Sequence[Any] | None,
-        *,
-        copying: bool,
-    ) -> Grammar | Future[StructuredOutputGrammar]:
+    def _grammar(self, params: SamplingParams) -> Grammar | Future[StructuredOutputGrammar]:
+        """Return the grammar of a request; where it can't be made, a future with the error."""
         try:
-            think = ThinkingBudget(budget[0], budget[1], tuple(budget[2])) if budget else None
-            copies = PromptLookupDrafter() if self._copying and copying else None
-            return Grammar(GrammarMatcher(self._constrainer(key, automaton), think, start), copies)
-        except Exception as fault:  # noqa: BLE001 - becomes this request's own error
-            broken: Future[StructuredOutputGrammar] = Future()
-            broken.set_exception(fault)
-            return broken
+            constraint = take_constraint(params)
+            compiled = self._compiled(constraint)
+            matcher = GrammarMatcher(compiled, constraint.think, constraint.start)
+            uses_lookup = self._uses_lookup and not has_biases(params)
+            return Grammar(matcher, PromptLookupDrafter() if uses_lookup else None)
+        except Exception as error:  # noqa: BLE001 - becomes this request's own error
+            failed: Future[StructuredOutputGrammar] = Future()
+            failed.set_exception(error)
+            return failed
 
-    def _constrainer(self, key: bytes, packed: bytes) -> CompiledGrammar:
-        """Return what all replies under one automaton share."""
-        kept = self._kept.get(key)
-        if kept is None:
-            kept = CompiledGrammar(from_bytes(packed), self._vocabulary, self._width, self._encode)
-            self._kept[key] = kept
-            self._kept_bytes += kept.automaton.table.nbytes
-        self._kept.move_to_end(key)
-        while len(self._kept) > MAX_CACHED_GRAMMARS or self._kept_bytes > MAX_CACHED_BYTES:
-            _, oldest = self._kept.popitem(last=False)
-            self._kept_bytes -= oldest.automaton.table.nbytes
-        return kept
-
-
-def bitmask_width(tokens: int) -> int:
-    """Return how many words of 32 bits a mask over so many tokens has."""
-    return (tokens + 31) // 32
+    def _compiled(self, constraint: Constraint) -> CompiledGrammar:
+        """Return what all replies under one automaton share, cached by its digest."""
+        compiled = self._cache.get(constraint.key)
+        if compiled is None:
+            automaton = from_bytes(constraint.automaton)
+            compiled = CompiledGrammar(automaton, self._vocabulary, self._width, self._encode)
+            self._cache[constraint.key] = compiled
+            self._cached_bytes += automaton.table.nbytes
+        self._cache.move_to_end(constraint.key)
+        while len(self._cache) > MAX_CACHED_GRAMMARS or self._cached_bytes > MAX_CACHED_BYTES:
+            _, oldest = self._cache.popitem(last=False)
+            self._cached_bytes -= oldest.automaton.table.nbytes
+        return compiled

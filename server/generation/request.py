@@ -1,0 +1,56 @@
+"""What a client asks of the model, free of any protocol; every field is checked already."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from falsework.grammars.events import Tool
+from falsework.grammars.tool_choice import ToolChoice
+from falsework.prompts.messages import Message
+from falsework.server.engines.base import SamplingParams
+
+NO_CALLS = ToolChoice("none")
+SERVER_DEFAULTS = SamplingParams(max_tokens=0)
+
+ResponseSchema = Mapping[str, Any] | bool | None
+"""None for text, True for any JSON object, otherwise the schema of the text."""
+
+
+@dataclass(frozen=True)
+class ParamNames:
+    """What the protocol calls the fields that only a turn can refuse; a tool carries its own."""
+
+    messages: str = "messages"
+    schema: str = "response_format.json_schema.schema"
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """A request to the model, for one turn or for several.
+
+    `sampling.max_tokens` is 0 and `think_budget` None where the client leaves them to the server.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    choice: ToolChoice = NO_CALLS
+    response_schema: ResponseSchema = None
+    sampling: SamplingParams = SERVER_DEFAULTS
+    stop: tuple[str, ...] = ()
+    think_budget: int | None = None
+    effort: str | None = None
+    """The reasoning effort that the client gave, by which `think_budget` was chosen."""
+    stream: bool = False
+    include_usage: bool = False
+    named: bool = False
+    """tool_choice named one function: its call is the whole reply, so `stop` ends it."""
+    metadata: Mapping[str, str] | None = None
+    limit: int = 0
+    """The tokens that all turns of the model may take together; 0 is no limit."""
+    params: ParamNames = ParamNames()
+
+    @property
+    def can_call(self) -> bool:
+        """Whether the reply may hold a call."""
+        return bool(self.choice.callable_tools(self.tools))
