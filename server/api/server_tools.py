@@ -50,11 +50,11 @@ NO_SERVER_TOOLS = ServerTools()
 
 
 async def resolve_server_tools(
-    tools: Sequence[WireModel], registry: ToolRegistry, owner: str
+    tools: Sequence[WireModel], registry: ToolRegistry, owner: str = ""
 ) -> ServerTools:
     """Return which of a request's tools the server runs; refuse what it doesn't have.
 
-    `owner` is the principal, whose connections to MCP servers nobody else uses.
+    `owner` is the principal, whose connections to MCP servers aren't anybody else's.
     """
     by_position: dict[int, tuple[Tool, ...]] = {}
     approval: set[str] = set()

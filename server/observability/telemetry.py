@@ -180,6 +180,11 @@ GRAMMAR_SECONDS = Histogram(
     buckets=LATENCY_BUCKETS,
 )
 GRAMMAR_CACHE = Counter("falsework_grammar_cache", "Looks for a kept automaton.", ("result",))
+OUTPUT_CHECKS = Counter(
+    "falsework_output_checks",
+    "Calls and answers judged by their schema when complete, by what came of it.",
+    ("result",),
+)
 
 PHASES = ("queue", "prefill", "think", "decode", "tool", "backoff", "queue_tool", "other")
 

@@ -65,7 +65,7 @@ class ResponseMaker:
         for event in ending:
             yield event
 
-    def _steps(self, response: InProgressResponse) -> AsyncGenerator[Json]:
+    def _steps(self, response: InProgressResponse) -> AsyncGenerator[list[Json]]:
         parts, builder = response.parts, response.builder
 
         async def save() -> None:
