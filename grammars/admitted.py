@@ -7,7 +7,7 @@ from typing import Any
 
 from falsework.grammars.dfa import DEAD, DFA, START
 
-TRIES = 200_000
+TRIES = 20_000
 
 
 class SearchTooLong(ValueError):
