@@ -10,7 +10,6 @@ from typing import TypeVar
 
 from falsework.grammars import code_points
 from falsework.grammars.budget import Budget
-from falsework.grammars.code_points import Ranges
 
 Edge = tuple[int, int, int]
 """The lowest and the highest code point, and the state behind."""

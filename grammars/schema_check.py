@@ -54,7 +54,7 @@ class SchemaReport:
         return made
 
 
-def check_schema(
+def check_schema(  # noqa: PLR0913 - what the command line offers
     name: str,
     schema: Any,
     instances: Sequence[Any] | None = None,

@@ -102,7 +102,7 @@ class GrammarBuilder:
             return parts[0]
         return choice(parts) if parts else None
 
-    def term(self, term: Term, *, bare: bool = False) -> Expression | None:
+    def term(self, term: Term, *, bare: bool = False) -> Expression | None:  # noqa: PLR0911 - one for each type
         """Return what says the values of a term; None: there are none."""
         value = term.value
         if isinstance(value, Objects):

@@ -1,4 +1,4 @@
-"""How a JSON Schema is served: by the automaton, by llguidance, or checked when the call is complete.
+"""How a JSON Schema is served: by the automaton, by llguidance, or checked on the whole call.
 
 `plan` is the one entry: it reads a schema in the meaning of its draft and returns what may be said
 (an expression), what is left to check, and the schema for back ends that read JSON Schema.
@@ -30,7 +30,7 @@ class Limits:
     bytes: int = 512 * 1024
     depth: int = 64
     states: int = 150_000
-    seconds: float = 2.0
+    seconds: float = 1.5
 
 
 DEFAULT_LIMITS = Limits()

@@ -120,7 +120,7 @@ def _tools(said: Any, name: str) -> Iterator[_Asked]:
         said = said.get("tools", said) if isinstance(said, Mapping) else said
     for number, tool in enumerate(said if isinstance(said, list) else [said]):
         described = tool.get("function", tool) if isinstance(tool, Mapping) else {}
-        parameters = next(
+        parameters: Any = next(
             (described[k] for k in ("parameters", "inputSchema", "input_schema") if k in described),
             {},
         )
