@@ -90,11 +90,11 @@ class PromptRenderer:
         def call_turn(call_id: str, text: str, reasoning: str) -> Turn:
             calls, ids = (PROBE_CALL,), (call_id,)
             message = Message("assistant", text, calls, ids, reasoning=reasoning)
-            return self._factory.turn(message, TemplateFeatures())
+            return self.turns.turn(message, TemplateFeatures())
 
         def result_turn(call_id: str, text: str) -> Turn:
             result = Message("tool", text, call_id=call_id, name=PROBE_CALL.name)
-            return next(self._factory.turns([result], TemplateFeatures(), RawResults()))
+            return next(self.turns.turns([result], TemplateFeatures(), RawResults()))
 
         spelled = self.dialect.markup.render([PROBE_CALL])
         options = reasoning_switches(self.template, self.dialect, None)
@@ -106,7 +106,8 @@ class PromptRenderer:
         self.control_tokens.encode_renamed("")
 
     @cached_property
-    def _factory(self) -> TurnFactory:
+    def turns(self) -> TurnFactory:
+        """What makes turns of messages."""
         tool_role = self.knows_tools or self.dialect.template_writes_calls
         return TurnFactory(self.template, self.dialect, tool_role)
 
@@ -205,7 +206,7 @@ class PromptRenderer:
             messages = list(with_family_ids(messages, self.dialect))
         if self.dialect.one_call_a_message:
             messages = list(one_call_each(messages))
-        turns = list(self._factory.turns(messages, self.features, results))
+        turns = list(self.turns.turns(messages, self.features, results))
         if section:
             own: Turn = {"role": "system", "content": section}
             turns = list(one_system_message([*turns, own]))
