@@ -2,6 +2,7 @@
 # make test    the whole suite, real engine included
 # make test-fast   what needs no engine and no minutes: under one of them
 # make check   formatter, linter, types
+# make families   the model families over their published templates, into docs/models.md
 # make bench   our time over that of vLLM's own server, in one run (half an hour)
 # make lock    the pinned lists in requirements/ anew, from pyproject.toml
 
@@ -22,7 +23,7 @@ LOCK = $(VENV)/bin/uv pip compile --quiet $(UPGRADE) --universal --no-header \
 LOCK_CPU = $(LOCK) --python-version 3.11 $(LOCK_TORCH) --override requirements/left-out.txt \
 	--extra cpu --group builtin
 
-.PHONY: serve test test-fast check bench format lock clean
+.PHONY: serve test test-fast check families bench format lock clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.runtime
@@ -38,6 +39,9 @@ check: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+families: $(VENV)/.dev
+	cd tests && PYTHONPATH=. ../$(VENV)/bin/python -m support.family_matrix --into ../docs/models.md $(ARGS)
 
 bench: $(VENV)/.dev
 	$(VENV)/bin/pip install --quiet matplotlib==3.11.2

@@ -6,6 +6,7 @@ It trusts the constraint and repairs nothing: text that isn't as the markup says
 from collections.abc import Callable
 
 from falsework.grammars.argument_reader import ArgumentsReader
+from falsework.grammars.bare_key_reader import BareKeyReader
 from falsework.grammars.call_formats import (
     NO_MATCH,
     ToolCallFormat,
@@ -45,7 +46,9 @@ class OutputParser:
         self._closing = ""
         self._behind_text: Callable[[], list[Event] | None] = self._nothing
         self._count = 0
-        self._arguments: ArgumentsReader | ElementsReader = ArgumentsReader(form.markup.notation)
+        self._arguments: ArgumentsReader | ElementsReader | BareKeyReader = ArgumentsReader(
+            form.markup.notation
+        )
         self._answer = self._beginning if calls or form.markup.answer_opening else self._text
         first = self._block_start if form.thinking else self._opening_block
         bare = self._gap if form.markup.leading else self._answer
@@ -122,8 +125,13 @@ class OutputParser:
         return self._held(closing, Reasoning)
 
     def _gap(self) -> list[Event] | None:
-        """Skip the blanks between think block and answer."""
-        self._pending = self._pending.lstrip(" \t\r\n")
+        """Skip what stands between think block and answer: blanks, or the gap's own marks."""
+        marks = self._think.gap.strip() if self._think else ""
+        if marks and self._may_become(marks):
+            return None
+        self._pending = self._pending.removeprefix(marks)
+        if not marks:
+            self._pending = self._pending.lstrip(" \t\r\n")
         if not self._pending:
             return None
         self._read = self._answer
@@ -198,7 +206,11 @@ class OutputParser:
         found = [at for at in map(self._pending.find, marks) if at >= 0]
         return min(found, default=-1)
 
-    def _reader_of(self, markup: ToolCallFormat, name: str) -> ArgumentsReader | ElementsReader:
+    def _reader_of(
+        self, markup: ToolCallFormat, name: str
+    ) -> ArgumentsReader | ElementsReader | BareKeyReader:
+        if markup.bare_keys:
+            return BareKeyReader(markup.bare_keys)
         if markup.elements is None:
             return ArgumentsReader(markup.notation)
         types = argument_types(self._parameters.get(name, {}))
@@ -226,13 +238,16 @@ class OutputParser:
         return [CallEnds(self._count - 1)]
 
     def _behind_call(self) -> list[Event] | None:
-        again = match_literal(self._markup.separator + self._markup.before_name, self._pending)
-        if again is None:
-            return None
-        if again != NO_MATCH:
-            self._pending = self._pending[again:]
+        markup = self._markup
+        separators = (markup.separator, *markup.other_separators)
+        lengths = [match_literal(one + markup.before_name, self._pending) for one in separators]
+        found = [length for length in lengths if length not in (None, NO_MATCH)]
+        if found:
+            self._pending = self._pending[found[0] :]
             self._read = self._name
             return []
+        if None in lengths and not self._ended:
+            return None
         self._expect(self._markup.closing, self._nothing)
         return []
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from falsework.grammars import json_schema
+from falsework.grammars.bare_key_arguments import bare_key_grammar
 from falsework.grammars.call_formats import (
     PLACEHOLDERS,
     ReasoningTags,
@@ -205,8 +206,9 @@ class _Calls:
             said = optional(_spelled(markup.optional_id))(net, said)
         end = net.literal(said, markup.after_arguments.encode())
         if self._parallel and markup.parallel:
-            again = _spelled(markup.separator + markup.before_name)
-            net.jumps.append((again(net, end), names))
+            for separator in (markup.separator, *markup.other_separators):
+                again = _spelled(separator + markup.before_name)
+                net.jumps.append((again(net, end), names))
         return net.literal(end, markup.closing.encode())
 
 
@@ -214,6 +216,8 @@ def _arguments(tool: Tool, markup: ToolCallFormat) -> Expression:
     try:
         if markup.elements:
             return elements_grammar(tool.parameters, markup.elements)
+        if markup.bare_keys:
+            return bare_key_grammar(tool.parameters, markup.bare_keys)
         return json_schema.arguments_grammar(tool.parameters, markup.notation)
     except UnsupportedSchema as fault:
         raise UnsupportedFormat(fault.reason, _at(tool.where, fault), tool=tool.name) from None
