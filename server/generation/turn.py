@@ -2,7 +2,9 @@
 
 import hashlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -28,6 +30,8 @@ from falsework.server.errors import BadRequestError, ContextLengthExceeded, Inva
 from falsework.server.observability import telemetry
 
 GRAMMAR_CACHE_BYTES = 256 * 2**20
+BUDGET_SWITCH = "thinking_budget"
+"""The switch by which chat templates take tokens for the think block (Seed-OSS)."""
 MAX_PARALLEL_COMPILES = 2
 """How many schemas are compiled at once; the rest wait, and hold up nobody who needs none."""
 
@@ -121,13 +125,19 @@ class TurnBuilder:
             return self._prompter.render(
                 question.messages, tools,
                 parallel=question.choice.parallel, think=question.think_budget != 0,
-                effort=question.effort, switches=question.template_switches,
+                effort=question.effort, switches=self._switches(question),
             )  # fmt: skip
         except UnknownSwitch as fault:
             param = f"chat_template_kwargs.{fault.name[:100]}"
             raise BadRequestError(str(fault), param, "unsupported_parameter") from fault
         except ChatTemplateError as fault:
             raise BadRequestError(str(fault), "messages") from fault
+
+    def _switches(self, question: GenerationRequest) -> Mapping[str, Any]:
+        """Return the switches of the chat template that the request sets, or its budget does."""
+        if question.think_budget is None or BUDGET_SWITCH not in self._prompter.template.switches:
+            return question.template_switches
+        return {BUDGET_SWITCH: question.think_budget, **question.template_switches}
 
     def _form(self, question: GenerationRequest, prompt: Prompt) -> ReplyFormat:
         dialect = self._prompter.dialect

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SWITCHED = """\
 {%- for message in messages %}{{ message.content }}{% endfor %}
 {%- if persona is defined %}As {{ persona }}{% endif %}
+{%- if thinking_budget is defined %}In {{ thinking_budget }} tokens{% endif %}
 {%- if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}"""
 
 
@@ -49,6 +50,11 @@ def test_a_switch_that_the_template_does_not_read_is_refused_by_its_name(
         text_of(builder, chat_template_kwargs={"clear_thinking": True})
 
     assert refused.value.param == "chat_template_kwargs.clear_thinking"
+
+
+def test_a_budget_of_thoughts_reaches_a_template_that_takes_one(builder: TurnBuilder) -> None:
+    assert "In 512 tokens" in text_of(builder, reasoning_effort="low")
+    assert "tokens" not in text_of(builder)
 
 
 def test_no_thinking_by_switch_is_no_thinking_in_the_constraint(builder: TurnBuilder) -> None:

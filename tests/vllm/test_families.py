@@ -17,7 +17,7 @@ from support.server_process import Server, serving
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 FAMILIES: dict[str, Callable[[Path], Path]] = {"llama3": make_llama, "r1": make_deepseek_r1}
-MARKERS = ("<｜", "<|", "<think>", "</think>", '{"name"')
+MARKERS = ("<｜tool▁calls▁begin｜>", "<|python_tag|>", '{"name": "')
 CHOICES: dict[str, Any] = {
     "none": "none",
     "auto": "auto",
