@@ -16,7 +16,7 @@ from typing import Any
 
 from falsework.prompts.tokenizers import Tokenizer
 
-_HAS_MARK = re.compile(r"(?s)[<\[(].*[|｜_:▁].*[>\])]|.*[|｜].*")
+_HAS_MARK = re.compile(r"(?s)[<\[(].*[|｜_:▁].*[>\])]|.*[|｜].*|</?think>")
 """Spellings that no ordinary text has; other added tokens are words, blanks or tags of HTML."""
 
 

@@ -70,6 +70,10 @@ class PromptRenderer:
     dialect: Dialect
     knows_tools: bool
 
+    def __post_init__(self) -> None:
+        """Make what all threads have to share: one secret word for one prompt."""
+        _ = self.control_tokens
+
     @cached_property
     def template(self) -> ChatTemplate:
         """The chat template of the model, or the dialect's in its place."""
@@ -126,13 +130,15 @@ class PromptRenderer:
         `effort` is the request's reasoning_effort, `switches` are its chat_template_kwargs: raise
         UnknownSwitch for one that the template doesn't read.
         """
-        given = self._checked(switches or {})
-        escape = self.control_tokens.escape_all
-        conversation = [self._escaped(message) for message in messages]
-        described = [escape(_described(tool)) for tool in tools]
-        section = "" if self.knows_tools else self._section(described, parallel)
-        results = RawResults()
-        turns = self._turns(conversation, section, results)
+        try:
+            given = self._checked(switches or {})
+            conversation = [self._escaped(message) for message in messages]
+            described = [self.control_tokens.escape_all(_described(tool)) for tool in tools]
+            section = "" if self.knows_tools else self._section(described, parallel)
+            results = RawResults()
+            turns = self._turns(conversation, section, results)
+        except RecursionError as error:
+            raise ChatTemplateError("An argument or a schema nests too deeply.") from error
         offered = described if self.knows_tools and tools else None
         if offered is None and self.features.tools_as_list:
             offered = []
