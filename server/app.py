@@ -140,6 +140,7 @@ async def ready(services: ServicesDep) -> Json:
         raise ShuttingDown("This server is shutting down.")
     if not services.registry.healthy:
         raise ToolsUnavailable("This server can't run its tools any more.")
+    await services.store.check()
     with anyio.move_on_after(READY_SECONDS):
         await services.runner.engine.check_health()
         return {"status": "ready"}

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 import anyio
+import structlog
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
@@ -17,6 +18,7 @@ from falsework.server.errors import BadRequestError, ConflictError, NotFoundErro
 from falsework.server.http.sse import cancel_on_disconnect, open_stream
 from falsework.server.ids import new_id
 from falsework.server.observability import telemetry
+from falsework.server.storage.errors import StorageUnavailable
 from falsework.server.storage.leases import IDEMPOTENCY_TTL
 from falsework.server.storage.replies import StoredReply
 from falsework.server.storage.store import Store
@@ -36,6 +38,8 @@ MAX_WAIT_SECONDS = 600
 POLL_SECONDS = 0.05
 POLL_GROWTH = 1.5
 LONGEST_POLL_SECONDS = 0.5
+
+log = structlog.get_logger("falsework")
 
 ResponseEvents = Callable[[str], AsyncGenerator[Json]]
 """Yields the events of a stored response by its id."""
@@ -132,9 +136,12 @@ class IdempotencyKeys:
         finally:
             with anyio.CancelScope(shield=True):
                 await acquired.join()
-                await self._store.idempotency.complete(
-                    owner, key, acquired.reply, acquired.seconds, acquired.response_id
-                )
+                try:
+                    await self._store.idempotency.complete(
+                        owner, key, acquired.reply, acquired.seconds, acquired.response_id
+                    )
+                except StorageUnavailable as error:  # it is kept in memory until it can be stored
+                    log.warning(telemetry.LOG_NOT_STORED, reason=error.message)
 
     async def _key(self, request: Request, owner: str, digest: str) -> str | None:
         key = request.headers.get(IDEMPOTENCY_HEADER)

@@ -76,13 +76,16 @@ class _ShutdownWait:
 
     def __init__(self) -> None:
         self._scope = CancelScope()
+        self._cancelled = False
 
     def cancel(self) -> None:
+        self._cancelled = True
         self._scope.cancel()
 
     async def next(self, outputs: AsyncIterator[OutputDelta]) -> OutputDelta | None:
         with CancelScope() as self._scope:
-            return await anext(outputs, None)
+            if not self._cancelled:
+                return await anext(outputs, None)
         raise ShuttingDown("This server shut down before the reply was finished.")
 
 

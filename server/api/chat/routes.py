@@ -22,6 +22,7 @@ from falsework.server.http.auth import principal
 from falsework.server.http.client_timeout import client_timeout
 from falsework.server.http.sse import cancel_on_disconnect, open_stream
 from falsework.server.observability.request_metrics import RequestMetrics
+from falsework.server.storage.errors import NOT_STORED, StorageUnavailable
 from falsework.server.storage.replies import StoredReply
 from falsework.server.types import Json
 
@@ -108,7 +109,7 @@ class _Completion:
         completion = await cancel_on_disconnect(
             self.http, collect_completion(events, header, metrics)
         )
-        await executed_calls.save_executed_calls(self.services.store, self.owner, [completion])
+        await self._save([completion], completion)
         acquired.complete(StoredReply(body=completion))
         return JSONResponse(completion)
 
@@ -130,5 +131,12 @@ class _Completion:
             async for chunk in chunks:
                 sent.append(chunk)
                 if any(choice["finish_reason"] for choice in chunk["choices"]):
-                    await executed_calls.save_executed_calls(self.services.store, self.owner, sent)
+                    await self._save(sent, chunk)
                 yield chunk
+
+    async def _save(self, chunks: list[Json], last: Json) -> None:
+        """Store what the server ran; where that fails it stands, and the reply warns."""
+        try:
+            await executed_calls.save_executed_calls(self.services.store, self.owner, chunks)
+        except StorageUnavailable as error:
+            last["warnings"] = [{"code": error.code, "message": NOT_STORED}]

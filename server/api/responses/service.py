@@ -112,7 +112,7 @@ class ResponseService:
             await acquired.record(result)
             if builder.ended:
                 builder.set_result(result)  # of a write that outlived its response
-                await self._maker.update(owner, request, builder, running=False)
+                await self._maker.store_end(owner, request, builder.body, builder.events)
 
         own_tools = frozenset(self._registry.tools)
         run = self._registry.new_run(
