@@ -12,6 +12,8 @@ MODEL ?= smollm2
 HOST ?= 127.0.0.1
 PORT ?= 8000
 ARGS ?=
+# Processes of `make test-fast`: one more than cores, since many tests wait for a clock.
+JOBS ?= $(shell expr $$(nproc) + 1)
 
 # Where the lock takes torch's +cpu build from; `--find-links DIR` where a wheel lies in a folder.
 LOCK_TORCH ?= --torch-backend cpu
@@ -33,7 +35,8 @@ test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 test-fast: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest -m "not engine and not slow" $(ARGS)
+	$(VENV)/bin/python -m pytest -m "not engine and not slow" --ignore tests/e2e \
+		-n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .

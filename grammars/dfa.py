@@ -27,7 +27,7 @@ DEAD = 0
 
 ALL_BYTES: NDArray[np.bool_] = np.ones(256, np.bool_)
 
-_LOOP, _HOME, _LOW, _HIGH = range(4)
+_LOOP, _HOME, _LOW, _HIGH, _TIGHT = range(5)
 """The columns of `Automaton.loops`."""
 
 
@@ -41,8 +41,8 @@ class DFA:
 
     `classes` (256, uint8) puts each byte into a class; `table` (rows, classes; int32) holds the
     next row; `final` (rows; bool) tells where a text may end. Row 0 is dead, row 1 the start.
-    `loops` (rows, 4; int32): the counted loop that a row belongs to or -1, whether a round of it
-    ends there, the fewest and the most rounds.
+    `loops` (rows, 5; int32): the counted loop that a row belongs to or -1, whether a round of it
+    ends there, the fewest rounds to leave it, the most to be there, the least of those of its rows.
 
     A state is row + len(table) * rounds.
     """
@@ -81,10 +81,10 @@ class DFA:
     def representative(self, state: int, longest: int) -> int:
         """Return the first state that the next `longest` bytes can't tell from this one."""
         rounds, row = divmod(state, len(self.table))
-        low, high = int(self.loops[row, _LOW]), int(self.loops[row, _HIGH])
-        if rounds + longest <= low:
+        low, tight = int(self.loops[row, _LOW]), int(self.loops[row, _TIGHT])
+        if rounds + longest <= min(low, tight):
             return row
-        if low <= rounds <= high - longest:
+        if low <= rounds <= tight - longest:
             return row + len(self.table) * low
         return state
 
@@ -103,7 +103,7 @@ def from_bytes(packed: bytes) -> DFA:
     rows, classes, width = (int(size) for size in np.frombuffer(stream.read(12), np.uint32))
     byte_classes = np.frombuffer(stream.read(256), np.uint8)
     final = np.frombuffer(stream.read(rows), np.bool_)
-    loops = np.frombuffer(stream.read(16 * rows), np.int32).reshape(rows, 4)
+    loops = np.frombuffer(stream.read(20 * rows), np.int32).reshape(rows, 5)
     cells = np.uint16 if width == 2 else np.uint32  # noqa: PLR2004 - bytes
     table = np.frombuffer(stream.read(), cells).reshape(rows, classes).astype(np.int32)
     if not (table < rows).all() or not (byte_classes < classes).all():
@@ -121,9 +121,10 @@ def transition(table, loops, row, rounds, number):  # type: ignore[no-untyped-de
         return following, 0
     if loops[following, _LOOP] != loop:
         return (following, 0) if rounds >= loops[row, _LOW] else (DEAD, 0)
-    if loops[row, _HOME] and rounds >= loops[row, _HIGH]:
+    count = rounds + loops[following, _HOME]
+    if count > loops[following, _HIGH]:
         return DEAD, 0
-    return following, rounds + loops[following, _HOME]
+    return following, count
 
 
 @numba.njit(cache=True, nogil=True)
@@ -164,6 +165,7 @@ def compile_dfa(
 
 
 def _compiled(net: NFA, final: int, alphabet: NDArray[np.bool_], state_limit: int) -> DFA:
+    _refuse_cut_loops(net, alphabet)
     classes, edges = _classify(net, alphabet)
     jumps = np.array(net.jumps, np.int32).reshape(-1, 2)
     of_node = _loops(net)
@@ -173,24 +175,38 @@ def _compiled(net: NFA, final: int, alphabet: NDArray[np.bool_], state_limit: in
     loops = of_node[nodes]  # -1, the last, where a state isn't one counted node
     alive = live_states(table, accepting)
     table[~alive[table]] = DEAD
-    _refuse_empty(table, loops)
+    _refuse_empty(net, table, loops)
     return DFA(classes, table, accepting & alive, loops)
 
 
 def _loops(net: NFA) -> NDArray[np.int32]:
     """Return what `Automaton.loops` has, for each node, and for none in the last place."""
-    loops = np.tile(np.array([-1, 0, 0, 0], np.int32), (net.nodes + 1, 1))
-    for number, (home, last, low, high) in enumerate(net.counters):
-        loops[home : last + 1] = (number, 0, low, high)
-        loops[home, _HOME] = 1
+    loops = np.tile(np.array([-1, 0, 0, 0, 0], np.int32), (net.nodes + 1, 1))
+    for number, loop in enumerate(net.counters):
+        rows = loops[loop.first : loop.last + 1]
+        rows[:, _LOOP], rows[:, _LOW], rows[:, _TIGHT] = number, loop.low, min(loop.highs)
+        rows[:, _HOME], rows[:, _HIGH] = loop.homes, loop.highs
     return loops
 
 
-def _refuse_empty(table: NDArray[np.int32], loops: NDArray[np.int32]) -> None:
+def _refuse_empty(net: NFA, table: NDArray[np.int32], loops: NDArray[np.int32]) -> None:
     """Raise CountersMeet where a loop has to be gone round and this alphabet can't."""
-    for row in ((loops[:, _HOME] == 1) & (loops[:, _LOW] > 0)).nonzero()[0]:
+    single = [number for number, loop in enumerate(net.counters) if sum(loop.homes) == 1]
+    turning = (loops[:, _HOME] == 1) & (loops[:, _LOW] > 0) & np.isin(loops[:, _LOOP], single)
+    for row in turning.nonzero()[0]:
         onward = table[row][table[row] != DEAD]
         if not (loops[onward, _LOOP] == loops[row, _LOOP]).any():
+            raise AmbiguousCounters
+
+
+def _refuse_cut_loops(net: NFA, alphabet: NDArray[np.bool_]) -> None:
+    """Raise CountersMeet where the alphabet cuts a loop that counts by its states."""
+    if alphabet.all():
+        return
+    loops = [loop for loop in net.counters if sum(loop.homes) > 1]
+    for source, low, high, _ in net.edges if loops else ():
+        inside = any(loop.first <= source <= loop.last for loop in loops)
+        if inside and not alphabet[low : high + 1].all():
             raise AmbiguousCounters
 
 

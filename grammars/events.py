@@ -14,6 +14,8 @@ class Tool:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     where: str = ""
     """Where the client wrote the schema, for error messages: `tools[0].function.parameters`."""
+    strict: bool = False
+    """Every keyword has to be enforced while decoding, or the schema is refused."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from outlines_core import Index, Vocabulary
 
-NODE_LIMIT = 500_000
+NODE_LIMIT = 300_000
 LARGEST_COUNT = 2**31 - 1
 """More rounds than any reply has."""
 
@@ -21,12 +21,17 @@ class GrammarTooLarge(ValueError):
 
 
 class CountedLoop(NamedTuple):
-    """A loop whose rounds are counted: its nodes are home..last, and each round ends at `home`."""
+    """A loop whose rounds are counted: its nodes are first..last.
 
-    home: int
+    A round ends at each node of `homes` (one flag a node). `highs` (one a node) are the most rounds
+    with which a text may come there; it may leave the loop behind `low` rounds.
+    """
+
+    first: int
     last: int
     low: int
-    high: int
+    homes: tuple[bool, ...]
+    highs: tuple[int, ...]
 
 
 class NFA:
@@ -170,7 +175,11 @@ def bounded(part: "Fragment", low: int, high: int | None, closing: bytes) -> Exp
     def loop(net: NFA, start: int) -> int:
         home = net.add_nodes(part.nodes)
         end = net.add_node()
-        net.counters.append(CountedLoop(home, home + part.nodes - 1, min(low, most), most))
+        inside = part.nodes - 1
+        net.counters.append(CountedLoop(
+            home, home + inside, min(low, most), (True, *(False,) * inside),
+            (most, *(most - 1,) * inside),
+        ))  # fmt: skip
         net.jumps += [(start, home), *((home + final, home) for final in part.finals)]
         net.edges += [(home + a, lowest, highest, home + b) for a, lowest, highest, b in part.edges]
         net.edges.append((home, closing[0], closing[0], end))

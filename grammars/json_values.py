@@ -43,6 +43,8 @@ class Notation:
     character: str
     bare_arguments: bool
     """Arguments are written `name=value, …` instead of as an object."""
+    quote: str = '"'
+    """What stands before and behind a string."""
 
 
 # RFC 8259; lone surrogates are left out, no UTF-8 text can hold them.
@@ -52,8 +54,8 @@ JSON = Notation(
 # https://docs.python.org/3/reference/lexical_analysis.html: \/ and pairs mean something else.
 PYTHON = Notation("python", "True", "False", "None", rf'(?:{_PLAIN}|\\["\\bfnrt]|{_BASIC})', True)
 
-_INTEGER = r"-?(?:0|[1-9][0-9]{0,18})"
-_NUMBER = r"-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,18})?(?:[eE][+-]?[0-9]{1,2})?"
+INTEGER = r"-?(?:0|[1-9][0-9]{0,18})"
+NUMBER = r"-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,18})?(?:[eE][+-]?[0-9]{1,2})?"
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,8 @@ def scalar(kind: str, spelling: Notation) -> Expression:
     """Say any value of a JSON type that has no parts."""
     return {
         "string": string(spelling),
-        "integer": regex(_INTEGER),
-        "number": regex(_NUMBER),
+        "integer": regex(INTEGER),
+        "number": regex(NUMBER),
         "boolean": choice([literal(spelling.true), literal(spelling.false)]),
         "null": literal(spelling.null),
     }[kind]
@@ -128,54 +130,88 @@ def array(item: Expression) -> Expression:
 
 def any_object(spelling: Notation, depth: int = FREE_DEPTH) -> Expression:
     """Say any object, nested to `depth`."""
-    return object_grammar([], any_value(spelling, depth - 1), spelling)
+    key = regex(f'"{spelling.character}*"')
+    return object_grammar([], [(key, any_value(spelling, depth - 1))])
 
 
 def object_grammar(
-    named: Sequence[Property], extra: Expression | None, spelling: Notation, *, bare: bool = False
+    named: Sequence[Property],
+    others: Sequence[tuple[Expression, Expression]] = (),
+    low: int = 0,
+    high: int | None = None,
+    *,
+    bare: bool = False,
 ) -> Expression:
-    """Say an object: the named members in order, then any number of others with value `extra`."""
+    """Say an object of `low` to `high` members: the named ones in order, then any others.
+
+    `others` are what keys, quotes and all, and what values may be.
+    """
     labels = [_label(member.name, bare=bare) for member in named]
-    key = _other_keys([member.name for member in named], spelling) if extra else None
     opening, closing = (b"", b"") if bare else (b"{", b"}")
+    most = max(1, low, high or 0)
 
     def add(net: NFA, start: int) -> int:
-        # `first`: nothing said yet; `later`: a member stands before, so a comma must come.
-        first: int | None = net.literal(start, opening)
-        later: int | None = None
+        # `ways[n]`: a node behind n members (the last also stands for more, without a `high`).
+        ways: dict[int, int] = {0: net.literal(start, opening)}
         for member, label in zip(named, labels, strict=True):
-            entry, behind = net.add_node(), net.add_node()
-            _enter(net, (first, later), entry)
-            net.jumps.append((member.value(net, net.literal(entry, label)), behind))
-            if member.required:
-                first = None
-            elif later is not None:
-                net.jumps.append((later, behind))
-            later = behind
-        if extra and key:
-            entry, behind = net.add_node(), net.add_node()
-            _enter(net, (first, later), entry)
-            net.jumps.append((extra(net, net.literal(key(net, entry), b": ")), behind))
-            net.jumps.append((net.literal(behind, b", "), entry))
-            if later is not None:
-                net.jumps.append((later, behind))
-            later = behind
+            further = {} if member.required else dict(ways)
+            for count, entry in _entries(net, ways, most, high).items():
+                behind = member.value(net, net.literal(entry, label))
+                if count in further:
+                    joined = net.add_node()
+                    net.jumps += [(behind, joined), (further[count], joined)]
+                    behind = joined
+                further[count] = behind
+            ways = further
+        if others:
+            ways = _add_others(net, ways, others, most, high)
         end = net.add_node()
-        for alive in (first, later):
-            if alive is not None:
-                net.jumps.append((net.literal(alive, closing), end))
+        for count, node in ways.items():
+            if count >= low:
+                net.jumps.append((net.literal(node, closing), end))
         return end
 
     return add
 
 
-def _enter(net: NFA, ways: tuple[int | None, int | None], entry: int) -> None:
-    """Lead to a member from the beginning of its object, and from behind an earlier member."""
-    first, later = ways
-    if first is not None:
-        net.jumps.append((first, entry))
-    if later is not None:
-        net.jumps.append((net.literal(later, b", "), entry))
+def _entries(net: NFA, ways: dict[int, int], most: int, high: int | None) -> dict[int, int]:
+    """Return where a further member begins, for each number of members that there are with it."""
+    entries: dict[int, int] = {}
+    for count, node in ways.items():
+        if high is not None and count >= high:
+            continue
+        following = min(count + 1, most)
+        if following not in entries:
+            entries[following] = net.add_node()
+        net.jumps.append((net.literal(node, b", " if count else b""), entries[following]))
+    return entries
+
+
+def _add_others(
+    net: NFA,
+    ways: dict[int, int],
+    others: Sequence[tuple[Expression, Expression]],
+    most: int,
+    high: int | None,
+) -> dict[int, int]:
+    """Add members of other names, one after the other."""
+    nodes = {count: net.add_node() for count in range(min(ways), most + 1)}
+    for count, node in ways.items():
+        net.jumps.append((node, nodes[count]))
+    for count, entry in _entries(net, nodes, most, high).items():
+        for key, value in others:
+            begun = net.add_node()
+            net.jumps.append((entry, begun))
+            behind = value(net, net.literal(key(net, begun), b": "))
+            net.jumps.append((behind, nodes[count]))
+    return nodes
+
+
+def other_keys(names: Sequence[str], spelling: Notation) -> Expression:
+    """Say a key that is none of `names`."""
+    if not names:
+        return regex(f'"{spelling.character}*"')
+    return _other_keys(names)
 
 
 def _label(name: str, *, bare: bool) -> bytes:
@@ -187,7 +223,7 @@ def _label(name: str, *, bare: bool) -> bytes:
     return f"{name}=".encode()
 
 
-def _other_keys(names: Sequence[str], spelling: Notation) -> Expression:
+def _other_keys(names: Sequence[str]) -> Expression:
     """Say a key that is none of `names`; without escapes, so that no spelling hides a name."""
     taken = [name.encode() for name in names]
 
@@ -200,7 +236,7 @@ def _other_keys(names: Sequence[str], spelling: Notation) -> Expression:
         _leave(net, opened, taken, free, closing)
         return end
 
-    return add if names else regex(f'"{spelling.character}*"')
+    return add
 
 
 def _leave(net: NFA, node: int, rests: Sequence[bytes], free: int, closing: int) -> None:

@@ -1,5 +1,6 @@
 """A tokenizer's vocabulary as bytes, laid out for walking an automaton over it."""
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -71,6 +72,19 @@ class Vocabulary:
         object.__setattr__(self, "alphabet", alphabet)
         object.__setattr__(self, "longest", max(len(token or b"") for token in self.tokens))
 
+    @functools.cached_property
+    def ordered(self) -> Sequence[tuple[bytes, int]]:
+        """Return (bytes, number) of the tokens that spell something, by their bytes."""
+        return sorted((token, number) for number, token in enumerate(self.tokens) if token)
+
+    def text_of(self, tokens: Iterable[int]) -> bytes:
+        """Return what tokens spell; raise ValueError for one that spells nothing."""
+        spelled = [self.tokens[one] if one < len(self.tokens) else None for one in tokens]
+        if None in spelled:
+            msg = "a token spells nothing"
+            raise ValueError(msg)
+        return b"".join(filter(None, spelled))
+
 
 def mask_width(tokens: int) -> int:
     """Return how many words of 32 bits a mask over so many tokens has."""
@@ -82,6 +96,13 @@ def set_bits(row: Ints, tokens: Iterable[int]) -> None:
     words = row.view(np.uint32)
     for token in tokens:
         words[token >> 5] |= np.uint32(1 << (token & 31))
+
+
+def clear_bits(row: Ints, tokens: Iterable[int]) -> None:
+    """Clear the bits of these tokens."""
+    words = row.view(np.uint32)
+    for token in tokens:
+        words[token >> 5] &= ~np.uint32(1 << (token & 31))
 
 
 def _characters(token: bytes | None) -> int:

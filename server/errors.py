@@ -118,6 +118,12 @@ class InternalServerError(APIError):
     headers = {"x-should-retry": "false"}
 
 
+class OutputCheckFailed(InternalServerError):
+    """The model kept to no text that satisfies a keyword which decoding can't enforce."""
+
+    code = "output_check_failed"
+
+
 class ClientDisconnected(APIError):
     """The client went away; nobody will read this."""
 

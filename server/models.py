@@ -3,6 +3,7 @@
 import fcntl
 import importlib.util
 import io
+import json
 import os
 import re
 import shutil
@@ -23,7 +24,15 @@ HUB_MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 class UnknownModel(ValueError):
-    """No model of that name; the sentence lists what there is."""
+    """There is no such model, or it can't be read; the sentence says what to do."""
+
+
+WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
+
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json")
+
+HUB_SECONDS = 3
+"""How long the hub may take to answer at the start."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +70,8 @@ def resolve_model(name: str, announce: ProgressCallback) -> Path | str:
         return _prepare_builtin(name, announce)
     folder = Path(name).expanduser()
     if name and folder.is_dir():
-        if (folder / "config.json").is_file():
-            return folder
-        raise UnknownModel(f"The folder {name!r} holds no model: it has no config.json.")
+        _check_folder(folder)
+        return folder
     if HUB_MODEL_ID.fullmatch(name):
         return name
     raise UnknownModel(
@@ -71,6 +79,78 @@ def resolve_model(name: str, announce: ProgressCallback) -> Path | str:
         "Otherwise give a folder with a config.json, or a name on the Hugging Face hub, "
         "like meta-llama/Llama-3.1-8B-Instruct."
     )
+
+
+def read_config(model: Path | str) -> dict[str, Any]:
+    """Return a model's config.json; raise UnknownModel where it can't be had or read."""
+    file = model / "config.json" if isinstance(model, Path) else _fetch_config(model)
+    try:
+        config = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UnknownModel(
+            f"The model {str(model)!r} has a broken config.json: {error}."
+        ) from error
+    if not isinstance(config, dict) or not config.get("model_type"):
+        raise UnknownModel(
+            f"The model {str(model)!r} has a broken config.json: it names no model_type."
+        )
+    return config
+
+
+def _fetch_config(model_id: str) -> Path:
+    import huggingface_hub  # noqa: PLC0415 - a second to import, and only hub models need it
+
+    try:
+        return Path(
+            huggingface_hub.hf_hub_download(model_id, "config.json", etag_timeout=HUB_SECONDS)
+        )
+    except (OSError, ValueError) as error:  # every error of the hub's library is one of them
+        raise UnknownModel(
+            f"The model {model_id!r} can't be fetched from the Hugging Face hub "
+            f"({type(error).__name__}): look at its name, the network, and for a closed model at "
+            "the variable HF_TOKEN; or give the folder of a model on this disk."
+        ) from error
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise UnknownModel for a folder from which no model can be loaded."""
+    if not (folder / "config.json").is_file():
+        raise UnknownModel(f"The folder {str(folder)!r} holds no model: it has no config.json.")
+    if not any(any(folder.glob(pattern)) for pattern in WEIGHTS):
+        raise UnknownModel(
+            f"The folder {str(folder)!r} holds no weights: it has none of {', '.join(WEIGHTS)}. "
+            "Copy the whole model into it."
+        )
+    for file in folder.glob("*.safetensors"):
+        if not _is_safetensors(file):
+            raise UnknownModel(
+                f"The file {str(file)!r} is empty, cut short, or a pointer of git-lfs. "
+                "Copy the whole model again."
+            )
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        raise UnknownModel(
+            f"The folder {str(folder)!r} holds no tokenizer: it has none of "
+            f"{', '.join(TOKENIZERS)}. Copy the whole model into it."
+        )
+
+
+def _is_safetensors(file: Path) -> bool:
+    """Whether a file begins as https://huggingface.co/docs/safetensors says, and is long enough.
+
+    It begins with the length of a JSON object (8 bytes, little-endian), in which the last of the
+    `data_offsets` is the length of the rest.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as begin:
+        length = int.from_bytes(begin.read(8), "little")
+        if not 0 < length <= size - 8:
+            return False
+        try:
+            header = json.loads(begin.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name[0] != "_"]
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+            return False
+    return 8 + length + max(ends, default=0) <= size
 
 
 def cache_dir() -> Path:

@@ -70,6 +70,7 @@ class Settings(BaseSettings):
         "auto",
         description="How the model is told of tools and calls them; auto asks its chat template.",
     )
+    chat_template: str = Field("", description="A chat template's file, for the model's own.")
     max_model_len: int | None = Field(
         None,
         ge=16,
@@ -79,6 +80,13 @@ class Settings(BaseSettings):
         1024,
         ge=0,
         description="Tokens after which a think block is closed, where a request names no effort.",
+    )
+    unenforceable: Literal["check", "refuse"] = Field(
+        "check",
+        description="Keywords that decoding can't enforce: check the finished call, or refuse.",
+    )
+    check_attempts: int = Field(
+        2, ge=0, description="How often a call or answer that fails its check is decoded again."
     )
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(
@@ -134,6 +142,12 @@ class Settings(BaseSettings):
         0.9, gt=0, le=1, description="Share of a GPU's memory to use."
     )
     kv_cache_gib: float = Field(1.0, gt=0, description="GiB for the KV cache on a CPU.")
+    engine_restarts: int = Field(
+        3,
+        ge=0,
+        description="How often an engine that has died is started again within an hour; after "
+        "that, or with 0 at once, the server exits with status 70.",
+    )
     draft_tokens: int = Field(
         40,
         ge=0,

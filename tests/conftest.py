@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from falsework.server.generation.turn import TurnBuilder
 
 
+MARKED = {"engine": {"server", "random_server"}, "slow": {"two_starts", "postgresql_url"}}
+"""Marks of the tests that ask for these fixtures."""
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     """Run asynchronous tests on asyncio, as the server does."""
@@ -92,7 +96,9 @@ async def records(url: str, request: pytest.FixtureRequest) -> AsyncIterator[Sto
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a running server with the real engine."""
+    """Mark what needs a running server with the real engine, or takes long to prepare."""
     for item in items:
-        if {"server", "random_server"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.engine)
+        needed = set(getattr(item, "fixturenames", ()))
+        for mark, fixtures in MARKED.items():
+            if fixtures & needed:
+                item.add_marker(mark)

@@ -11,7 +11,7 @@ from falsework.server.api.validation import WireModel
 from falsework.server.errors import APIError, BadRequestError, missing_parameter
 from falsework.server.tools.errors import ToolCallError
 from falsework.server.tools.registry import ToolRegistry
-from falsework.server.tools.request_mcp_servers import McpServerRef
+from falsework.server.tools.request_mcp_servers import McpServerRef, forbidden_headers
 from falsework.server.tools.tool import ServerTool
 
 SERVER_LABEL_PATTERN = re.compile(r"[a-zA-Z0-9_-]{1,32}")
@@ -49,8 +49,13 @@ class ServerTools:
 NO_SERVER_TOOLS = ServerTools()
 
 
-async def resolve_server_tools(tools: Sequence[WireModel], registry: ToolRegistry) -> ServerTools:
-    """Return which of a request's tools the server runs; refuse what it doesn't have."""
+async def resolve_server_tools(
+    tools: Sequence[WireModel], registry: ToolRegistry, owner: str = ""
+) -> ServerTools:
+    """Return which of a request's tools the server runs; refuse what it doesn't have.
+
+    `owner` is the principal, whose connections to MCP servers aren't anybody else's.
+    """
     by_position: dict[int, tuple[Tool, ...]] = {}
     approval: set[str] = set()
     labels: dict[str, str] = {}
@@ -59,7 +64,7 @@ async def resolve_server_tools(tools: Sequence[WireModel], registry: ToolRegistr
         if not isinstance(param, FilteredParam):
             continue
         param_name = f"tools[{position}]"
-        found = _allowed(param, await _candidates(param, registry, param_name), param_name)
+        found = _allowed(param, await _candidates(param, registry, param_name, owner), param_name)
         by_position[position] = tuple([await _describe(tool, param_name) for tool in found])
         approval |= {tool.name for tool in found if _needs_approval(param, tool)}
         if isinstance(param, McpServerParam):
@@ -78,7 +83,7 @@ def _exposed(param: ServerToolParam, registry: ToolRegistry, param_name: str) ->
 
 
 async def _candidates(
-    param: FilteredParam, registry: ToolRegistry, param_name: str
+    param: FilteredParam, registry: ToolRegistry, param_name: str, owner: str
 ) -> list[ServerTool]:
     """Return the tools that a request names, by themselves or by their MCP server."""
     match param:
@@ -89,7 +94,7 @@ async def _candidates(
         case McpServerParam(server_label=str(label), server_url=None):
             return _of_known_server(label, registry, param_name)
         case McpServerParam():
-            return await _of_brought_server(param, registry, param_name)
+            return await _of_brought_server(param, registry, param_name, owner)
     raise AssertionError("every kind of tool has its case")
 
 
@@ -117,7 +122,7 @@ def _of_known_server(label: str, registry: ToolRegistry, param_name: str) -> lis
 
 
 async def _of_brought_server(
-    param: McpServerParam, registry: ToolRegistry, param_name: str
+    param: McpServerParam, registry: ToolRegistry, param_name: str, owner: str
 ) -> list[ServerTool]:
     label, url = param.server_label or "", param.server_url or ""
     taken = {BUILTIN_SERVER_LABEL, *registry.servers}
@@ -125,9 +130,12 @@ async def _of_brought_server(
         message = "A server_label should be a name of letters, digits, - and _, and not taken."
         raise BadRequestError(message, f"{param_name}.server_label", "invalid_value")
     headers = dict(param.headers or {})
+    if names := forbidden_headers(headers):
+        message = f"The header '{names[0][:64]}' can't be given to an MCP server."
+        raise BadRequestError(message, f"{param_name}.headers", "invalid_value")
     if param.authorization:
         headers["authorization"] = f"Bearer {param.authorization}"
-    server = McpServerRef(label, url, tuple(sorted(headers.items())))
+    server = McpServerRef(label, url, tuple(sorted(headers.items())), owner)
     try:
         tools = await registry.request_mcp_servers.list_tools(server)
     except ToolCallError as error:

@@ -96,6 +96,7 @@ class FunctionDefinition:
     description: str | None
     parameters: Mapping[str, Any] | None
     param: str
+    strict: bool = False
 
 
 def build_tools(
@@ -128,7 +129,7 @@ def _build(function: FunctionDefinition, limits: Settings) -> Tool:
     parameters = function.parameters or NO_ARGUMENTS
     param = f"{function.param}.parameters"
     check_schema_size(parameters, param, limits, InvalidSchemaError.code)
-    return Tool(function.name, function.description or "", parameters, param)
+    return Tool(function.name, function.description or "", parameters, param, function.strict)
 
 
 def _check_name(name: str, param: str) -> None:

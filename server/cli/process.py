@@ -4,35 +4,43 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, closing, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy.exc import ArgumentError
 from sse_starlette.sse import AppStatus
 
 from falsework.prompts.detection import detect_renderer
+from falsework.prompts.renderer import PromptRenderer
+from falsework.prompts.tokenizers import load_tokenizer
 from falsework.server.app import create_app, database_url, instance_id
 from falsework.server.cli.banner import startup_banner
+from falsework.server.cli.model_check import check_limits
+from falsework.server.engines.supervisor import EngineSupervisor
+from falsework.server.generation.constraints import CheckPolicy
 from falsework.server.generation.turn import TurnBuilder
-from falsework.server.models import ProgressCallback
+from falsework.server.models import ProgressCallback, read_config
 from falsework.server.observability.logging import configure_logging
 from falsework.server.settings import ConfigError, Settings
 from falsework.server.storage.store import Store
 from falsework.server.tools.config.loader import load_tools_file
-from falsework.server.tools.registry import open_registry
-
-if TYPE_CHECKING:
-    from falsework.server.engines.vllm.engine import VllmEngine
+from falsework.server.tools.registry import ToolRegistry, open_registry
 
 VLLM_LEVELS = {"debug": "DEBUG", "info": "WARNING", "warning": "WARNING", "error": "ERROR"}
 """vLLM's log level for each of ours; its INFO would bury the startup banner."""
 
 SHUTDOWN_GRACE_SECONDS = 5
 """Seconds that cancelled requests get to send their last events."""
+
+
+class EngineLostError(RuntimeError):
+    """The engine has died and may not be started again: the process has to end."""
 
 
 class Server(uvicorn.Server):
@@ -90,6 +98,18 @@ def bind(settings: Settings) -> socket.socket:
 
 
 @contextmanager
+def _without_group() -> Iterator[None]:
+    """Raise an exception that task groups have wrapped as itself."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            (error,) = error.exceptions
+        raise error from error.__cause__
+
+
+@contextmanager
 def _interruptible() -> Iterator[None]:
     """Let SIGTERM cancel this task, until the server handles the signal itself."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -101,25 +121,61 @@ def _interruptible() -> Iterator[None]:
         loop.remove_signal_handler(signal.SIGTERM)
 
 
-async def start_model(settings: Settings, model: Path | str) -> "tuple[VllmEngine, TurnBuilder]":
-    """Start the engine on a model, and make the builder of its turns."""
-    # Both take seconds to import.
-    from transformers import AutoTokenizer  # noqa: PLC0415
+async def start_model(
+    settings: Settings, model: Path | str
+) -> tuple[EngineSupervisor, TurnBuilder]:
+    """Start the engine on a model, under supervision, and make the builder of its turns."""
+    return await _start_engine(settings, model, _load_renderer(settings, model))
 
-    from falsework.server.engines.vllm.engine import start_engine  # noqa: PLC0415
 
-    renderer = detect_renderer(AutoTokenizer.from_pretrained(str(model)), settings.dialect)
-    engine = await start_engine(settings, model, renderer.tokenizer, renderer.dialect)
+async def _start_engine(
+    settings: Settings, model: Path | str, renderer: PromptRenderer
+) -> tuple[EngineSupervisor, TurnBuilder]:
+    from falsework.server.engines.vllm.engine import start_engine  # noqa: PLC0415 - takes seconds
+
+    start = partial(start_engine, settings, model, renderer.tokenizer, renderer.dialect)
+    began = time.monotonic()
+    engine, _ = await asyncio.gather(start(), asyncio.to_thread(renderer.prepare))
     builder = TurnBuilder(
-        renderer, engine.vocabulary, engine.max_model_len, think_budget=settings.think_budget
+        renderer,
+        engine.vocabulary,
+        engine.max_model_len,
+        think_budget=settings.think_budget,
+        checks=CheckPolicy(settings.unenforceable, settings.check_attempts),
     )
-    return engine, builder
+    supervisor = EngineSupervisor(
+        engine,
+        start,
+        max_restarts=settings.engine_restarts,
+        start_seconds=time.monotonic() - began,
+    )
+    return supervisor, builder
+
+
+def _load_renderer(settings: Settings, model: Path | str) -> PromptRenderer:
+    """Load tokenizer and chat template, and choose the dialect; raise UnusableModel."""
+    return detect_renderer(load_tokenizer(str(model), settings.chat_template), settings.dialect)
+
+
+async def _check_database(settings: Settings) -> None:
+    try:
+        store = await Store.connect(database_url(settings), instance_id(settings))
+    except (ArgumentError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(
+            "database: this is no URL; give sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
+        ) from error
+    await store.close()
 
 
 async def run_server(
     settings: Settings, model_path: Path | str, announce: ProgressCallback
 ) -> None:
-    """Run a server until a signal ends it."""
+    """Run a server until a signal ends it; raise EngineLostError when its engine can't go on.
+
+    Whatever can be wrong with the settings is found before the engine starts, which takes long.
+    """
     tools = (
         (load_tools_file(Path(settings.tools)), Path(settings.tools).parent)
         if settings.tools
@@ -127,18 +183,43 @@ async def run_server(
     )
     configure_logging(settings.log_level)
     with closing(bind(settings)) as port:
-        await (await Store.connect(database_url(settings), instance_id(settings))).close()
+        await _check_database(settings)
+        check_limits(read_config(model_path), settings)
         # vLLM reads it when it is imported, and its processes inherit it.
         os.environ.setdefault("VLLM_LOGGING_LEVEL", VLLM_LEVELS[settings.log_level])
+        with _without_group():
+            await _run(settings, model_path, port, announce, open_registry(*tools))
+
+
+async def _run(
+    settings: Settings,
+    model_path: Path | str,
+    port: socket.socket,
+    announce: ProgressCallback,
+    tools: AbstractAsyncContextManager[ToolRegistry],
+) -> None:
+    async with tools as registry:
         with _interruptible():
             engine, turn_builder = await start_model(settings, model_path)
         try:
-            async with open_registry(*tools) as registry:
-                app = create_app(settings, engine, turn_builder, nullcontext(registry))
+            app = create_app(settings, engine, turn_builder, nullcontext(registry))
 
-                def ready(number: int) -> None:
-                    announce(startup_banner(settings, turn_builder.dialect_name, number))
+            def ready(number: int) -> None:
+                announce(startup_banner(settings, turn_builder.dialect_name, number))
 
-                await Server(app, settings, ready).serve([port])
+            await _serve(Server(app, settings, ready), port, engine)
         finally:
             await engine.close()
+
+
+async def _serve(server: Server, port: socket.socket, engine: EngineSupervisor) -> None:
+    """Serve until a signal, or until the engine isn't restarted any more."""
+    async with asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(server.serve([port]))
+        supervising = tasks.create_task(engine.supervise())
+        await asyncio.wait({serving, supervising}, return_when=asyncio.FIRST_COMPLETED)
+        lost = supervising.done()
+        server.should_exit = True
+        supervising.cancel()
+    if lost:
+        raise EngineLostError("The engine has died, and isn't started again (engine_restarts).")

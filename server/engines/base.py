@@ -1,10 +1,9 @@
 """The interface of an engine: prompt tokens in, text deltas out."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from falsework.grammars.dfa import START
 from falsework.server.errors import APIError
 
 
@@ -14,6 +13,10 @@ class EngineDeadError(APIError):
     status = 503
     type = "server_error"
     code = "engine_unavailable"
+
+
+class EngineStartError(RuntimeError):
+    """The engine couldn't be started; the sentence says why, as far as that is known."""
 
 
 @dataclass(frozen=True)
@@ -83,17 +86,23 @@ class ThinkingBudget:
 
 @dataclass(frozen=True)
 class Constraint:
-    """A compiled constraint on its way to the engine.
+    """A grammar on its way to the engine, and the kind of matcher that follows it.
 
-    `automaton` is a serialised DFA (`grammars.dfa.DFA.to_bytes`), `key` its digest. The prompt ends
-    with the forced prefix `opening`; decoding begins behind it, in state `start`.
+    `grammar`: "automaton": a serialised DFA (`grammars.dfa.DFA.to_bytes`); "llguidance": a grammar
+    as llguidance reads it. `key` is its digest. The prompt ends with the forced prefix `opening`,
+    whose tokens are `prefix`; decoding begins behind it. `think_block`, for llguidance: the
+    serialised DFA of the think block, of which `think.resting` is a state. What is decoded begins
+    with none of `barred`.
     """
 
     key: bytes
-    automaton: bytes
-    start: int = START
+    grammar: bytes
+    kind: Literal["automaton", "llguidance"] = "automaton"
+    prefix: tuple[int, ...] = ()
     opening: str = ""
     think: ThinkingBudget | None = None
+    think_block: bytes = b""
+    barred: tuple[bytes, ...] = ()
 
 
 class Engine(Protocol):
@@ -108,7 +117,7 @@ class Engine(Protocol):
         sampling: SamplingParams,
         constraint: Constraint | None,
         request_id: str,
-    ) -> AsyncIterator[OutputDelta]:
+    ) -> AsyncGenerator[OutputDelta]:
         """Yield deltas until each of the n choices has one with `finish`; closing aborts."""
 
     async def close(self) -> None:

@@ -1,5 +1,6 @@
 """The grammar matcher of one reply: its state in the DFA, the next mask, the forced tokens."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,11 @@ class CompiledGrammar:
         self._encode = encode
         self._runs: dict[int, ForcedRun] = {}
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the table."""
+        return self.automaton.table.nbytes
+
     def forced_run(self, state: int) -> ForcedRun:
         """Return the forced run of a state; an empty one where several tokens are allowed."""
         state = self.automaton.representative(state, RUN_LIMIT)
@@ -49,11 +55,12 @@ class GrammarMatcher:
         self,
         grammar: CompiledGrammar,
         budget: ThinkingBudget | None = None,
-        start: int = START,
+        prefix: Sequence[int] = (),
     ) -> None:
-        """Begin in state `start`; raise ValueError where there is no such state."""
-        if not grammar.automaton.is_state(start):
-            msg = f"there is no state {start}"
+        """Begin behind the tokens `prefix`; raise ValueError where they can't be said."""
+        start = grammar.automaton.step(START, grammar.vocabulary.text_of(prefix))
+        if start == DEAD:
+            msg = "the grammar can't say what the prompt ends with"
             raise ValueError(msg)
         self._grammar = grammar
         self._budget = budget

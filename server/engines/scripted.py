@@ -44,6 +44,11 @@ class ScriptedEngine:
         self.alive = True
         self.answers = True
 
+    @property
+    def is_dead(self) -> bool:
+        """Whether it isn't `alive`."""
+        return not self.alive
+
     async def check_health(self) -> None:
         """Return while `alive`; wait forever unless `answers`."""
         if not self.answers:

@@ -37,9 +37,17 @@ class ChoiceProcessor:
     """Turns the pieces of one choice into deltas; `half_calls`: calls as they are decoded."""
 
     def __init__(
-        self, reader: OutputParser, stop: tuple[str, ...], *, named: bool, half_calls: bool = False
+        self,
+        reader: OutputParser,
+        stop: tuple[str, ...],
+        *,
+        named: bool,
+        half_calls: bool = False,
+        said: str = "",
     ) -> None:
-        self._reader = reader
+        self.reader = reader
+        self.said = said
+        """The reply's text so far."""
         self._stops = StopStringFilter(stop)
         self._holdback = PassThrough() if half_calls else CompleteCallBuffer()
         self._preamble = LeadingWhitespaceFilter()
@@ -49,10 +57,17 @@ class ChoiceProcessor:
         self.tokens = 0
         self.reasoning_tokens = 0
 
+    def rewind(self, reader: OutputParser, said: str) -> None:
+        """Go on behind `said`, the beginning of the reply, which `reader` has read."""
+        self.reader, self.said = reader, said
+        self._holdback = CompleteCallBuffer()
+        self.finished = False
+
     def process(self, piece: OutputDelta) -> ChoiceDelta:
         """Return what the piece adds."""
-        thinking = self._reader.in_reasoning
-        parsed = self._reader.feed(piece.text)
+        self.said += piece.text
+        thinking = self.reader.in_reasoning
+        parsed = self.reader.feed(piece.text)
         self.tokens += piece.tokens
         self.reasoning_tokens += piece.tokens if thinking else 0
         events = self._send(parsed, piece)
@@ -73,7 +88,7 @@ class ChoiceProcessor:
     def _send(self, parsed: Sequence[Event], piece: OutputDelta) -> list[Event]:
         """Return those of the events, and of the ones held back, that may be sent now."""
         if piece.finish:
-            parsed = [*parsed, *self._reader.close(complete=piece.finish == "stop")]
+            parsed = [*parsed, *self.reader.close(complete=piece.finish == "stop")]
         unstopped = self._stops.feed(parsed)
         ended = piece.finish or self._stops.matched
         if ended:

@@ -1,10 +1,11 @@
 """What a client asks of the model, free of any protocol; every field is checked already."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from falsework.grammars.events import Tool
+from falsework.grammars.text_grammar import TextGrammar
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.prompts.messages import Message
 from falsework.server.engines.base import SamplingParams
@@ -36,11 +37,17 @@ class GenerationRequest:
     tools: tuple[Tool, ...] = ()
     choice: ToolChoice = NO_CALLS
     response_schema: ResponseSchema = None
+    response_strict: bool = False
+    """Every keyword of `response_schema` has to be enforced while decoding."""
+    text_grammar: TextGrammar | None = None
+    """What the text may be, where it is no JSON."""
     sampling: SamplingParams = SERVER_DEFAULTS
     stop: tuple[str, ...] = ()
     think_budget: int | None = None
     effort: str | None = None
     """The reasoning effort that the client gave, by which `think_budget` was chosen."""
+    template_switches: Mapping[str, Any] = field(default_factory=dict)
+    """Variables of the chat template that the client set (chat_template_kwargs)."""
     stream: bool = False
     include_usage: bool = False
     named: bool = False

@@ -1,46 +1,27 @@
 """From a request to what the engine needs: prompt, constraint, and the reader of the reply."""
 
-import hashlib
-import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import anyio
 import anyio.to_thread
-import cachetools
 
-from falsework.grammars.dfa import DEAD, DFA, START, EmptyLanguage, compile_dfa
-from falsework.grammars.expressions import GrammarTooLarge
-from falsework.grammars.jump_forward import forced_tokens
+from falsework.grammars.dfa import DEAD
 from falsework.grammars.output_parser import OutputParser
-from falsework.grammars.reply_grammar import (
-    ReplyFormat,
-    UnsupportedFormat,
-    between_characters_state,
-    reply_grammar,
-)
+from falsework.grammars.reply_grammar import ReplyFormat
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.grammars.vocabulary import Vocabulary
-from falsework.prompts.renderer import ChatTemplateError, Prompt, PromptRenderer
+from falsework.prompts.renderer import ChatTemplateError, Prompt, PromptRenderer, UnknownSwitch
 from falsework.server.engines.base import Constraint, SamplingParams, ThinkingBudget
-from falsework.server.errors import BadRequestError, ContextLengthExceeded, InvalidSchemaError
+from falsework.server.errors import BadRequestError, ContextLengthExceeded
+from falsework.server.generation.constraints import (
+    NO_PREFIX,
+    CheckPolicy,
+    ConstraintCompiler,
+    ForcedPrefix,
+    Judged,
+)
 from falsework.server.generation.request import GenerationRequest
-from falsework.server.observability import telemetry
-
-GRAMMAR_CACHE_BYTES = 256 * 2**20
-MAX_PARALLEL_COMPILES = 2
-"""How many schemas are compiled at once; the rest wait, and hold up nobody who needs none."""
-
-
-@dataclass(frozen=True)
-class ForcedPrefix:
-    """What every reply of a form begins with: it is put to the prompt instead of being decoded."""
-
-    tokens: tuple[int, ...] = ()
-    text: str = ""
-    state: int = START
-
-
-NO_PREFIX = ForcedPrefix()
 
 
 @dataclass(frozen=True)
@@ -53,19 +34,18 @@ class PreparedTurn:
     constraint: Constraint | None
     form: ReplyFormat
     opening: ForcedPrefix = NO_PREFIX
+    checks: Mapping[str, Judged] = field(default_factory=dict)
+    """What has to be judged when it is complete, see CompiledConstraint."""
 
     def reader(self) -> OutputParser:
         """Return a reader for one choice, which knows the opening already."""
         return OutputParser(self.form, self.opening.text)
 
-
-@dataclass(frozen=True)
-class _Compiled:
-    """A form's constraint, the resting state of its think block, its opening."""
-
-    constraint: Constraint
-    resting: int
-    opening: ForcedPrefix
+    def reader_behind(self, said: str) -> OutputParser:
+        """Return a reader that has read the beginning of a reply."""
+        reader = OutputParser(self.form, said)
+        reader.feed("")
+        return reader
 
 
 class TurnBuilder:
@@ -78,29 +58,26 @@ class TurnBuilder:
         max_model_len: int,
         *,
         think_budget: int,
+        checks: CheckPolicy = CheckPolicy(),  # noqa: B008 - it can't change
     ) -> None:
         self.dialect_name = prompter.dialect.name
         self.max_model_len = max_model_len
         self._prompter = prompter
-        self._vocabulary = vocabulary
         self._think_budget = think_budget
-        self._compilers = anyio.CapacityLimiter(MAX_PARALLEL_COMPILES)
-        self._kept: cachetools.LRUCache[bytes, _Compiled] = cachetools.LRUCache(
-            GRAMMAR_CACHE_BYTES, getsizeof=lambda kept: len(kept.constraint.automaton)
-        )
-        self._compiling: dict[bytes, anyio.Event] = {}
+        self.checks = checks
+        self.constraints = ConstraintCompiler(vocabulary, self._encode, checks)
 
     async def build(self, request: GenerationRequest) -> PreparedTurn:
         """Return the turn of a request: its prompt laid out and tokenised, its grammar compiled.
 
         Raise BadRequestError, InvalidSchemaError or ContextLengthExceeded.
         """
-        prompt = await anyio.to_thread.run_sync(self._lay_out, request)
+        prompt = await anyio.to_thread.run_sync(self.lay_out, request)
         form = self._form(request, prompt)
         sampling = self._fitted(request, len(prompt.tokens))
-        if not (form.tools or form.answer is not None or form.thinking):
+        if not (form.tools or form.answer is not None or form.text or form.thinking):
             return PreparedTurn(request, prompt.tokens, sampling, None, form)
-        kept = await self._compiled(form)
+        kept = await self.constraints.compiled(form)
         opening = kept.opening
         if request.sampling.logprobs is not None or len(opening.tokens) >= sampling.max_tokens:
             opening = NO_PREFIX
@@ -110,15 +87,17 @@ class TurnBuilder:
             replace(sampling, max_tokens=sampling.max_tokens - len(opening.tokens)),
             replace(
                 kept.constraint,
-                start=opening.state,
+                prefix=opening.tokens,
                 opening=opening.text,
                 think=self._think(request, kept.resting),
             ),
             form,
             opening,
+            kept.checks,
         )
 
-    def _lay_out(self, request: GenerationRequest) -> Prompt:
+    def lay_out(self, request: GenerationRequest) -> Prompt:
+        """Return the prompt without its opening; raise BadRequestError for what it can't show."""
         tools = request.tools if request.choice.mode != "none" else ()
         try:
             return self._prompter.render(
@@ -126,7 +105,12 @@ class TurnBuilder:
                 tools,
                 parallel=request.choice.parallel,
                 think=request.think_budget != 0,
+                effort=request.effort,
+                switches=request.template_switches,
             )
+        except UnknownSwitch as error:
+            param = f"chat_template_kwargs.{error.name[:100]}"
+            raise BadRequestError(str(error), param, "unsupported_parameter") from error
         except ChatTemplateError as error:
             raise BadRequestError(str(error), request.params.messages) from error
 
@@ -141,6 +125,8 @@ class TurnBuilder:
             request.params.schema,
             dialect.think if prompt.thinking or request.think_budget != 0 else None,
             prompt.thinking,
+            request.text_grammar,
+            request.response_strict,
         )
 
     def _think(self, request: GenerationRequest, resting: int) -> ThinkingBudget | None:
@@ -167,69 +153,5 @@ class TurnBuilder:
             raise ContextLengthExceeded(message, param)
         return replace(request.sampling, max_tokens=most or left)
 
-    async def _compiled(self, form: ReplyFormat) -> _Compiled:
-        """Return a form's constraint, kept or compiled now; once for requests that come at once."""
-        key = form.cache_key()
-        while key in self._compiling:
-            await self._compiling[key].wait()
-        kept = self._kept.get(key)
-        telemetry.GRAMMAR_CACHE.labels("hit" if kept else "miss").inc()
-        if kept is None:
-            began = time.monotonic()
-            compiled = self._compiling[key] = anyio.Event()
-            try:
-                kept = await anyio.to_thread.run_sync(self._compile, form, limiter=self._compilers)
-                self._kept[key] = kept
-            finally:
-                del self._compiling[key]
-                compiled.set()
-            telemetry.GRAMMAR_SECONDS.observe(time.monotonic() - began)
-        return kept
-
-    def _compile(self, form: ReplyFormat) -> _Compiled:
-        try:
-            automaton = compile_dfa(reply_grammar(form), self._vocabulary.alphabet)
-        except UnsupportedFormat as error:
-            raise _refusal(error) from error
-        except GrammarTooLarge as error:
-            where = form.answer_where if not form.tools else "tools"
-            msg = f"These schemas can't be enforced together: {error}."
-            raise InvalidSchemaError(msg, where) from error
-        except EmptyLanguage as error:
-            msg = "These schemas can't be enforced: nothing that this model can say satisfies them."
-            raise InvalidSchemaError(msg, "tools" if form.tools else form.answer_where) from error
-        packed = automaton.to_bytes()
-        digest = hashlib.blake2b(packed, digest_size=16).digest()
-        resting = between_characters_state(form, automaton)
-        return _Compiled(Constraint(digest, packed), resting, self._opening(automaton))
-
-    def _opening(self, automaton: DFA) -> ForcedPrefix:
-        tokens = forced_tokens(automaton, START, self._vocabulary, self._encode).forced
-        if tokens and tokens[-1] in self._vocabulary.ends:
-            tokens = tokens[:-1]  # all of the reply is known; its end is left to the engine
-        spelled = [self._vocabulary.tokens[token] or b"" for token in tokens]
-        while spelled and not _whole(b"".join(spelled)):
-            spelled.pop()  # a token may end inside a character, which a prompt shouldn't
-        text = b"".join(spelled)
-        return ForcedPrefix(tokens[: len(spelled)], text.decode(), automaton.step(START, text))
-
     def _encode(self, text: str) -> list[int]:
         return self._prompter.tokenizer.encode(text, add_special_tokens=False)
-
-
-def _whole(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _refusal(error: UnsupportedFormat) -> InvalidSchemaError:
-    field = error.where.partition("#")[0]
-    if error.tool is None:
-        msg = f"Invalid schema for response_format: {error} (at {error.where})."
-        return InvalidSchemaError(msg, field, code="invalid_json_schema")
-    return InvalidSchemaError(
-        f"Invalid schema for function '{error.tool}': {error} (at {error.where}).", field
-    )

@@ -183,6 +183,11 @@ GRAMMAR_SECONDS = Histogram(
     buckets=LATENCY_BUCKETS,
 )
 GRAMMAR_CACHE = Counter("falsework_grammar_cache", "Looks for a kept automaton.", ("result",))
+OUTPUT_CHECKS = Counter(
+    "falsework_output_checks",
+    "Calls and answers judged by their schema when complete, by what came of it.",
+    ("result",),
+)
 
 PHASES = ("queue", "prefill", "think", "decode", "tool", "backoff", "queue_tool", "other")
 
@@ -235,6 +240,7 @@ LOG_REFUSED = "refused"
 LOG_TOOL_CALL = "tool call"
 FAILED_LINE, CUT_LINE = "request failed", "stream failed"
 LOG_CONNECTION_LOST = "connection lost"
+LOG_MCP_STDERR = "MCP server wrote to its standard error"
 BROKEN_LINE, UNRECORDED_LINE = "call failed", "outcome not recorded"
 UNFINISHED_LINE, UNMADE_LINE = "work failed", "response failed"
 LOG_SWEEP_FAILED = "database not tidied"

@@ -70,7 +70,8 @@ class ToolCallError(Exception):
 
     `reason` is a value of `retry_on`: connect, timeout, reset, crash, or an HTTP status.
     `sent`: the upstream may have received the attempt. `retry_after` is in seconds.
-    `code` is an HTTP status or a JSON-RPC error code.
+    `code` is an HTTP status or a JSON-RPC error code. `excerpt` is the upstream's own text, which
+    `Redactor.redact_error` appends to the message.
     """
 
     kind: ErrorType
@@ -81,6 +82,7 @@ class ToolCallError(Exception):
     code: int | None = None
     details: tuple[Mapping[str, Any], ...] = field(default_factory=tuple)
     hint: str = ""
+    excerpt: str = ""
 
     def __hash__(self) -> int:
         """Hash by value: contextlib and logging put exceptions in sets."""

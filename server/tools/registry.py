@@ -28,6 +28,7 @@ from falsework.server.tools.executors.mcp import McpClient
 from falsework.server.tools.request_mcp_servers import RequestMcpServers
 from falsework.server.tools.resilience.upstream import Upstream
 from falsework.server.tools.results import ToolResult
+from falsework.server.tools.services import ToolServices
 from falsework.server.tools.tool import ServerTool
 from falsework.server.tools.tool_run import RecordResult, ToolRun, record_nothing
 
@@ -57,9 +58,12 @@ class ToolRegistry:
         self.upstreams: dict[str, Upstream] = {}
         self.closed = False
         self._builder = builder
+        self._services = builder.services
         self._clock = clock
         self._first_of_upstream: dict[str, ToolConfig] = {}
-        self.request_mcp_servers = RequestMcpServers(file.request_servers, servers)
+        self.request_mcp_servers = RequestMcpServers(
+            file.request_servers, servers, builder.services
+        )
         self._servers = servers
         self._finishing = finishing
 
@@ -113,7 +117,7 @@ class ToolRegistry:
         result, `memory` holds those of an earlier try of the same request.
         """
         policy = self.file.request
-        return ToolRun(
+        run = ToolRun(
             run_id,
             {**self.tools, **(request_tools or {})},
             Deadline.after(min(seconds, policy.deadline)),
@@ -125,6 +129,9 @@ class ToolRegistry:
             memory={} if memory is None else memory,
             done_before=done_before,
         )
+        if request_tools:
+            self.request_mcp_servers.hold(request_tools.values(), run)
+        return run
 
     async def run_to_completion(self, work: Callable[[], Awaitable[ToolResult]]) -> ToolResult:
         """Run a call to its end, even where its caller is cancelled."""
@@ -177,7 +184,9 @@ class ToolRegistry:
                 executor.upstream, entry, self._clock
             )
             _export_upstream(upstream)
-        tool = ServerTool(entry, entry.effect or effect, executor, upstream, self.tools)
+        tool = ServerTool(
+            entry, entry.effect or effect, executor, upstream, self.tools, self._services
+        )
         self.tools[entry.name] = tool
         _export_bulkhead(tool)
 
@@ -217,9 +226,14 @@ async def open_registry(
     failure: ToolsFileError | None = None  # raised from here: a task group would wrap it
     async with AsyncExitStack() as stack, anyio.create_task_group() as servers:
         async with anyio.create_task_group() as finishing:
-            registry = ToolRegistry(file, ExecutorBuilder(folder, stack), servers, finishing, clock)
+            services = ToolServices()
+            stack.push_async_callback(services.checker.aclose)
+            registry = ToolRegistry(
+                file, ExecutorBuilder(folder, stack, services), servers, finishing, clock
+            )
             try:
                 await registry.load()
+                servers.start_soon(registry.request_mcp_servers.close_idle_loop)
             except ToolsFileError as error:
                 failure = error
             try:

@@ -5,7 +5,7 @@ rate limit → attempt timeout → executor → result schema; after a failure: 
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,6 @@ from falsework.server.tools.config.expressions import evaluate
 from falsework.server.tools.config.policies import (
     WRITE_EFFECTS,
     EffectClass,
-    FallbackPolicy,
     effect_defaults,
 )
 from falsework.server.tools.config.schema import NO_PARAMETERS, ToolConfig
@@ -29,14 +28,17 @@ from falsework.server.tools.errors import (
     is_ambiguous,
 )
 from falsework.server.tools.executors.base import Executor, ToolDescription
+from falsework.server.tools.fallbacks import FallbackChain
 from falsework.server.tools.resilience.bulkhead import Bulkhead
 from falsework.server.tools.resilience.result_cache import ResultCache
 from falsework.server.tools.resilience.upstream import Upstream
 from falsework.server.tools.results import ToolResult, truncate
 from falsework.server.tools.retries import MIN_ATTEMPT_SECONDS, CallState, Retrier
+from falsework.server.tools.services import ToolServices
 from falsework.server.tools.tool_call import CallContext, ParsedArguments, ToolCall
 from falsework.server.tools.tool_schemas import ToolSchemas
-from falsework.server.tools.write_verification import CallTool, verify_write
+from falsework.server.tools.validation import check_json
+from falsework.server.tools.write_verification import verify_write
 from falsework.server.types import Json
 
 RECOVERY_RESERVE_SHARE = 0.25
@@ -53,6 +55,7 @@ class ServerTool:
         executor: Executor,
         upstream: Upstream,
         tools: "Mapping[str, ServerTool]",
+        services: ToolServices,
         label: str | None = None,
     ) -> None:
         """`tools` are all tools by name; `label` is used in metrics instead of the name."""
@@ -68,7 +71,9 @@ class ServerTool:
         self._tools = tools
         self._cache = ResultCache(upstream.clock)
         self._retrier = Retrier(self.label, self.entry, executor, upstream)
-        self._schemas = ToolSchemas()
+        self._fallbacks = FallbackChain(self.entry, self.label, tools, self._cached, self._truncate)
+        self._services = services
+        self._schemas = ToolSchemas(services.checker)
         self._loaded = False
 
     @property
@@ -95,16 +100,33 @@ class ServerTool:
             return
         entry = self.entry
         is_complete = entry.kind == "http" or (entry.description and entry.parameters)
-        upstream = ToolDescription() if is_complete else await self.executor.describe()
+        upstream = ToolDescription() if is_complete else await self._describe()
         self.description = entry.description or upstream.description
         self.parameters = entry.parameters or upstream.parameters or dict(NO_PARAMETERS)
         result_schema = entry.result_schema or upstream.result_schema
         try:
-            self._schemas = ToolSchemas(self.parameters, result_schema)
+            self._schemas = ToolSchemas(
+                self._services.checker,
+                dict(self.parameters),
+                result_schema,
+                trusted=entry.kind != "mcp" or bool(entry.parameters),
+            )
         except ValueError as error:
             message = f"A schema of the tool '{self.name}' isn't JSON Schema, complete in itself."
             raise ToolCallError("bad_response", message) from error
         self._loaded = True
+
+    async def _describe(self) -> ToolDescription:
+        redactor = self._services.redactor
+        try:
+            description = await self.executor.describe()
+        except ToolCallError as error:
+            raise redactor.redact_error(error) from error.__cause__
+        return ToolDescription(
+            redactor.redact_text(description.description),
+            redactor.redact(description.parameters),
+            redactor.redact(description.result_schema),
+        )
 
     def parse_arguments(self, text: str) -> Json:
         """Return the arguments of a call; raise a ToolCallError that lists violations."""
@@ -197,8 +219,14 @@ class ServerTool:
         async with self.bulkhead.acquire(state.deadline):
             state.queued = time.monotonic() - began
             telemetry.BULKHEAD_WAIT.labels(self.label).observe(state.queued)
-            value = await self._retrier.run(arguments, state)
-        return self._schemas.check_result(value, self.entry.limits.max_json_depth)
+            try:
+                value = await self._retrier.run(arguments, state)
+            except ToolCallError as error:
+                raise self._services.redactor.redact_error(error) from error.__cause__
+        size = check_json(value, self.entry.limits.max_json_depth)
+        value = self._services.redactor.redact(value)
+        await self._schemas.check_result(value, size)
+        return value
 
     def _cached(
         self, key: tuple[str, str], max_age: float, outcome: str = "hit"
@@ -242,18 +270,17 @@ class ServerTool:
             failed = await self._verify(call, failed, context, state)
         if failed.ok or failed.effect == "unknown" or context.verifying:
             return failed
-        for fallback in self.entry.fallback:
-            if error.kind in fallback.when:
-                result = await self._fall_back(fallback, failed, context)
-                if result:
-                    return result
-        return failed
+        return await self._fallbacks.run(failed, context)
 
     async def _verify(
         self, call: ToolCall, failed: ToolResult, context: CallContext, state: CallState
     ) -> ToolResult:
         assert call.parsed is not None, "a call is parsed before it is made"
-        call_tool = self._tool_caller(call.id, replace(context, approved=True, verifying=True))
+        context = replace(context, approved=True, verifying=True)
+
+        def call_tool(name: str, text: str) -> Awaitable[ToolResult]:
+            return self._tools[name].call(ToolCall(call.id, name, text), context)
+
         arguments = call.parsed.value
         result = await verify_write(
             self.entry.verify, failed, arguments, state.ambiguous, call_tool
@@ -265,44 +292,3 @@ class ServerTool:
         if not self.has_side_effects:
             return "none"
         return "unknown" if state.ambiguous else "not_applied"
-
-    def _tool_caller(self, call_id: str, context: CallContext) -> CallTool:
-        return lambda name, text: self._tools[name].call(ToolCall(call_id, name, text), context)
-
-    async def _fall_back(
-        self, fallback: FallbackPolicy, failed: ToolResult, context: CallContext
-    ) -> ToolResult | None:
-        if fallback.tool is not None:
-            call_tool = self._tool_caller(failed.call_id, context)
-            result = await call_tool(fallback.tool, failed.canonical)
-            return self._from_fallback_tool(fallback, failed, result)
-        if fallback.stale:
-            max_age = self.entry.cache.stale_if_error
-            cached = self._cached((context.principal, failed.canonical), max_age, "stale")
-            return self._degraded_result(failed, cached[0], fallback, "stale") if cached else None
-        return self._degraded_result(failed, fallback.value, fallback, "value")
-
-    def _from_fallback_tool(
-        self, fallback: FallbackPolicy, failed: ToolResult, result: ToolResult
-    ) -> ToolResult | None:
-        tool = self._tools[fallback.tool or ""]
-        failed = replace(failed, effect=result.effect) if tool.has_side_effects else failed
-        if result.ok:
-            return self._degraded_result(failed, result.value, fallback, tool.name)
-        return replace(failed, error=result.error) if result.effect == "unknown" else None
-
-    def _degraded_result(
-        self, failed: ToolResult, value: Any, fallback: FallbackPolicy, to: str
-    ) -> ToolResult:
-        telemetry.FALLBACKS.labels(self.label, to).inc()
-        trace.get_current_span().add_event(telemetry.FALLBACK, {"to": to})
-        value, truncated = self._truncate(value)
-        return replace(
-            failed,
-            error=None,
-            value=value,
-            truncated=truncated,
-            degraded=True,
-            fallback=to,
-            partial=fallback.partial,
-        )

@@ -1,8 +1,13 @@
-"""Validation of JSON values: syntax, schema, depth."""
+"""Validation of JSON values: syntax, schema, depth.
+
+Schemas may come from an upstream, so a check takes bounded time: patterns run on an engine that is
+linear, or gives up after so many steps, and a schema has a cost that callers can look at first.
+"""
 
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jsonschema_rs
@@ -13,6 +18,18 @@ from falsework.server.types import Json
 
 MAX_ERRORS = 8
 MAX_MESSAGE_CHARS = 200
+
+MAX_SCHEMA_COST = 5_000
+"""The largest cost of a schema that is told exactly."""
+
+PATTERN_COST = 100
+"""The cost of a regular expression, in subschemas."""
+
+PATTERN_OPTIONS = jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000, size_limit=2**20)
+"""Linear time, except for lookaround and backreferences, which get so many steps."""
+
+DYNAMIC_KEYWORDS = frozenset({"$dynamicRef", "$recursiveRef", "$id", "$anchor"})
+"""Keywords whose references aren't followed here: a schema with them counts as costly."""
 
 
 def parse_json(text: bytes) -> Any:
@@ -30,7 +47,55 @@ def compile_schema(schema: Json) -> Any:
 
     Nothing is fetched: an upstream may have written the schema.
     """
-    return jsonschema_rs.validator_for(schema, offline=True)
+    return jsonschema_rs.validator_for(schema, offline=True, pattern_options=PATTERN_OPTIONS)
+
+
+def schema_cost(schema: Json) -> int:
+    """Return the number of subschemas that a check may visit, each reference counted anew.
+
+    Counting ends above MAX_SCHEMA_COST, which recursive schemas reach too.
+    """
+    cost = 0
+    stack: list[Iterator[Any]] = [iter([schema])]
+    while stack and cost <= MAX_SCHEMA_COST:
+        for part in stack[-1]:
+            cost += 1
+            if isinstance(part, dict):
+                cost += _own_cost(part)
+                stack.append(_inner_parts(part, schema))
+                break
+            if isinstance(part, list):
+                stack.append(iter(part))
+                break
+        else:
+            stack.pop()
+    return cost
+
+
+def _own_cost(schema: Json) -> int:
+    if DYNAMIC_KEYWORDS & schema.keys():
+        return MAX_SCHEMA_COST
+    properties = schema.get("patternProperties")
+    patterns = len(properties) if isinstance(properties, dict) else 0
+    return PATTERN_COST * (patterns + isinstance(schema.get("pattern"), str))
+
+
+def _inner_parts(schema: Json, root: Json) -> Iterator[Any]:
+    """Yield everything inside a schema, values such as those of `enum` too."""
+    for key, value in schema.items():
+        is_reference = key == "$ref" and isinstance(value, str)
+        yield _target(value, root) if is_reference else value
+
+
+def _target(reference: str, root: Any) -> Any:
+    """Return the target of a local reference; None where there is none, which fails to compile."""
+    for escaped in reference.removeprefix("#").split("/")[1:]:
+        step = escaped.replace("~1", "/").replace("~0", "~")
+        if isinstance(root, list) and step.isdecimal() and int(step) < len(root):
+            root = root[int(step)]
+        else:
+            root = root.get(step) if isinstance(root, Mapping) else None
+    return root
 
 
 def validation_errors(validator: Any, value: Any) -> tuple[Json, ...]:
@@ -43,30 +108,41 @@ def validation_errors(validator: Any, value: Any) -> tuple[Json, ...]:
     )
 
 
+def find_violations(schema: Json, value: Any) -> list[Json]:
+    """Return the violations of a schema that isn't compiled yet; raise ValueError."""
+    return list(validation_errors(compile_schema(schema), value))
+
+
 def json_pointer(path: Iterable[str | int]) -> str:
     """Return the JSON pointer of a path, its steps escaped as RFC 6901 demands."""
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
 
 
-def validate_result(value: Any, validator: Any, max_depth: int) -> Any:
-    """Return a tool's result; raise a ToolCallError where it isn't JSON or violates its schema."""
+@dataclass(frozen=True)
+class JsonSize:
+    """The size of a JSON value: nested levels, 1 for a scalar, and values in all."""
+
+    depth: int
+    values: int
+
+
+def check_json(value: Any, max_depth: int) -> JsonSize:
+    """Return the size of a tool's result; raise a ToolCallError where it isn't JSON or too deep."""
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ToolCallError(
             "bad_response", "The tool's answer isn't valid JSON.", sent=True
         ) from error
-    if json_depth(value) > max_depth:
+    size = json_size(value)
+    if size.depth > max_depth:
         raise ToolCallError("bad_response", "The tool's answer is nested too deeply.", sent=True)
-    if violations := validation_errors(validator, value):
-        message = "The tool's answer doesn't satisfy its schema."
-        raise ToolCallError("bad_response", message, sent=True, details=violations)
-    return value
+    return size
 
 
-def json_depth(value: Any) -> int:
-    """Return the number of nested levels of a JSON value; 1 for a scalar."""
-    depth, level = 0, [value]
+def json_size(value: Any) -> JsonSize:
+    """Return the size of a JSON value."""
+    depth, values, level = 0, 1, [value]
     while level := [
         inner
         for item in level
@@ -74,4 +150,5 @@ def json_depth(value: Any) -> int:
         for inner in (item.values() if isinstance(item, dict) else item)
     ]:
         depth += 1
-    return depth + 1
+        values += len(level)
+    return JsonSize(depth + 1, values)

@@ -208,9 +208,9 @@ def decoded(turn: PreparedTurn, vocabulary: Vocabulary, draw: random.Random) -> 
     assert turn.constraint
     width = len(vocabulary.tokens) // 32 + 1
     constrainer = CompiledGrammar(
-        from_bytes(turn.constraint.automaton), vocabulary, width, lambda _: ()
+        from_bytes(turn.constraint.grammar), vocabulary, width, lambda _: ()
     )
-    decoder = GrammarMatcher(constrainer, turn.constraint.think, turn.constraint.start)
+    decoder = GrammarMatcher(constrainer, turn.constraint.think, turn.constraint.prefix)
     while not decoder.is_terminated:
         possible = tokens_in_mask(decoder.token_bitmask())
         unwilling = [token for token in possible if b"<" not in (vocabulary.tokens[token] or b"")]
@@ -219,6 +219,7 @@ def decoded(turn: PreparedTurn, vocabulary: Vocabulary, draw: random.Random) -> 
         yield token
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("choice", ["required", named("switch")], ids=["required", "named"])
 def test_deepseek_r1_that_never_closes_its_think_block_still_has_to_call(

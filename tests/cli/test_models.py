@@ -82,6 +82,7 @@ def test_nothing_half_done_is_left_beside_the_folder(
     ]
 
 
+@pytest.mark.slow
 def test_a_conversion_that_fails_leaves_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from support.response_bodies import FILE, SUMS
 from support.scripted_app import Running, calls, scaffold_of
 from support.tool_app import house_of
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 DOUBLED = calls(("double", '{"number": 21}'))
 

@@ -10,11 +10,14 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import httpx2
+import pytest
 from support.chat_bodies import Json
 from support.scripted_app import calls, eventually
 from support.server_process import free_port
 from support.tool_app import an_upstream
 from support.upstream import Upstream, http_tool
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).parents[1] / "support" / "scripted_process.py"
 SAVE = calls(("save", '{"id": 1}'))

@@ -3,7 +3,7 @@
 import pytest
 from support.lost_answers import WAYS, written
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 RUNS = 2000
 """`bench/runtime.py` makes ten thousand."""

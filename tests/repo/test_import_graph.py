@@ -112,6 +112,15 @@ def test_who_goes_round_a_package_that_exports_is_found(
     assert bypasses(root, every, ["low/a.py"]) == []
 
 
+def test_a_package_may_export_a_module_as_it_is(repository: Repository) -> None:
+    text = "from falsework.low import a\n\n__all__ = ['a']\n"
+    root = repository(low__init=text, low__a="", high__b="from falsework.low import a")
+    every = list(imports(root, sources(root, ["low", "high"])))
+
+    assert bypasses(root, every) == []
+    assert unused_exports(root, every) == []
+
+
 def test_a_folder_that_exports_nothing_is_imported_by_its_modules(repository: Repository) -> None:
     root = repository(low__init="", low__a="", high__b="from falsework.low.a import X")
 

@@ -25,6 +25,8 @@ class Import:
     imported: str
     """The file that is named: an `__init__.py` where a package is."""
     name: str
+    whole: bool
+    """Whether the name is the file itself, as a module."""
     top: bool
     """Whether it happens when the importer is imported, not only when a function is called."""
 
@@ -53,20 +55,19 @@ def imports(root: Path, paths: Iterable[str]) -> Iterator[Import]:
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom):
                 for alias in node.names:
-                    imported = _file_of(root, f"{node.module}.{alias.name}", node.module or "")
+                    module = _file_of(root, f"{node.module}.{alias.name}")
+                    imported = module or _file_of(root, node.module or "")
                     if imported is not None and imported != path:
-                        yield Import(path, node.lineno, imported, alias.name, node in tree.body)
+                        top = node in tree.body
+                        yield Import(path, node.lineno, imported, alias.name, bool(module), top)
 
 
-def _file_of(root: Path, *modules: str) -> str | None:
-    """Return the file of the first of the modules that is one of ours."""
-    for module in modules:
-        package, _, inner = module.partition(".")
-        path = inner.replace(".", "/")
-        for file in (f"{path}.py", f"{path}/__init__.py"):
-            if package == PACKAGE and inner and (root / file).is_file():
-                return file
-    return None
+def _file_of(root: Path, module: str) -> str | None:
+    """Return the file of a module, if it is one of ours."""
+    package, _, inner = module.partition(".")
+    path = inner.replace(".", "/")
+    files = [file for file in (f"{path}.py", f"{path}/__init__.py") if (root / file).is_file()]
+    return files[0] if package == PACKAGE and inner and files else None
 
 
 def place_of(path: str, layers: Layers) -> tuple[int, str]:
@@ -119,15 +120,24 @@ def bypasses(root: Path, found: Iterable[Import], direct: Iterable[str] = ()) ->
         if not each.imported.endswith("__init__.py")
         and each.imported not in direct
         and not is_inside(each.importer, folder_of(each.imported))
-        and exports(root, folder_of(each.imported)) is not None
+        and not _is_open(each, exports(root, folder_of(each.imported)))
     ]
+
+
+def _is_open(each: Import, exported: Sequence[str] | None) -> bool:
+    """Tell whether a module may be entered: its folder exports nothing, or the module itself."""
+    return exported is None or (each.whole and each.name in exported)
 
 
 def unused_exports(root: Path, found: Iterable[Import]) -> list[str]:
     """Return what packages export and no other folder imports, as `folder: name`."""
     found = list(found)
-    used = {(folder_of(each.imported), each.name) for each in found
-            if each.imported.endswith("__init__.py")}  # fmt: skip
+    used = {
+        (folder_of(each.imported), each.name)
+        for each in found
+        if (each.imported.endswith("__init__.py") or each.whole)
+        and folder_of(each.importer) != folder_of(each.imported)
+    }
     folders = {folder_of(each.imported) for each in found} | {folder for folder, _ in used}
     return sorted(
         f"{folder}: {name}"

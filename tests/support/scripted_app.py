@@ -20,6 +20,7 @@ from falsework.server.app import create_app
 from falsework.server.cli.process import Server, bind
 from falsework.server.engines.scripted import ScriptedEngine
 from falsework.server.generation.admission import AdmissionController
+from falsework.server.generation.constraints import CheckPolicy
 from falsework.server.generation.turn import TurnBuilder
 from falsework.server.generation.turn_runner import TurnRunner
 from falsework.server.observability.request_metrics import RequestMetrics
@@ -40,11 +41,19 @@ def calls(*said: tuple[str, str]) -> str:
     return DIALECT.markup.render([Call(name, arguments) for name, arguments in said])
 
 
-def scaffold_of(folder: Path, *, thinks: bool = False) -> TurnBuilder:
+def scaffold_of(
+    folder: Path, *, thinks: bool = False, checks: CheckPolicy | None = None
+) -> TurnBuilder:
     """Return the scaffold of a model, with a think block or without."""
     dialect = with_reasoning(DIALECT) if thinks else DIALECT
     renderer = PromptRenderer(hugging_face(folder), dialect, knows_tools=False)
-    return TurnBuilder(renderer, vocabulary_of(folder, dialect), 4096, think_budget=64)
+    return TurnBuilder(
+        renderer,
+        vocabulary_of(folder, dialect),
+        4096,
+        think_budget=64,
+        checks=checks or CheckPolicy(),
+    )
 
 
 @functools.cache

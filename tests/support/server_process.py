@@ -37,8 +37,8 @@ class Server:
 
 
 @contextmanager
-def serving(model: str | Path, log: Path, *settings: str) -> Iterator[Server]:
-    """Run `falsework serve` with a model; at the end it must leave with 0."""
+def serving(model: str | Path, log: Path, *settings: str, status: int = 0) -> Iterator[Server]:
+    """Run `falsework serve` with a model; at the end it must leave with `status`."""
     port = free_port()
     command = [Path(sys.executable).with_name("falsework"), "serve", model, "--port", str(port)]
     limits = ["--max-concurrent-requests", "16"]
@@ -58,7 +58,7 @@ def serving(model: str | Path, log: Path, *settings: str) -> Iterator[Server]:
     finally:
         process.send_signal(signal.SIGTERM)
         code = process.wait(timeout=60)
-    assert code == 0, running.says()
+    assert code == status, running.says()
 
 
 def free_port() -> int:

@@ -140,12 +140,12 @@ def test_a_stop_string_inside_a_draft_ends_text_and_log_probabilities(
 
 
 FAULTS = {
-    "cut short": {"automaton": b"\x01\x02\x03"},
-    "empty": {"automaton": b""},
-    "a start that is not there": {"start": 10**6},
-    "bytes that are no automaton": {"automaton": b"\xff" * 4000},
+    "cut short": {"grammar": b"\x01\x02\x03"},
+    "empty": {"grammar": b""},
+    "a start that is not there": {"prefix": (10**6,)},
+    "bytes that are no automaton": {"grammar": b"\xff" * 4000},
     "a start that is no number": {"start": "here"},
-    "a mask that can't be made": {"think": ThinkingBudget(0, 1, (10**9,)), "start": 1},
+    "a mask that can't be made": {"think": ThinkingBudget(0, 1, (10**9,)), "prefix": ()},
 }
 
 

@@ -2,8 +2,10 @@
 
 from falsework.grammars.events import Tool
 from falsework.grammars.tool_choice import ToolChoice
+from falsework.prompts.reasoning_switches import THINK_SWITCHES
 from falsework.server.api.chat import schema
 from falsework.server.api.chat.messages import parse_messages
+from falsework.server.api.chat.structured_outputs import TextForm, one_form_only, text_form
 from falsework.server.api.common_schema import response_schema, sampling_params, think_budget
 from falsework.server.api.server_tools import NO_SERVER_TOOLS, ServerTools
 from falsework.server.api.tool_choice import (
@@ -15,7 +17,7 @@ from falsework.server.api.tool_choice import (
 from falsework.server.api.tools import FunctionDefinition, build_tools
 from falsework.server.engines.base import SamplingParams
 from falsework.server.errors import BadRequestError
-from falsework.server.generation.request import GenerationRequest, ParamNames, ResponseSchema
+from falsework.server.generation.request import GenerationRequest, ParamNames
 from falsework.server.settings import Settings
 
 CHOICE_PARAM = "tool_choice"
@@ -39,27 +41,38 @@ def to_generation_request(
     if server_tools.by_position and (request.n or 1) > 1:
         message = "'n' has to be 1 where the server runs tools: each choice would run them."
         raise BadRequestError(message, "n", "invalid_value")
+    choice = _tool_choice(request, tools)
+    form = _text_form(request, limits, can_call=bool(choice.callable_tools(tools)))
     return GenerationRequest(
         model=request.model,
         messages=parse_messages(request.messages),
         tools=tools,
-        choice=_tool_choice(request, tools),
-        response_schema=_response_schema(request, limits),
+        choice=choice,
+        response_schema=form.schema,
+        response_strict=_is_strict(request),
+        text_grammar=form.grammar,
         sampling=_sampling(request),
         stop=tuple(request.stop or ()),
-        think_budget=think_budget(request.reasoning_effort, "reasoning_effort"),
+        think_budget=_think_budget(request),
         effort=request.reasoning_effort,
+        template_switches=request.chat_template_kwargs or {},
         stream=bool(request.stream),
         include_usage=_include_usage(request),
         named=isinstance(request.tool_choice, schema.FunctionChoice),
         metadata=request.metadata,
         limit=_max_tokens(request),
-        params=ParamNames(),
+        params=ParamNames(schema=form.param),
     )
 
 
 def _definition(function: schema.FunctionParam, param: str) -> FunctionDefinition:
-    return FunctionDefinition(function.name, function.description, function.parameters, param)
+    return FunctionDefinition(
+        function.name,
+        function.description,
+        function.parameters,
+        param,
+        strict=bool(function.strict),
+    )
 
 
 def _check_lengths(request: schema.ChatCompletionRequest, limits: Settings) -> None:
@@ -100,13 +113,36 @@ def _function_name(tool: schema.ToolRef) -> str | None:
     return tool.function.name if tool.function and tool.type == "function" else None
 
 
-def _response_schema(request: schema.ChatCompletionRequest, limits: Settings) -> ResponseSchema:
+def _text_form(
+    request: schema.ChatCompletionRequest, limits: Settings, *, can_call: bool
+) -> TextForm:
+    """Return the form of the reply's text, whichever field asks for it."""
+    openai = _response_format(request, limits)
+    form = text_form(request, limits)
+    if form is None:
+        return openai
+    if openai.schema is not None:
+        raise one_form_only("response_format", form.param)
+    if form.grammar and can_call:
+        message = f"'{form.param}' can't stand beside tools that may be called: a grammar's text "
+        message += "may be spelled like a call. Set 'tool_choice' to 'none'."
+        raise BadRequestError(message, form.param, "invalid_value")
+    return form
+
+
+def _response_format(request: schema.ChatCompletionRequest, limits: Settings) -> TextForm:
+    param = ParamNames().schema
     match request.response_format:
         case schema.SchemaFormat(json_schema=form):
-            return response_schema(form.schema_, ParamNames().schema, limits)
+            return TextForm(param, response_schema(form.schema_, param, limits))
         case schema.TextFormat(type="json_object"):
-            return True
-    return None
+            return TextForm(param, schema=True)
+    return TextForm(param)
+
+
+def _is_strict(request: schema.ChatCompletionRequest) -> bool:
+    form = request.response_format
+    return isinstance(form, schema.SchemaFormat) and bool(form.json_schema.strict)
 
 
 def _sampling(request: schema.ChatCompletionRequest) -> SamplingParams:
@@ -146,6 +182,21 @@ def _logprobs(request: schema.ChatCompletionRequest) -> int | None:
             "invalid_value",
         )
     return None
+
+
+def _think_budget(request: schema.ChatCompletionRequest) -> int | None:
+    """Return the tokens of the think block by effort and switches; None leaves it to the server."""
+    effort, switches = request.reasoning_effort, request.chat_template_kwargs or {}
+    switched = {switches[name] for name in THINK_SWITCHES if isinstance(switches.get(name), bool)}
+    if len(switched | ({effort != "none"} if effort else set())) > 1:
+        raise BadRequestError(
+            "'chat_template_kwargs' turns thinking on where another field turns it off.",
+            "chat_template_kwargs",
+            "invalid_value",
+        )
+    if effort is None and False in switched:
+        return 0
+    return think_budget(effort, "reasoning_effort")
 
 
 def _include_usage(request: schema.ChatCompletionRequest) -> bool:

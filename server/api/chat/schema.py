@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from falsework.server.api.chat.message_schema import MessageParam
+from falsework.server.api.chat.structured_outputs import GuidedFields
 from falsework.server.api.common_schema import CommonFields, expand_shorthand_choice
 from falsework.server.api.tools import parse_tool_params
 from falsework.server.api.validation import UnsupportedFields, WireModel, one_of, parse_body
@@ -37,16 +38,11 @@ UNSUPPORTED_FIELDS: UnsupportedFields = {
     "bad_words": ([], "use logit_bias"),
     "best_of": (1, "use n"),
     "chat_template": ("", "the dialect is the server's own"),
-    "chat_template_kwargs": ({}, "use reasoning_effort to turn thinking on and off"),
     "continue_final_message": (False, "a reply always begins a new turn"),
     "documents": ([], "write them into a message"),
     "echo": (False, "the reply is returned alone"),
     "function_call": (None, "it is deprecated: use tool_choice"),
     "functions": (None, "it is deprecated: use tools"),
-    "guided_choice": (None, "use response_format"),
-    "guided_grammar": (None, "use response_format"),
-    "guided_json": (None, "use response_format"),
-    "guided_regex": (None, "use response_format"),
     "ignore_eos": (False, "a reply ends where the model ends it"),
     "length_penalty": (1.0, "there is no beam search here"),
     "logits_processors": ([], "use logit_bias"),
@@ -54,7 +50,6 @@ UNSUPPORTED_FIELDS: UnsupportedFields = {
     "modalities": (["text"], "only text is spoken here"),
     "moderation": (None, "nothing is moderated here"),
     "stop_token_ids": ([], "use stop"),
-    "structured_outputs": (None, "use response_format"),
     "use_beam_search": (False, "use temperature and top_p"),
     "web_search_options": (None, "there is no web search here"),
 }
@@ -177,7 +172,7 @@ class StreamOptions(WireModel):
     include_usage: bool | None = None
 
 
-class ChatCompletionRequest(CommonFields):
+class ChatCompletionRequest(GuidedFields, CommonFields):
     """The body of POST /v1/chat/completions."""
 
     messages: list[MessageParam] = Field(min_length=1)
@@ -207,6 +202,7 @@ class ChatCompletionRequest(CommonFields):
     ] = None
     stream_options: StreamOptions | None = None
     reasoning_effort: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
 
 def parse(body: bytes) -> ChatCompletionRequest:

@@ -79,7 +79,7 @@ class ResponseMaker:
             if body:
                 body["warnings"] = [*body.get("warnings", ()), warning]
 
-    def _steps(self, response: InProgressResponse) -> AsyncGenerator[Json]:
+    def _steps(self, response: InProgressResponse) -> AsyncGenerator[list[Json]]:
         parts, builder = response.parts, response.builder
 
         async def save() -> None:

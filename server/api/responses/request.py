@@ -63,6 +63,7 @@ async def prepare_request(
     items: Sequence[Json],
     limits: Settings,
     registry: ToolRegistry,
+    owner: str = "",
 ) -> PreparedRequest:
     """Return what a request asks of the model; raise BadRequestError.
 
@@ -70,7 +71,7 @@ async def prepare_request(
     """
     _check(request)
     tool_params = parse_tool_params(request.tools or [], TOOLS)
-    server_tools = await resolve_server_tools(tool_params, registry)
+    server_tools = await resolve_server_tools(tool_params, registry, owner)
     functions = [_definition(tool, i) for i, tool in enumerate(tool_params)]
     tools = build_tools(functions, server_tools.by_position, limits)
     names = server_tools.names | frozenset(registry.tools)
@@ -115,7 +116,10 @@ def _definition(tool: WireModel, position: int) -> FunctionDefinition | None:
     param = f"tools[{position}]"
     match tool:
         case FunctionTool():
-            return FunctionDefinition(tool.name, tool.description, tool.parameters, param)
+            strict = bool(tool.strict)
+            return FunctionDefinition(
+                tool.name, tool.description, tool.parameters, param, strict=strict
+            )
         case CustomTool():
             if tool.format and tool.format.type != "text":
                 message = "Custom tools take free text here: leave 'format' out."

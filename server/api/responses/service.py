@@ -64,7 +64,9 @@ class ResponseService:
         resolved = await resolve_references(request.input or [], owner, self._store)
         items = [normalize_input_item(item, response) for item in resolved]
         before = await self._conversation(request, owner)
-        prepared = await prepare_request(request, before, items, self._settings, self._registry)
+        prepared = await prepare_request(
+            request, before, items, self._settings, self._registry, owner
+        )
         first_turn = await self._runner.builder.build(prepared.generation)
         answers = parse_approvals(before, items, prepared.server_tools.names)
         logprobs = prepared.generation.sampling.logprobs is not None

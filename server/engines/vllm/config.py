@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import psutil
-from torch.cpu import _is_amx_tile_supported, _is_avx512_bf16_supported
 from vllm import AsyncEngineArgs
-from vllm.platforms import CpuArchEnum, current_platform
+from vllm.platforms import current_platform
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
+from falsework.server.engines.cpu import emulates_bfloat16
 from falsework.server.settings import ConfigError, Settings
 
 _PACKAGE = __name__.rpartition(".")[0]
@@ -37,6 +37,7 @@ def engine_args(settings: Settings, model: str, markers: Sequence[str]) -> Async
     eager = on_cpu if settings.enforce_eager is None else settings.enforce_eager
     return AsyncEngineArgs(
         model=model,
+        tokenizer_mode="hf",  # the same tokenizer that lays out prompts, also beside a tekken.json
         block_size=_BLOCK if on_cpu else None,
         dtype=dtype(settings.dtype, on_cpu=on_cpu),
         max_model_len=settings.max_model_len,
@@ -59,10 +60,7 @@ def engine_args(settings: Settings, model: str, markers: Sequence[str]) -> Async
 
 def dtype(setting: str, *, on_cpu: bool) -> str:
     """Return the type to compute with: the setting, or for `auto` what this machine is fast at."""
-    # Without instructions for it bfloat16 is 50 times slower than float32 (measured on AVX2).
-    x86 = current_platform.get_cpu_architecture() == CpuArchEnum.X86
-    emulated = on_cpu and x86 and not (_is_avx512_bf16_supported() or _is_amx_tile_supported())
-    return "float32" if setting == "auto" and emulated else setting
+    return "float32" if setting == "auto" and on_cpu and emulates_bfloat16() else setting
 
 
 def _executor(settings: Settings, on_cpu: bool) -> type[UniProcExecutor] | None:

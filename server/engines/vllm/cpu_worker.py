@@ -5,12 +5,14 @@ from typing import Any
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 from falsework.server.engines.vllm import patches
+from falsework.server.engines.vllm.parent_watch import exit_with_parent
 
 
 class CpuWorker(CPUWorker):  # type: ignore[misc]
     """Verifies drafts at the right temperature, and outlives long prompts with seeds."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        exit_with_parent()
         patches.replace_expand_kernel()  # now: later numba is loaded
         super().__init__(*args, **kwargs)
 

@@ -1,10 +1,12 @@
 """vLLM's engine, started and asked from our process: the only file that speaks to its front."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError
+from vllm import AsyncEngineArgs
 from vllm import SamplingParams as VllmSamplingParams
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
@@ -22,6 +24,7 @@ from falsework.prompts.tokenizers import Tokenizer, build_vocabulary, eos_token_
 from falsework.server.engines.base import (
     Constraint,
     EngineDeadError,
+    EngineStartError,
     OutputDelta,
     RequestTimings,
     SamplingParams,
@@ -29,6 +32,7 @@ from falsework.server.engines.base import (
 )
 from falsework.server.engines.vllm.config import engine_args
 from falsework.server.engines.vllm.extra_args import to_extra_args
+from falsework.server.engines.vllm.limits import fit_to_engine
 from falsework.server.errors import BadRequestError
 from falsework.server.settings import Settings
 
@@ -40,15 +44,29 @@ async def start_engine(
     settings: Settings, model: Path | str, tokenizer: Tokenizer, dialect: Dialect
 ) -> "VllmEngine":
     """Start vLLM on a model whose replies are in `dialect`."""
-    compiled = asyncio.create_task(asyncio.to_thread(_compile_kernels))
-    await asyncio.sleep(0)  # lets that thread begin: vLLM's start holds the loop until it is done
-    llm = AsyncLLM.from_engine_args(engine_args(settings, str(model), dialect.markers))
+    args = engine_args(settings, str(model), dialect.markers)
+    # In threads: vLLM's start would hold the loop for many seconds.
+    llm, _ = await asyncio.gather(
+        asyncio.to_thread(_start, args), asyncio.to_thread(_compile_kernels)
+    )
     await llm.collective_rpc("patch_sampling")
-    await compiled
     ends = eos_token_ids(llm.model_config.try_get_generation_config())
     size = llm.model_config.get_vocab_size()
     vocabulary = build_vocabulary(tokenizer, dialect.markers, ends, size)
     return VllmEngine(llm, vocabulary, keeps_markers=dialect.think is not None)
+
+
+def _start(args: AsyncEngineArgs) -> AsyncLLM:
+    """Start vLLM; raise EngineStartError where it refuses its arguments, or its process ends."""
+    try:
+        return AsyncLLM.from_engine_args(args)
+    except ValidationError as error:
+        reasons = [detail["msg"].removeprefix("Value error, ") for detail in error.errors()]
+        raise EngineStartError(f"The engine refuses this: {reasons[0]}") from error
+    except (ValueError, OSError, NotImplementedError) as error:
+        raise EngineStartError(f"The engine refuses this: {error}") from error
+    except RuntimeError as error:  # of which vLLM only says that its process has logged the cause
+        raise EngineStartError(f"The engine couldn't be started: {error}") from error
 
 
 def _compile_kernels() -> None:
@@ -64,8 +82,14 @@ class VllmEngine:
     def __init__(self, llm: AsyncLLM, vocabulary: Vocabulary, *, keeps_markers: bool) -> None:
         self.vocabulary = vocabulary
         self.max_model_len: int = llm.model_config.max_model_len
+        self._logits: int = llm.model_config.get_vocab_size()
         self._llm = llm
         self._keeps_markers = keeps_markers
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the engine's process has ended."""
+        return bool(self._llm.errored)
 
     async def check_health(self) -> None:
         """Return when the engine's process answers."""
@@ -81,12 +105,9 @@ class VllmEngine:
         sampling: SamplingParams,
         constraint: Constraint | None,
         request_id: str,
-    ) -> AsyncIterator[OutputDelta]:
+    ) -> AsyncGenerator[OutputDelta]:
         """Decode; when the caller stops listening, vLLM aborts the request."""
-        try:
-            parameters = self._parameters(sampling, constraint)
-        except ValueError as error:
-            raise BadRequestError(str(error)) from error
+        parameters = self._parameters(sampling, constraint)
         stream = self._llm.generate({"prompt_token_ids": list(prompt)}, parameters, request_id)
         try:
             async for output in stream:
@@ -99,8 +120,7 @@ class VllmEngine:
                 raise _dead() from error
             raise
         except ValueError as error:
-            # vLLM's own validation, before any token: a token number beyond the vocabulary, …
-            raise BadRequestError(str(error)) from error
+            raise _refused(error) from error  # vLLM's own validation, before any token
         finally:
             await stream.aclose()
 
@@ -112,24 +132,26 @@ class VllmEngine:
     def _parameters(
         self, sampling: SamplingParams, constraint: Constraint | None
     ) -> VllmSamplingParams:
-        # vLLM refuses several greedy choices; the best token alone is the same thing.
-        several_greedy = sampling.n > 1 and sampling.temperature == 0
-        return VllmSamplingParams(
-            n=sampling.n,
-            max_tokens=sampling.max_tokens,
-            temperature=1 if several_greedy else sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=1 if several_greedy else sampling.top_k,
-            seed=sampling.seed,
-            frequency_penalty=sampling.frequency_penalty,
-            presence_penalty=sampling.presence_penalty,
-            repetition_penalty=sampling.repetition_penalty,
-            logprobs=sampling.logprobs,
-            output_kind=RequestOutputKind.DELTA,
-            # Markers are special tokens in many vocabularies, and the parser needs to see them.
-            skip_special_tokens=constraint is None and not self._keeps_markers,
-            extra_args=to_extra_args(sampling, constraint),
-        )
+        sampling = fit_to_engine(sampling, self._logits)
+        try:
+            return VllmSamplingParams(
+                n=sampling.n,
+                max_tokens=sampling.max_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                top_k=sampling.top_k,
+                seed=sampling.seed,
+                frequency_penalty=sampling.frequency_penalty,
+                presence_penalty=sampling.presence_penalty,
+                repetition_penalty=sampling.repetition_penalty,
+                logprobs=sampling.logprobs,
+                output_kind=RequestOutputKind.DELTA,
+                # Markers are special tokens in many vocabularies, and the parser needs them.
+                skip_special_tokens=constraint is None and not self._keeps_markers,
+                extra_args=to_extra_args(sampling, constraint),
+            )
+        except ValueError as error:
+            raise _refused(error) from error
 
     def _delta(
         self, part: CompletionOutput, sampling: SamplingParams, output: RequestOutput
@@ -175,5 +197,10 @@ def _timings(output: RequestOutput) -> RequestTimings | None:
     )
 
 
+def _refused(error: ValueError) -> BadRequestError:
+    """Return vLLM's refusal of a request as ours; it names the field where vLLM does."""
+    return BadRequestError(str(error), getattr(error, "parameter", None), "invalid_value")
+
+
 def _dead() -> EngineDeadError:
-    return EngineDeadError("The engine has stopped; the server must be restarted.")
+    return EngineDeadError("The engine has stopped.")

@@ -4,9 +4,10 @@ Rule: nothing of ours raises here. An exception inside the scheduler ends the en
 request; a constraint that can't be read ends its own request with an error.
 """
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import torch
@@ -25,15 +26,26 @@ from vllm.v1.structured_output.request import StructuredOutputRequest
 
 from falsework.grammars.dfa import from_bytes
 from falsework.grammars.jump_forward import Encode
+from falsework.grammars.llguidance_grammar import make_tokenizer
 from falsework.grammars.vocabulary import Vocabulary, mask_width
 from falsework.prompts.tokenizers import build_vocabulary, eos_token_ids
+from falsework.server.engines.barred_matcher import BarredMatcher
 from falsework.server.engines.base import Constraint
+from falsework.server.engines.llguidance_matcher import LlguidanceGrammar, LlguidanceMatcher
 from falsework.server.engines.matcher import CompiledGrammar, GrammarMatcher
 from falsework.server.engines.vllm import patches
-from falsework.server.engines.vllm.extra_args import has_biases, has_constraint, take_constraint
+from falsework.server.engines.vllm.extra_args import (
+    has_biases,
+    has_constraint,
+    read_biases,
+    take_constraint,
+)
+from falsework.server.engines.vllm.limits import check_token_ids
+from falsework.server.engines.vllm.parent_watch import exit_with_parent
 from falsework.server.engines.vllm.prompt_lookup import PromptLookupDrafter
 
 _T = TypeVar("_T")
+Matcher = GrammarMatcher | LlguidanceMatcher | BarredMatcher
 
 log = init_logger(__name__)
 
@@ -45,7 +57,7 @@ MAX_CACHED_BYTES = 256 * 2**20
 class Grammar(StructuredOutputGrammar):  # type: ignore[misc]
     """A matcher behind vLLM's interface; where it fails, its request ends with an error."""
 
-    def __init__(self, matcher: GrammarMatcher, lookup: PromptLookupDrafter | None) -> None:
+    def __init__(self, matcher: Matcher, lookup: PromptLookupDrafter | None) -> None:
         self._matcher = matcher
         self._lookup = lookup
         self._broken = False
@@ -155,6 +167,7 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        exit_with_parent()
         config: VllmConfig = self.vllm_config
         tokenizer = cached_tokenizer_from_config(config.model_config)
         size = config.model_config.get_vocab_size()
@@ -167,20 +180,31 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
         patches.never_pad_drafts(self)
         self._vocabulary: Vocabulary = build_vocabulary(tokenizer, markers, ends, size)
         self._encode: Encode = lambda text: tokenizer.encode(text, add_special_tokens=False)
+        self._vocab_size = size
         self._width = mask_width(size)
-        self._cache: OrderedDict[bytes, CompiledGrammar] = OrderedDict()
+        self._tokenizer = make_tokenizer(
+            self._vocabulary.tokens, self._vocabulary.ends, self._encode
+        )
+        self._compiler = ThreadPoolExecutor(1, "compiles grammars")
+        self._cache: OrderedDict[bytes, CompiledGrammar | LlguidanceGrammar] = OrderedDict()
         self._cached_bytes = 0
+        self._cache_lock = threading.Lock()
         self._lookups: dict[str, PromptLookupDrafter] = {}
         """Of requests without a constraint, by request id."""
 
     def add_request(self, request: Request) -> None:
-        """Add a request, with the constraint that it carries."""
+        """Add a request, with the constraint that it carries.
+
+        One that can't be sampled is given a grammar that has failed, so that it ends with an error.
+        """
         params = request.sampling_params
-        if has_constraint(params) and request.request_id not in self.requests:
-            structured = StructuredOutputRequest(params=None)
-            structured.grammar = self._grammar(params)
-            request.structured_output_request = structured
-            request.status = RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
+        if params and params.extra_args and request.request_id not in self.requests:
+            grammar = self._grammar(params)
+            if grammar is not None:
+                structured = StructuredOutputRequest(params=None)
+                structured.grammar = grammar
+                request.structured_output_request = structured
+                request.status = RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
         super().add_request(request)
 
     def update_draft_token_ids(self, draft_token_ids: DraftTokenIds) -> None:
@@ -196,9 +220,14 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
             request.spec_token_ids = [] if unready else self._drafts(request, limit)
 
     def _drafts(self, request: Request, limit: int) -> list[int]:
+        """Return the drafts of a request; none where they can't be made."""
         structured = request.structured_output_request
         if structured is None:
-            return self._unconstrained_drafts(request, limit)
+            try:
+                return self._unconstrained_drafts(request, limit)
+            except Exception:
+                log.exception("likely tokens couldn't be drafted")
+                return []
         grammar = structured.grammar
         if not isinstance(grammar, Grammar):
             return []
@@ -216,29 +245,61 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
         lookup.observe(request.all_token_ids)
         return lookup.propose([], limit)
 
-    def _grammar(self, params: SamplingParams) -> Grammar | Future[StructuredOutputGrammar]:
-        """Return the grammar of a request; where it can't be made, a future with the error."""
+    def _grammar(self, params: SamplingParams) -> Grammar | Future[StructuredOutputGrammar] | None:
+        """Return the grammar of a request, if it has one, or its future while it is compiled.
+
+        Where it can't be made, the future has the error.
+        """
         try:
+            biases = read_biases(params)
+            if biases is not None:
+                check_token_ids(biases.logit_bias, self._vocab_size)
+            if not has_constraint(params):
+                return None
             constraint = take_constraint(params)
-            compiled = self._compiled(constraint)
-            matcher = GrammarMatcher(compiled, constraint.think, constraint.start)
-            uses_lookup = self._uses_lookup and not has_biases(params)
-            return Grammar(matcher, PromptLookupDrafter() if uses_lookup else None)
+            uses_lookup = self._uses_lookup and biases is None
+            lookup = PromptLookupDrafter() if uses_lookup else None
+            if constraint.kind == "llguidance" and constraint.key not in self._cache:
+                # Some take a second; llguidance lets other threads run meanwhile.
+                return self._compiler.submit(lambda: Grammar(self._matcher(constraint), lookup))
+            return Grammar(self._matcher(constraint), lookup)
         except Exception as error:  # noqa: BLE001 - becomes this request's own error
+            params.extra_args = None  # what is wrong with it must not reach the worker
             failed: Future[StructuredOutputGrammar] = Future()
             failed.set_exception(error)
             return failed
 
-    def _compiled(self, constraint: Constraint) -> CompiledGrammar:
-        """Return what all replies under one automaton share, cached by its digest."""
-        compiled = self._cache.get(constraint.key)
+    def _matcher(self, constraint: Constraint) -> Matcher:
+        matcher = self._unbarred_matcher(constraint)
+        if not constraint.barred:
+            return matcher
+        return BarredMatcher(matcher, constraint.barred, self._vocabulary)
+
+    def _unbarred_matcher(self, constraint: Constraint) -> GrammarMatcher | LlguidanceMatcher:
+        compiled = self._compiled(constraint)
+        if isinstance(compiled, CompiledGrammar):
+            return GrammarMatcher(compiled, constraint.think, constraint.prefix)
+        block = from_bytes(constraint.think_block) if constraint.think_block else None
+        return LlguidanceMatcher(compiled, constraint.think, block, constraint.prefix)
+
+    def _compiled(self, constraint: Constraint) -> CompiledGrammar | LlguidanceGrammar:
+        """Return what all replies under one grammar share, cached by its digest."""
+        with self._cache_lock:
+            compiled = self._cache.get(constraint.key)
         if compiled is None:
-            automaton = from_bytes(constraint.automaton)
-            compiled = CompiledGrammar(automaton, self._vocabulary, self._width, self._encode)
-            self._cache[constraint.key] = compiled
-            self._cached_bytes += automaton.table.nbytes
-        self._cache.move_to_end(constraint.key)
-        while len(self._cache) > MAX_CACHED_GRAMMARS or self._cached_bytes > MAX_CACHED_BYTES:
-            _, oldest = self._cache.popitem(last=False)
-            self._cached_bytes -= oldest.automaton.table.nbytes
+            compiled = self._compile(constraint)
+        with self._cache_lock:
+            if constraint.key not in self._cache:
+                self._cache[constraint.key] = compiled
+                self._cached_bytes += compiled.nbytes
+            self._cache.move_to_end(constraint.key)
+            while len(self._cache) > MAX_CACHED_GRAMMARS or self._cached_bytes > MAX_CACHED_BYTES:
+                _, oldest = self._cache.popitem(last=False)
+                self._cached_bytes -= oldest.nbytes
         return compiled
+
+    def _compile(self, constraint: Constraint) -> CompiledGrammar | LlguidanceGrammar:
+        shared = (self._vocabulary, self._width, self._encode)
+        if constraint.kind == "automaton":
+            return CompiledGrammar(from_bytes(constraint.grammar), *shared)
+        return LlguidanceGrammar(constraint.grammar.decode(), self._tokenizer, *shared)

@@ -20,6 +20,7 @@ from falsework.server.tools.config.schema import (
     SecretRef,
 )
 from falsework.server.tools.errors import ToolCallError
+from falsework.server.tools.redaction import Redactor
 from falsework.server.tools.validation import parse_json
 
 AUTH_REJECTED_MESSAGE = "The tool's credentials were not accepted."
@@ -64,9 +65,11 @@ class _Header(httpx2.Auth):
 class _ClientToken(httpx2.Auth):
     """Client credentials grant: the token is requested when needed, once for all waiting calls."""
 
-    def __init__(self, config: ClientCredentials) -> None:
+    def __init__(self, config: ClientCredentials, redactor: Redactor) -> None:
         self._config = config
         self._pair = (read_secret(config.client_id), read_secret(config.client_secret))
+        self._redactor = redactor
+        redactor.add_pair(*self._pair)
         self._token = ""
         self._expires_at = 0.0
         self._lock = anyio.Lock()
@@ -104,6 +107,7 @@ class _ClientToken(httpx2.Auth):
             # The cause is dropped: its text may hold the token.
             raise ToolCallError("upstream_rejected", AUTH_REJECTED_MESSAGE) from None
         self._token = token
+        self._redactor.add_token(token)
         lifetime = lifetime if math.isfinite(lifetime) else 0.0
         self._expires_at = time.monotonic() + lifetime - EXPIRY_MARGIN
 
@@ -126,19 +130,25 @@ def _check_header_value(value: str) -> str:
     return value
 
 
-def _bearer(auth: BearerAuth) -> httpx2.Auth:
-    return _Header("authorization", f"Bearer {read_secret(auth.token)}")
+def _bearer(auth: BearerAuth, redactor: Redactor) -> httpx2.Auth:
+    token = read_secret(auth.token)
+    redactor.add(token)
+    return _Header("authorization", f"Bearer {token}")
 
 
-def _header(auth: HeaderAuth) -> httpx2.Auth:
-    return _Header(auth.name, read_secret(auth.value))
+def _header(auth: HeaderAuth, redactor: Redactor) -> httpx2.Auth:
+    value = read_secret(auth.value)
+    redactor.add(value)
+    return _Header(auth.name, value)
 
 
-def _basic(auth: BasicAuth) -> httpx2.Auth:
-    return httpx2.BasicAuth(read_secret(auth.user), read_secret(auth.password))
+def _basic(auth: BasicAuth, redactor: Redactor) -> httpx2.Auth:
+    user, password = read_secret(auth.user), read_secret(auth.password)
+    redactor.add_pair(user, password)
+    return httpx2.BasicAuth(user, password)
 
 
-AUTH_BUILDERS: Mapping[type[Any], Callable[[Any], httpx2.Auth]] = {
+AUTH_BUILDERS: Mapping[type[Any], Callable[[Any, Redactor], httpx2.Auth]] = {
     BasicAuth: _basic,
     BearerAuth: _bearer,
     ClientCredentials: _ClientToken,
@@ -146,6 +156,9 @@ AUTH_BUILDERS: Mapping[type[Any], Callable[[Any], httpx2.Auth]] = {
 }
 
 
-def build_auth(auth: Auth | None) -> httpx2.Auth | None:
-    """Return the authentication of an upstream; raise ToolsFileError where a secret is missing."""
-    return AUTH_BUILDERS[type(auth)](auth) if auth else None
+def build_auth(auth: Auth | None, redactor: Redactor) -> httpx2.Auth | None:
+    """Return the authentication of an upstream; raise ToolsFileError where a secret is missing.
+
+    The secrets are added to the redactor.
+    """
+    return AUTH_BUILDERS[type(auth)](auth, redactor) if auth else None

@@ -9,7 +9,6 @@ from mcp_types import (
     CONNECTION_CLOSED,
     INTERNAL_ERROR,
     INVALID_PARAMS,
-    INVALID_REQUEST,
     PARSE_ERROR,
     REQUEST_TIMEOUT,
     CallToolResult,
@@ -17,52 +16,53 @@ from mcp_types import (
 )
 
 from falsework.server.tools.errors import ErrorType, ToolCallError
+from falsework.server.tools.executors.http_errors import STATUS_ERRORS
 
-EXCERPT_CHARS = 500
-"""Characters of a server's message that the model reads."""
-
-SESSION_TERMINATED = "Session terminated"
-"""The library's message where an HTTP server answers 404 for our session: it did nothing."""
+STATUS_MESSAGES = frozenset({"Server returned an error response", "Not Found"})
+"""The library's messages where an HTTP response has an error status and no JSON-RPC error."""
 
 JSONRPC_ERRORS: Mapping[int, tuple[ErrorType, str, str]] = {
     CONNECTION_CLOSED: ("unavailable", "The connection to the MCP server broke.", "crash"),
     INTERNAL_ERROR: ("upstream_error", "The MCP server failed.", ""),
-    INVALID_PARAMS: ("invalid_arguments", "The MCP server refused the arguments: {text}", ""),
+    INVALID_PARAMS: ("invalid_arguments", "The MCP server refused the arguments: ", ""),
     PARSE_ERROR: ("bad_response", "The MCP server's answer can't be read.", ""),
     REQUEST_TIMEOUT: ("timeout", "The MCP server didn't answer in time.", "timeout"),
 }
-"""Type, message and reason by JSON-RPC code; other codes are refusals with the server's message."""
+"""Type, message and reason by JSON-RPC code; the server's own text follows a colon."""
 
 DEFAULT_ERROR: tuple[ErrorType, str, str] = (
     "upstream_rejected",
-    "The MCP server refused: {text}",
+    "The MCP server refused: ",
     "",
 )
 
 
 def is_connection_lost(error: MCPError) -> bool:
     """Tell whether the connection can't be used any more."""
-    code, text = error.error.code, error.error.message
-    return code == CONNECTION_CLOSED or (code == INVALID_REQUEST and text == SESSION_TERMINATED)
+    return bool(error.error.code == CONNECTION_CLOSED)
+
+
+def is_status_error(error: MCPError, status: ToolCallError) -> bool:
+    """Tell whether the HTTP status of a response says more than the error in its body."""
+    return status.code in STATUS_ERRORS or error.error.message in STATUS_MESSAGES
 
 
 def to_error(error: MCPError, *, sent: bool) -> ToolCallError:
     """Return the ToolCallError for a JSON-RPC error."""
     code, text = error.error.code, error.error.message
-    if is_connection_lost(error) and code != CONNECTION_CLOSED:
-        return ToolCallError("unavailable", "The MCP server began anew.", "crash", code=code)
     kind, message, reason = JSONRPC_ERRORS.get(code, DEFAULT_ERROR)
     if code == PARSE_ERROR and "too_large: " in text:  # from our transport, through the library
         kind, message = "too_large", "The MCP server's answer has more bytes than it may."
-    return ToolCallError(kind, message.format(text=text[:EXCERPT_CHARS]), reason, sent, code=code)
+    excerpt = text if message.endswith(": ") else ""
+    return ToolCallError(kind, message, reason, sent, code=code, excerpt=excerpt)
 
 
 def result_value(result: CallToolResult, cap: int) -> Any:
     """Return structured content or text of at most `cap` bytes; raise a ToolCallError."""
     text = "\n".join(part.text for part in result.content if isinstance(part, TextContent))
     if result.is_error:
-        text = text[:EXCERPT_CHARS] or "The tool failed and didn't say why."
-        raise ToolCallError("tool_error", text, sent=True)
+        message = "" if text else "The tool failed and didn't say why."
+        raise ToolCallError("tool_error", message, sent=True, excerpt=text)
     answer = text if result.structured_content is None else result.structured_content
     try:
         size = len(json.dumps(answer, allow_nan=False, ensure_ascii=False).encode())
