@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
+import anyio
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
@@ -34,6 +35,7 @@ async def create_chat_completion(
     request: Request, services: ServicesDep, body: BodyDep
 ) -> Response:
     """Answer a chat request."""
+    deadline = anyio.current_time() + client_timeout(request.headers)
     chat = parse(body)
     services.check_model(chat.model)
     owner = principal(request)
@@ -43,7 +45,7 @@ async def create_chat_completion(
         raise BadRequestError(message, "tools", "invalid_value")
     chat = await _restore_executed(services, owner, chat)
     generation = to_generation_request(chat, services.settings, server_tools)
-    completion = _Completion(request, services, owner, generation, server_tools)
+    completion = _Completion(request, services, owner, generation, server_tools, deadline)
     if not server_tools.by_position and IDEMPOTENCY_HEADER not in request.headers:
         return await completion.reply()
     async with AsyncExitStack() as stack:
@@ -73,6 +75,7 @@ class _Completion:
     owner: str
     generation: GenerationRequest
     server_tools: ServerTools
+    deadline: float
 
     async def reply(self) -> Response:
         """Return the reply of a request that is done anew each time it comes."""
@@ -120,7 +123,7 @@ class _Completion:
         as_decoded = self.services.settings.stream_calls == "as_decoded"
         half_calls = self.generation.stream and as_decoded
         events: AsyncGenerator[Any] = self.services.runner.stream(
-            self.generation, metrics, half_calls=half_calls
+            self.generation, metrics, half_calls=half_calls, deadline=self.deadline
         )
         return events
 
