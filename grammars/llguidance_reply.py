@@ -68,13 +68,15 @@ def _ways(rules: _Rules, form: ReplyFormat, plan: ReplyPlan) -> list[str]:
     if not tools:
         return [_text(rules, form.text)] if form.text else [_answer(rules, form, answer)]
     for number, tool in enumerate(tools):
+        if tool.grammar:
+            rules.others.append({"name": f"tool_{number}", "lark_grammar": tool.grammar.lark()})
+            continue
         schema = _exported(plan.arguments[tool.name], tool.where, tool.name)
         if form.markup.notation.bare_arguments:
             _keyword_arguments(rules, f"arguments_{number}", schema, tool)
         else:
             rules.add(f"arguments_{number}", json_rule(schema))
-    names = [tool.name for tool in tools]
-    calls = _calls(rules, "calls", form.markup, names, parallel=form.choice.parallel)
+    calls = _calls(rules, "calls", form.markup, tools, parallel=form.choice.parallel)
     head, trigger = form.markup.prefix, form.markup.trigger
     ways = [f"{_literal(head)} {calls}"]
     if form.choice.mode == "required":
@@ -85,7 +87,7 @@ def _ways(rules: _Rules, form: ReplyFormat, plan: ReplyPlan) -> list[str]:
     if answer is not None and not trigger:
         _refuse_ambiguity(answer, head, form.answer_where)
     for number, habit in enumerate(alternative_formats(form)):
-        said = _calls(rules, f"habit_{number}", habit, names, parallel=form.choice.parallel)
+        said = _calls(rules, f"habit_{number}", habit, tools, parallel=form.choice.parallel)
         ways.append(f"{_literal(habit.prefix)} {said}")
     return [*ways, _answer(rules, form, answer)]
 
@@ -98,16 +100,27 @@ def _exported(plan: SchemaPlan, where: str, tool: str | None) -> Schema:
 
 
 def _calls(
-    rules: _Rules, name: str, markup: ToolCallFormat, tools: Sequence[str], *, parallel: bool
+    rules: _Rules, name: str, markup: ToolCallFormat, tools: Sequence[Tool], *, parallel: bool
 ) -> str:
-    """Add a rule for calls, from the first one's name to their end."""
-    ways = [
-        f"{_literal(tool + markup.after_name)} arguments_{number}"
-        for number, tool in enumerate(tools)
-    ]
-    call = rules.add(f"{name}_one", f"({' | '.join(ways)}) {_literal(markup.after_arguments)}")
-    again = f" ({_literal(markup.separator + markup.before_name)} {call})*" if parallel else ""
-    return rules.add(name, f"{call}{again} {_literal(markup.closing)}")
+    """Add a rule for calls, from the first one's name to their end.
+
+    The text of a custom tool's grammar is the last of a reply: nothing else tells where it ends.
+    """
+    begun = [_literal(tool.name + markup.after_name) for tool in tools]
+    whole = [f"{begun[i]} arguments_{i}" for i, tool in enumerate(tools) if not tool.grammar]
+    texts = [f"{begun[i]} @tool_{i}" for i, tool in enumerate(tools) if tool.grammar]
+    ways = []
+    between = _literal(markup.separator + markup.before_name)
+    earlier = ""
+    if whole:
+        said = f"({' | '.join(whole)}) {_literal(markup.after_arguments)}"
+        call = rules.add(f"{name}_one", said)
+        again = f" ({between} {call})*" if parallel else ""
+        ways.append(f"{call}{again} {_literal(markup.closing)}")
+        earlier = f"({call} {between})* " if parallel else ""
+    if texts:
+        ways.append(f"{earlier}({' | '.join(texts)})")
+    return rules.add(name, " | ".join(ways))
 
 
 def _keyword_arguments(rules: _Rules, name: str, schema: Schema, tool: Tool) -> None:

@@ -3,6 +3,7 @@
 It trusts the constraint and repairs nothing: text that isn't as the markup says is a `Misread`.
 """
 
+import json
 from collections.abc import Callable
 
 from falsework.grammars.argument_reader import ArgumentsReader
@@ -33,6 +34,7 @@ class OutputParser:
         self._pending = opening
         self._received = len(opening)
         self._ended = False
+        self._texts = {tool.name for tool in form.tools if tool.grammar}
         self._count = 0
         self.call_starts: list[int] = []
         """Where each call's name begins, in characters of the reply."""
@@ -67,6 +69,10 @@ class OutputParser:
         resting = [self._block, self._gap, self._beginning, self._text, self._nothing]
         if not self._markup.closing:
             resting.append(self._behind_call)
+        if complete and self._read == self._whole_text:
+            text, self._pending = self._pending, ""
+            said = json.dumps({"input": text}, ensure_ascii=False)
+            return [*events, Arguments(self._count, said), CallEnds(self._count)]
         if complete and (self._read not in resting or self._pending):
             msg = f"the reply ended inside a call, before {self._pending!r}"
             raise OutputParseError(msg)
@@ -131,7 +137,7 @@ class OutputParser:
         self.call_starts.append(self._received - len(self._pending))
         self._pending = rest
         self._arguments = ArgumentsReader(self._markup.notation)
-        self._read = self._said
+        self._read = self._whole_text if name in self._texts else self._said
         return [CallBegins(self._count, name)]
 
     def _said(self) -> list[Event] | None:
@@ -141,6 +147,10 @@ class OutputParser:
         elif not text:
             return None
         return [Arguments(self._count, text)] if text else []
+
+    def _whole_text(self) -> list[Event] | None:
+        """Hold the text of a custom tool's grammar, which ends with the reply."""
+        return None
 
     def _call_end(self) -> list[Event] | None:
         self._count += 1

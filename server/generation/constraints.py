@@ -176,7 +176,7 @@ class ConstraintCompiler:
         """Refuse keywords that can only be checked, where the client or the operator wants it."""
         refused = self._checks.unenforceable == "refuse"
         for tool in form.choice.callable_tools(form.tools):
-            if tool.strict or refused:
+            if (tool.strict or refused) and not tool.grammar:
                 _refuse(plan.arguments[tool.name].checks, tool.where, tool.name)
         if plan.answer and (form.answer_strict or refused):
             _refuse(plan.answer.checks, form.answer_where, None)
@@ -196,6 +196,7 @@ class ConstraintCompiler:
     def _by_llguidance(self, form: ReplyFormat, plan: ReplyPlan) -> CompiledConstraint:
         grammar = lark_reply(form, plan)
         if reason := self._trials.ask("compile", grammar=grammar):
+            self._blame_tool(form)
             raise UnsupportedGrammar(reason)
         matcher = compile_grammar(self.llguidance_tokenizer(), grammar)
         if is_empty(matcher):
@@ -207,6 +208,14 @@ class ConstraintCompiler:
         # All are judged: llguidance lets a free object have a key twice.
         checks = {name: _judged(one) for name, one in _named(plan).items()}
         return CompiledConstraint(constraint, resting, opening, checks)
+
+    def _blame_tool(self, form: ReplyFormat) -> None:
+        """Raise where a custom tool's grammar can't be compiled alone."""
+        for tool in form.choice.callable_tools(form.tools):
+            if tool.grammar:
+                alone = json.dumps({"grammars": [{"lark_grammar": tool.grammar.lark()}]})
+                if reason := self._trials.ask("compile", grammar=alone):
+                    raise _bad_grammar(tool.grammar, reason)
 
     def judge(self, judged: Judged, text: str) -> Mapping[str, Any] | None:
         """Return the first fault of a JSON text, see `trial_worker`; raise TrialTooLong."""
