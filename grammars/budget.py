@@ -18,14 +18,15 @@ class Budget:
         """Begin now; `seconds` are of this thread's processor time."""
         self._deadline = time.thread_time() + seconds
         self._seconds = seconds
-        self._left = steps
+        self._steps = steps
+        self.spent = 0
         self._unclocked = 0
 
     def spend(self, steps: int = 1) -> None:
         """Count steps that are about to be done."""
-        self._left -= steps
+        self.spent += steps
         self._unclocked += steps
-        if self._left < 0:
+        if self.spent > self._steps:
             msg = "its schema takes too many steps to compile"
             raise BudgetExceeded(msg)
         if self._unclocked >= _STEPS_BETWEEN_CLOCKS:

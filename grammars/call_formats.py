@@ -1,24 +1,106 @@
-"""How a model family marks calls in its text.
+"""How a model family marks calls, answers and thoughts in its text.
 
-The one definition that prompt, constraint, history and reader are all made from.
+The one definition that prompt, constraint, history and parser are all made from.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from falsework.grammars import json_values
 from falsework.grammars.events import Call
+
+NUMBER = "{n}"
+"""Stands in a literal for the call's number in its message, from 0; parsed: any 1 to 4 digits."""
+CALL_ID = "{id}"
+"""Stands in a literal for an id that the model makes up: 9 letters and digits (Mistral's form)."""
+WRITTEN_ID = "call00000"
+"""The id written where history has none of this form."""
+
+PLACEHOLDERS = {NUMBER: ("[0-9]", 1, 4), CALL_ID: ("[a-zA-Z0-9]", 9, 9)}
+"""What stands for a placeholder: a class of characters, and how many of them."""
+NO_MATCH = -1
+
+
+def literal_parts(literal: str) -> list[str]:
+    """Cut a literal into plain pieces and placeholders."""
+    return [part for part in re.split(r"(\{n\}|\{id\})", literal) if part]
+
+
+def match_literal(literal: str, text: str) -> int | None:
+    """Return how many characters of `text` are the literal; None: too short to say; NO_MATCH."""
+    at = 0
+    for part in literal_parts(literal):
+        if part not in PLACEHOLDERS:
+            rest = text[at : at + len(part)]
+            if rest != part:
+                return None if part.startswith(rest) and at + len(rest) == len(text) else NO_MATCH
+            at += len(part)
+            continue
+        characters, low, high = PLACEHOLDERS[part]
+        found = re.match(f"{characters}{{0,{high}}}", text[at:])
+        length = found.end() if found else 0
+        if at + length == len(text) and length < high:
+            return None
+        if length < low:
+            return NO_MATCH
+        at += length
+    return at
+
+
+@dataclass(frozen=True)
+class ElementNotation:
+    """Arguments as elements, one each: `before_key`, name, `after_key`, value, `after_value`.
+
+    Strings stand raw, everything else as JSON; the tool's schema tells which, or, where the family
+    marks it, `after_key` is that of other values and `after_string_key` that of strings.
+    `python_words`: its template writes True, False and None for values outside of lists and
+    objects; they are parsed as well as true, false and null.
+    """
+
+    before_key: str
+    after_key: str
+    after_value: str
+    after_string_key: str = ""
+    python_words: bool = False
+
+    @property
+    def literals(self) -> tuple[str, ...]:
+        """Return all literals of an element."""
+        return (self.before_key, self.after_key, self.after_string_key, self.after_value)
+
+    def opening(self, name: str, *, string: bool) -> str:
+        """Return what stands before a value."""
+        marked = self.after_string_key if string else ""
+        return self.before_key + name + (marked or self.after_key)
+
+    def render(self, arguments: dict[str, Any]) -> str:
+        """Return the elements of an arguments object."""
+        return "".join(
+            self.opening(name, string=isinstance(value, str))
+            + (value if isinstance(value, str) else json_values.dumps(value))
+            + self.after_value
+            for name, value in arguments.items()
+        )
 
 
 @dataclass(frozen=True)
 class ToolCallFormat:
     """The literals round calls: `opening`, then calls with `separator` between, then `closing`.
 
-    One call is `before_name`, the tool's name, `after_name`, the arguments, `after_arguments`.
+    One call is `before_name`, the tool's name, `after_name`, the arguments, `after_arguments`;
+    NUMBER and CALL_ID may stand in the two round the name and in `optional_id`.
     `trigger` begins the calls (a prefix of `opening + before_name`) and stands in no answer text,
     so calls may follow text; empty: calls stand only at the beginning of a reply.
     `barred` are first characters that no answer text has: what begins like a call must be one.
+    `leading`: blanks that a reply may begin with, before answer or calls. `optional_id`: what may
+    stand between arguments and `after_arguments`.
+    `answer_opening` and `answer_closing` stand round answer text; text before calls stands between
+    `text_opening` and `text_closing` where the family has such marks.
+    `excluded` are markers that neither answers nor thoughts hold beside the trigger.
+    `parallel` False: the family says one call in a reply at most.
     `habits` are other spellings that models of the family fall into where they may also answer in
     words: they are read as calls, and never written.
     """
@@ -31,7 +113,16 @@ class ToolCallFormat:
     closing: str = ""
     trigger: str = ""
     barred: str = ""
+    leading: str = ""
+    optional_id: str = ""
     notation: json_values.Notation = json_values.JSON
+    elements: ElementNotation | None = None
+    answer_opening: str = ""
+    answer_closing: str = ""
+    text_opening: str = ""
+    text_closing: str = ""
+    excluded: tuple[str, ...] = ()
+    parallel: bool = True
     habits: tuple["ToolCallFormat", ...] = ()
 
     def __post_init__(self) -> None:
@@ -43,32 +134,70 @@ class ToolCallFormat:
         """Everything from the start of the calls to the first tool's name."""
         return self.opening + self.before_name
 
+    @property
+    def literals(self) -> tuple[str, ...]:
+        """Return all literals, in which special tokens of the vocabulary may be spelled."""
+        of_elements = self.elements.literals if self.elements else ()
+        of_habits = tuple(literal for habit in self.habits for literal in habit.literals)
+        return (
+            self.opening, self.before_name, self.after_name, self.after_arguments, self.separator,
+            self.closing, self.optional_id, self.answer_opening, self.answer_closing, self.text_opening,
+            self.text_closing, self.notation.quote, *of_elements, *of_habits,
+        )  # fmt: skip
+
+    def excluded_before(self, marker: str) -> tuple[str, ...]:
+        """Return the excluded markers that `marker`, which ends a text, has no part of."""
+        return tuple(one for one in self.excluded if one not in marker)
+
     def render(self, calls: Sequence[Call]) -> str:
-        """Spell calls as the model is trained to; `Reader` reads them back."""
-        said = [
-            self.before_name + call.name + self.after_name + self._arguments(call)
-            + self.after_arguments
-            for call in calls
-        ]  # fmt: skip
-        return self.opening + self.separator.join(said) + self.closing
+        """Spell calls as the model is trained to; `OutputParser` reads them back."""
+        spelled = [self._call(number, call) for number, call in enumerate(calls)]
+        return self.opening + self.separator.join(spelled) + self.closing
+
+    def render_answer(self, text: str) -> str:
+        """Return answer text between its marks."""
+        return self.answer_opening + text + self.answer_closing
+
+    def render_text(self, text: str) -> str:
+        """Return text that stands before calls, between its marks."""
+        return self.text_opening + text + self.text_closing
+
+    def _call(self, number: int, call: Call) -> str:
+        before, after = (
+            literal.replace(NUMBER, str(number)).replace(CALL_ID, WRITTEN_ID)
+            for literal in (self.before_name, self.after_name)
+        )
+        return before + call.name + after + self._arguments(call) + self.after_arguments
 
     def _arguments(self, call: Call) -> str:
         """Return the arguments' text: untouched, but for notations that aren't JSON."""
-        if not self.notation.bare_arguments:
+        if self.elements is None and self.notation is json_values.JSON:
             return call.arguments
         try:
-            said = json.loads(call.arguments or "{}")
+            arguments = json.loads(call.arguments or "{}")
         except ValueError:
             return call.arguments
-        if not isinstance(said, dict):
+        if not isinstance(arguments, dict):
             return call.arguments
-        return ", ".join(f"{k}={json_values.dumps(v, self.notation)}" for k, v in said.items())
+        if self.elements:
+            return self.elements.render(arguments)
+        if self.notation.bare_arguments:
+            return ", ".join(
+                f"{k}={json_values.dumps(v, self.notation)}" for k, v in arguments.items()
+            )
+        return json_values.dumps(arguments, self.notation)
 
 
 @dataclass(frozen=True)
 class ReasoningTags:
-    """The literals round a think block; `gap` stands between its end and the answer."""
+    """The literals round a think block; `gap` stands between its end and the answer.
+
+    The model may leave out the newlines that end `opening`, may begin with `leading`, and may say
+    one of `other_gaps` instead of `gap`.
+    """
 
     opening: str = "<think>\n"
     closing: str = "</think>"
     gap: str = "\n\n"
+    other_gaps: tuple[str, ...] = ()
+    leading: str = ""

@@ -10,7 +10,6 @@ from typing import TypeVar
 
 from falsework.grammars import code_points
 from falsework.grammars.budget import Budget
-from falsework.grammars.code_points import Ranges
 
 Edge = tuple[int, int, int]
 """The lowest and the highest code point, and the state behind."""
@@ -117,7 +116,9 @@ class CharDFA:
         further = [least]
         for _ in range(low):
             before = further[-1]
-            further.append([1 + min((before[t] for *_, t in row), default=_FAR) for row in self.rows])
+            further.append(
+                [1 + min((before[t] for *_, t in row), default=_FAR) for row in self.rows]
+            )
         reached = {0}
         for count in range(low):
             if any(count + further[low - count][state] > high for state in reached):

@@ -65,15 +65,10 @@ def _unicode_digits() -> Ranges:
     return _where(str.isdecimal, 0x20000)  # the last of them is U+1FBF9
 
 
-@functools.cache
-def _unicode_word() -> Ranges:
-    # Behind U+20000 are ideographs, tags and private use: any of them may count.
-    return ranges([*_where(str.isalnum, 0x20000), *_WORD, *_marks(), (0x20000, LAST)])
-
-
-@functools.cache
-def _marks() -> Ranges:
-    return _where(lambda one: unicodedata.category(one) in {"Mn", "Mc", "Me", "Pc"}, 0x20000)
+# Beyond ASCII only these are certainly no part of a word, in any version of Unicode.
+_NO_WORD = ranges([*_ZS, (0x80, 0xA9), (0xAB, 0xB1), (0xB6, 0xB8), (0xBB, 0xBB), (0xBF, 0xBF),
+                   (0x2010, 0x203E), (0x3001, 0x3004), (0x3008, 0x3020)])  # fmt: skip
+_MAYBE_WORD = ranges([*_WORD, *intersection(complement(_NO_WORD), ((0x80, LAST),))])
 
 
 def shorthand(letter: str, *, upper: bool) -> Ranges:
@@ -83,7 +78,7 @@ def shorthand(letter: str, *, upper: bool) -> Ranges:
     if letter == "d":
         return _unicode_digits() if upper else _DIGIT
     if letter == "w":
-        return _unicode_word() if upper else _WORD
+        return _MAYBE_WORD if upper else _WORD
     extra = ((0x1C, 0x1F), (0x85, 0x85), (0xFEFF, 0xFEFF))
     return ranges([*_SPACE, *extra]) if upper else _SPACE
 

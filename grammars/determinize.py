@@ -18,6 +18,8 @@ Flags = NDArray[np.bool_]
 
 _POOL_LIMIT = 8_000_000
 """How many members all sets together may have: 32 MB."""
+_WORK_LIMIT = 400_000_000
+"""How many members are looked at, all classes together, before it is given up: about a second."""
 
 
 _DONE, _LARGE, _MET = range(3)
@@ -169,12 +171,13 @@ def _construct(net, counted, classes, limit):  # type: ignore[no-untyped-def]  #
     seeds = np.zeros(nodes + 1, np.int32)
     cuts = np.zeros(classes + 1, np.bool_)
     states, state, count, low, high = 1, 0, 1, 0, 0
+    work = 0
     while True:
         # Behind one run of classes of `state` (first of all: behind nothing) lies this set.
         members = _close(net, seeds, count, marks, stack)
         slot = _find(slots, pool, begins, members)
         if slots[slot] == 0:
-            if states > limit or begins[states] + len(members) > _POOL_LIMIT:
+            if states > limit or begins[states] + len(members) > _POOL_LIMIT or work > _WORK_LIMIT:
                 return table[:0], accepting[:0], alone[:0], _LARGE
             if len(members) > 1 and counted[members].any():
                 return table[:0], accepting[:0], alone[:0], _MET
@@ -213,6 +216,7 @@ def _construct(net, counted, classes, limit):  # type: ignore[no-untyped-def]  #
             while high < classes and not cuts[high]:
                 high += 1
             here = pool[begins[state] : begins[state + 1]]
+            work += len(here) + 8
             count = _targets(net, here, low, marks, seeds)
             if count == 0:
                 low = high

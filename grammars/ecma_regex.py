@@ -186,9 +186,7 @@ class _Parser:
             elif self._taken("!"):
                 ahead = True
                 self._upper = not self._upper
-            elif self._taken("<="):
-                self._unsupported("look-behind")
-            elif self._taken("<!"):
+            elif self._taken("<=") or self._taken("<!"):
                 self._unsupported("look-behind")
             elif self._taken("<"):
                 self._name()

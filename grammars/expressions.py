@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from outlines_core import Index, Vocabulary
 
-NODE_LIMIT = 500_000
+NODE_LIMIT = 300_000
 LARGEST_COUNT = 2**31 - 1
 """More rounds than any reply has."""
 

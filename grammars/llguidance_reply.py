@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from falsework.grammars.call_formats import ToolCallFormat
+from falsework.grammars.call_formats import (
+    PLACEHOLDERS,
+    ReasoningTags,
+    ToolCallFormat,
+    literal_parts,
+)
 from falsework.grammars.events import Tool
 from falsework.grammars.llguidance_grammar import (
     UnsupportedGrammar,
@@ -27,6 +32,7 @@ from falsework.grammars.schema_plan import SchemaPlan
 from falsework.grammars.text_grammar import TextGrammar
 
 Schema = Mapping[str, Any] | bool
+EMPTY = '""'
 
 
 @dataclass
@@ -50,15 +56,23 @@ def lark_reply(form: ReplyFormat, plan: ReplyPlan) -> str:
     """Say a whole reply of this form; raise UnsupportedFormat where it would be ambiguous."""
     rules = _Rules()
     if form.think:
-        block = _until(rules, "think", form.think.closing)
-        gap = _literal(form.think.gap)
-        thought = f"{block} {gap} body"
-        opened = f"{_literal(form.think.opening)} {thought} | body"
-        rules.add("start", thought if form.thinking else opened)
+        rules.add("start", _thought(rules, form.think, opened=form.thinking))
     else:
-        rules.add("start", "body")
+        rules.add("start", f"{_optional(form.markup.leading)} body")
     rules.add("body", " | ".join(_ways(rules, form, plan)))
     return rules.serialized()
+
+
+def _thought(rules: _Rules, think: ReasoningTags, *, opened: bool) -> str:
+    """Return what begins with a think block; where it isn't open yet, the model may do without."""
+    block = _until(rules, "think", think.closing)
+    gaps = [_literal(gap) for gap in dict.fromkeys((think.gap, *think.other_gaps))]
+    thought = f"{block} ({' | '.join(gap or EMPTY for gap in gaps)}) body"
+    if opened:
+        return thought
+    stem = think.opening.rstrip("\n")
+    opening = f"{_literal(stem)} {_optional(think.opening[len(stem) :])}"
+    return f"{_optional(think.leading)} {opening} {thought} | body"
 
 
 def _ways(rules: _Rules, form: ReplyFormat, plan: ReplyPlan) -> list[str]:
@@ -67,29 +81,45 @@ def _ways(rules: _Rules, form: ReplyFormat, plan: ReplyPlan) -> list[str]:
     tools = form.choice.callable_tools(form.tools)
     if not tools:
         return [_text(rules, form.text)] if form.text else [_answer(rules, form, answer)]
+    markup = form.markup
     for number, tool in enumerate(tools):
-        if tool.grammar:
-            rules.others.append({"name": f"tool_{number}", "lark_grammar": tool.grammar.lark()})
-            continue
-        schema = _exported(plan.arguments[tool.name], tool.where, tool.name)
-        if form.markup.notation.bare_arguments:
-            _keyword_arguments(rules, f"arguments_{number}", schema, tool)
-        else:
-            rules.add(f"arguments_{number}", json_rule(schema))
-    calls = _calls(rules, "calls", form.markup, tools, parallel=form.choice.parallel)
-    head, trigger = form.markup.prefix, form.markup.trigger
-    ways = [f"{_literal(head)} {calls}"]
+        _argument_rule(rules, number, tool, markup, plan)
+    calls = _calls(rules, "calls", markup, tools, parallel=form.choice.parallel)
+    head, trigger = markup.prefix, markup.trigger
+    ways = [f"{_spelled(head)} {calls}"]
     if form.choice.mode == "required":
         return ways
     if trigger and answer is None:
-        text = _until(rules, "text", trigger, barred_characters(form))
-        ways.append(f"{text} {_literal(head[len(trigger) :])} {calls}")
+        barred = barred_characters(form)
+        if markup.text_opening:
+            text = _until(rules, "text", markup.text_closing, barred)
+            ways.append(f"{_literal(markup.text_opening)} {text} {_spelled(head)} {calls}")
+        else:
+            text = _until(rules, "text", trigger, barred)
+            ways.append(f"{text} {_spelled(head[len(trigger) :])} {calls}")
     if answer is not None and not trigger:
         _refuse_ambiguity(answer, head, form.answer_where)
     for number, habit in enumerate(alternative_formats(form)):
         said = _calls(rules, f"habit_{number}", habit, tools, parallel=form.choice.parallel)
-        ways.append(f"{_literal(habit.prefix)} {said}")
+        ways.append(f"{_spelled(habit.prefix)} {said}")
     return [*ways, _answer(rules, form, answer)]
+
+
+def _argument_rule(
+    rules: _Rules, number: int, tool: Tool, markup: ToolCallFormat, plan: ReplyPlan
+) -> None:
+    """Add the rule of a tool's arguments, or the grammar of its text."""
+    if tool.grammar:
+        rules.others.append({"name": f"tool_{number}", "lark_grammar": tool.grammar.lark()})
+        return
+    if markup.elements:
+        msg = "this model's calls can't spell a schema that is recursive or as large"
+        raise UnsupportedFormat(msg, tool.where, tool=tool.name)
+    schema = _exported(plan.arguments[tool.name], tool.where, tool.name)
+    if markup.notation.bare_arguments:
+        _keyword_arguments(rules, f"arguments_{number}", schema, tool)
+    else:
+        rules.add(f"arguments_{number}", json_rule(schema))
 
 
 def _exported(plan: SchemaPlan, where: str, tool: str | None) -> Schema:
@@ -106,18 +136,19 @@ def _calls(
 
     The text of a custom tool's grammar is the last of a reply: nothing else tells where it ends.
     """
-    begun = [_literal(tool.name + markup.after_name) for tool in tools]
+    begun = [f"{_literal(tool.name)} {_spelled(markup.after_name)}" for tool in tools]
     whole = [f"{begun[i]} arguments_{i}" for i, tool in enumerate(tools) if not tool.grammar]
     texts = [f"{begun[i]} @tool_{i}" for i, tool in enumerate(tools) if tool.grammar]
-    ways = []
-    between = _literal(markup.separator + markup.before_name)
-    earlier = ""
+    between = _spelled(markup.separator + markup.before_name)
+    several = parallel and markup.parallel
+    ways, earlier = [], ""
     if whole:
-        said = f"({' | '.join(whole)}) {_literal(markup.after_arguments)}"
-        call = rules.add(f"{name}_one", said)
-        again = f" ({between} {call})*" if parallel else ""
+        call_id = f"({_spelled(markup.optional_id)})?" if markup.optional_id else ""
+        behind = f"{call_id} {_literal(markup.after_arguments)}"
+        call = rules.add(f"{name}_one", f"({' | '.join(whole)}) {behind}")
+        again = f" ({between} {call})*" if several else ""
         ways.append(f"{call}{again} {_literal(markup.closing)}")
-        earlier = f"({call} {between})* " if parallel else ""
+        earlier = f"({call} {between})* " if several else ""
     if texts:
         ways.append(f"{earlier}({' | '.join(texts)})")
     return rules.add(name, " | ".join(ways))
@@ -173,13 +204,20 @@ def _text(rules: _Rules, grammar: TextGrammar) -> str:
 
 
 def _answer(rules: _Rules, form: ReplyFormat, schema: Schema | None) -> str:
+    markup = form.markup
+    opening, closing = _literal(markup.answer_opening), _literal(markup.answer_closing)
     if schema is not None:
-        return rules.add("answer", json_rule(schema))
+        rules.add("answer", json_rule(schema))
+        return f"{opening} answer {closing}"
     first = _first(barred_characters(form))
-    trigger = form.markup.trigger
+    if markup.answer_closing:
+        return (
+            f"{opening} {_until(rules, 'answer', markup.answer_closing, barred_characters(form))}"
+        )
+    trigger = markup.trigger
     without = f" & ~/(?s:.*){_escaped(trigger)}(?s:.*)/" if trigger else ""
     rules.lines.append(f"ANSWER: /{first}(?s:.*)/{without}")
-    return "ANSWER"
+    return f"{opening} ANSWER"
 
 
 def _until(rules: _Rules, name: str, marker: str, barred: str = "") -> str:
@@ -203,6 +241,18 @@ def _escaped(text: str) -> str:
 
 def _literal(text: str) -> str:
     return json.dumps(text, ensure_ascii=False) if text else ""
+
+
+def _optional(text: str) -> str:
+    return f"({_literal(text)})?" if text else ""
+
+
+def _spelled(literal: str) -> str:
+    """Return a literal in which placeholders may stand."""
+    return " ".join(
+        "/{}{{{},{}}}/".format(*PLACEHOLDERS[part]) if part in PLACEHOLDERS else _literal(part)
+        for part in literal_parts(literal)
+    )
 
 
 def _refuse_ambiguity(answer: Schema, head: str, where: str) -> None:

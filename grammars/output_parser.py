@@ -7,6 +7,14 @@ import json
 from collections.abc import Callable
 
 from falsework.grammars.argument_reader import ArgumentsReader
+from falsework.grammars.call_formats import (
+    NO_MATCH,
+    ToolCallFormat,
+    literal_parts,
+    match_literal,
+)
+from falsework.grammars.element_arguments import argument_types
+from falsework.grammars.element_reader import ElementsReader
 from falsework.grammars.events import (
     Arguments,
     CallBegins,
@@ -26,29 +34,34 @@ class OutputParser:
     """Reads one reply of the given form; `opening` is what the prompt has said of it already."""
 
     def __init__(self, form: ReplyFormat, opening: str = "") -> None:
-        calls = bool(form.choice.callable_tools(form.tools))
+        tools = form.choice.callable_tools(form.tools)
+        calls = bool(tools)
+        self._parameters = {tool.name: tool.parameters for tool in tools}
         self._markup = form.markup
-        self._spellings = (form.markup, *alternative_formats(form))
+        self._spellings = (form.markup, *alternative_formats(form)) if calls else ()
         self._think = form.think
         self._trigger = form.markup.trigger if calls and form.answer is None else ""
         self._pending = opening
         self._received = len(opening)
         self._ended = False
         self._texts = {tool.name for tool in form.tools if tool.grammar}
+        self._closing = ""
+        self._behind_text: Callable[[], list[Event] | None] = self._nothing
         self._count = 0
         self.call_starts: list[int] = []
         """Where each call's name begins, in characters of the reply."""
         self.answer_start: int | None = None
         """Where the answer begins, once it has."""
-        self._arguments = ArgumentsReader(form.markup.notation)
-        self._answer = self._beginning if calls else self._text
-        first = self._block if form.thinking else self._opening_block
-        self._read: Callable[[], list[Event] | None] = first if form.think else self._answer
+        self._arguments: ArgumentsReader | ElementsReader = ArgumentsReader(form.markup.notation)
+        self._answer = self._beginning if calls or form.markup.answer_opening else self._text
+        first = self._block_start if form.thinking else self._opening_block
+        bare = self._gap if form.markup.leading else self._answer
+        self._read: Callable[[], list[Event] | None] = first if form.think else bare
 
     @property
     def in_reasoning(self) -> bool:
         """Tell whether the reply is inside its think block."""
-        return self._read == self._block
+        return self._read in (self._block, self._block_start)
 
     def feed(self, text: str) -> list[Event]:
         """Take the next piece of the reply and return what it makes certain."""
@@ -66,7 +79,8 @@ class OutputParser:
         """
         self._ended = True
         events = self.feed("")
-        resting = [self._block, self._gap, self._beginning, self._text, self._nothing]
+        resting = [self._block, self._block_start, self._gap, self._beginning, self._text,
+                   self._closed_text, self._nothing]  # fmt: skip
         if not self._markup.closing:
             resting.append(self._behind_call)
         if complete and self._read == self._whole_text:
@@ -82,14 +96,31 @@ class OutputParser:
 
     def _opening_block(self) -> list[Event] | None:
         assert self._think
-        opening = self._think.opening
-        if self._may_become(opening):
+        begun = self._pending.removeprefix(self._think.leading)
+        stem = self._think.opening.rstrip("\n")
+        short = any(self._may_become(opening) for opening in (stem, self._think.leading + stem))
+        if short and not begun.startswith(stem):
             return None
-        if self._pending.startswith(opening):
-            self._drop(opening)
-            self._read = self._block
+        if begun.startswith(stem):
+            self._pending = begun[len(stem) :]
+            self._read = self._block_opened
         else:
-            self._read = self._answer
+            self._read = self._gap if self._markup.leading else self._answer
+        return []
+
+    def _block_opened(self) -> list[Event] | None:
+        """Skip the newlines that belong to the opening of a think block."""
+        assert self._think
+        blank = self._think.opening[len(self._think.opening.rstrip("\n")) :]
+        if self._may_become(blank):
+            return None
+        self._pending = self._pending.removeprefix(blank)
+        self._read = self._block
+        return []
+
+    def _block_start(self) -> list[Event] | None:
+        """Begin a block that the prompt has opened."""
+        self._read = self._block
         return []
 
     def _block(self) -> list[Event] | None:
@@ -103,22 +134,52 @@ class OutputParser:
         return self._held(closing, Reasoning)
 
     def _gap(self) -> list[Event] | None:
-        """Skip the blanks between think block and answer."""
-        self._pending = self._pending.lstrip(" \t\r\n")
+        """Skip what stands between think block and answer: blanks, or the gap's own marks."""
+        marks = self._think.gap.strip() if self._think else ""
+        if marks and self._may_become(marks):
+            return None
+        self._pending = self._pending.removeprefix(marks)
+        if not marks:
+            self._pending = self._pending.lstrip(" \t\r\n")
         if not self._pending:
             return None
         self._read = self._answer
         return []
 
     def _beginning(self) -> list[Event] | None:
-        if not self._pending or any(self._may_become(one.prefix) for one in self._spellings):
+        """Tell calls, marked text and bare text apart."""
+        markup = self._markup
+        marks = [mark for mark in (markup.answer_opening, markup.text_opening) if mark]
+        heads = [one.prefix for one in self._spellings] + marks
+        lengths = [match_literal(head, self._pending) for head in heads]
+        if not self._pending or (None in lengths and not self._ended):
             return None
-        begun = [one for one in self._spellings if self._pending.startswith(one.prefix)]
-        if begun:
-            self._markup = begun[0]
-            self._drop(begun[0].prefix)
-        self._read = self._name if begun else self._text
+        found = [(n, length) for n, length in enumerate(lengths) if length and length > 0]
+        if not found:
+            self._read = self._text
+            return []
+        number, length = found[0]
+        self._pending = self._pending[length:]
+        if number < len(self._spellings):
+            self._markup = self._spellings[number]
+            self._read = self._name
+        else:
+            answer = heads[number] == markup.answer_opening
+            self._closing = markup.answer_closing if answer else markup.text_closing
+            self._behind_text = self._nothing if answer else self._beginning
+            self._read = self._closed_text
         return []
+
+    def _closed_text(self) -> list[Event] | None:
+        """Read text up to the mark that closes it."""
+        if not self._closing:
+            return self._held("", Text)
+        before, found, rest = self._pending.partition(self._closing)
+        if not found:
+            return self._held(self._closing, Text)
+        self._pending = rest
+        self._read = self._behind_text
+        return [Text(before)] if before else []
 
     def _text(self) -> list[Event] | None:
         if self.answer_start is None:
@@ -131,19 +192,42 @@ class OutputParser:
         return [Text(before)] if before else []
 
     def _name(self) -> list[Event] | None:
-        name, found, rest = self._pending.partition(self._markup.after_name)
-        if not found:
+        at = self._name_end()
+        if at < 0:
             return None
+        name = self._pending[:at]
+        length = match_literal(self._markup.after_name, self._pending[at:])
+        if length is None:
+            return None
+        if length == NO_MATCH:
+            msg = f"expected {self._markup.after_name!r} behind a name, not {self._pending!r}"
+            raise OutputParseError(msg)
         self.call_starts.append(self._received - len(self._pending))
-        self._pending = rest
-        self._arguments = ArgumentsReader(self._markup.notation)
-        self._read = self._whole_text if name in self._texts else self._said
+        self._pending = self._pending[at + length :]
+        self._arguments = self._reader_of(self._markup, name)
+        self._read = self._whole_text if name in self._texts else self._argument_text
         return [CallBegins(self._count, name)]
 
-    def _said(self) -> list[Event] | None:
+    def _name_end(self) -> int:
+        """Return where the name in `_pending` ends, -1 where it may go on."""
+        markup = self._markup
+        marks = literal_parts(markup.after_name)[:1]
+        if not marks and markup.elements:
+            marks = [markup.elements.before_key, markup.after_arguments]
+        assert marks, "a name has to end somewhere"
+        found = [at for at in map(self._pending.find, marks) if at >= 0]
+        return min(found, default=-1)
+
+    def _reader_of(self, markup: ToolCallFormat, name: str) -> ArgumentsReader | ElementsReader:
+        if markup.elements is None:
+            return ArgumentsReader(markup.notation)
+        types = argument_types(self._parameters.get(name, {}))
+        return ElementsReader(markup.elements, types, markup.after_arguments)
+
+    def _argument_text(self) -> list[Event] | None:
         text, self._pending = self._arguments.feed(self._pending)
         if self._arguments.done:
-            self._expect(self._markup.after_arguments, self._call_end)
+            self._read = self._behind_arguments
         elif not text:
             return None
         return [Arguments(self._count, text)] if text else []
@@ -152,19 +236,27 @@ class OutputParser:
         """Hold the text of a custom tool's grammar, which ends with the reply."""
         return None
 
+    def _behind_arguments(self) -> list[Event] | None:
+        length = match_literal(self._markup.optional_id, self._pending)
+        if length is None and not self._ended:
+            return None
+        self._pending = self._pending[max(length or 0, 0) :]
+        self._expect(self._markup.after_arguments, self._call_end)
+        return []
+
     def _call_end(self) -> list[Event] | None:
         self._count += 1
         self._read = self._behind_call
         return [CallEnds(self._count - 1)]
 
     def _behind_call(self) -> list[Event] | None:
-        again = self._markup.separator + self._markup.before_name
-        if self._pending.startswith(again):
-            self._drop(again)
+        again = match_literal(self._markup.separator + self._markup.before_name, self._pending)
+        if again is None:
+            return None
+        if again != NO_MATCH:
+            self._pending = self._pending[again:]
             self._read = self._name
             return []
-        if again.startswith(self._pending):
-            return None
         self._expect(self._markup.closing, self._nothing)
         return []
 
@@ -180,12 +272,13 @@ class OutputParser:
         """Read exactly `literal`, then go on with `then`."""
 
         def read() -> list[Event] | None:
-            if len(self._pending) < len(literal) and literal.startswith(self._pending):
+            length = match_literal(literal, self._pending)
+            if length is None:
                 return None
-            if not self._pending.startswith(literal):
+            if length == NO_MATCH:
                 msg = f"expected {literal!r}, not {self._pending!r}"
                 raise OutputParseError(msg)
-            self._drop(literal)
+            self._pending = self._pending[length:]
             self._read = then
             return []
 
@@ -195,9 +288,6 @@ class OutputParser:
         """Tell whether what is pending is a true prefix of the literal and more may come."""
         shorter = len(self._pending) < len(literal) and literal.startswith(self._pending)
         return shorter and not self._ended
-
-    def _drop(self, literal: str) -> None:
-        self._pending = self._pending[len(literal) :]
 
     def _held(self, marker: str, kind: type[Reasoning] | type[Text]) -> list[Event] | None:
         """Let go of what is pending, but for an end that may become the marker."""

@@ -3,13 +3,28 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from falsework.grammars import json_schema, schema_plan
-from falsework.grammars.call_formats import ReasoningTags, ToolCallFormat
+from falsework.grammars import schema_plan
+from falsework.grammars.call_formats import (
+    PLACEHOLDERS,
+    ReasoningTags,
+    ToolCallFormat,
+    literal_parts,
+)
 from falsework.grammars.dfa import DEAD, DFA, START, compile_dfa
+from falsework.grammars.element_arguments import elements_grammar
 from falsework.grammars.events import Tool
-from falsework.grammars.expressions import NFA, Expression, choice, literal, optional, sequence
+from falsework.grammars.expressions import (
+    NFA,
+    Expression,
+    choice,
+    literal,
+    optional,
+    regex,
+    sequence,
+)
 from falsework.grammars.free_text import text_until_marker, text_without_marker
 from falsework.grammars.schema_errors import UnsupportedSchema
 from falsework.grammars.schema_plan import SchemaPlan
@@ -31,7 +46,7 @@ class ReplyFormat:
     markup: ToolCallFormat
     tools: tuple[Tool, ...] = ()
     choice: ToolChoice = NO_CALLS
-    answer: json_schema.Schema | None = None
+    answer: Mapping[str, Any] | bool | None = None
     answer_where: str = "response_format.json_schema.schema"
     think: ReasoningTags | None = None
     thinking: bool = False
@@ -89,9 +104,7 @@ def plan_reply(form: ReplyFormat) -> ReplyPlan:
         if tool.grammar:
             continue
         try:
-            arguments[tool.name] = schema_plan.plan(
-                tool.parameters, form.markup.notation, arguments=True
-            )
+            arguments[tool.name] = _arguments_plan(tool, form.markup)
         except UnsupportedSchema as fault:
             raise UnsupportedFormat(fault.reason, _at(tool.where, fault), tool=tool.name) from None
     custom = any(tool.grammar for tool in form.choice.callable_tools(form.tools))
@@ -103,19 +116,33 @@ def plan_reply(form: ReplyFormat) -> ReplyPlan:
         raise UnsupportedFormat(fault.reason, _at(form.answer_where, fault), tool=None) from None
 
 
+def _arguments_plan(tool: Tool, markup: ToolCallFormat) -> SchemaPlan:
+    plan = schema_plan.plan(tool.parameters, markup.notation, arguments=True)
+    if markup.elements is None:
+        return plan
+    return replace(plan, expression=elements_grammar(tool.parameters, markup.elements))
+
+
 def reply_grammar(form: ReplyFormat, plan: ReplyPlan | None = None) -> Expression:
     """Say a whole reply of this form; raise UnsupportedFormat for a schema that can't be served.
 
     `plan` is the form's, where it is made already; all of its schemas need an expression.
     """
     body = _body(form, plan or plan_reply(form))
-    if form.think is None:
+    if form.markup.leading:
+        body = sequence(optional(literal(form.markup.leading)), body)
+    think = form.think
+    if think is None:
         return body
-    gap = literal(form.think.gap)
-    block = sequence(text_until_marker(form.think.closing), gap)
+    gaps = choice([literal(gap) for gap in dict.fromkeys((think.gap, *think.other_gaps))])
+    excluded = form.markup.excluded_before(think.closing)
+    block = sequence(text_until_marker(think.closing, without=excluded), gaps)
     if form.thinking:
         return sequence(block, body)
-    return sequence(optional(sequence(literal(form.think.opening), block)), body)
+    stem = think.opening.rstrip("\n")
+    opening = sequence(literal(stem), optional(literal(think.opening[len(stem) :])))
+    leading = optional(literal(think.leading)) if think.leading else sequence()
+    return sequence(optional(sequence(leading, opening, block)), body)
 
 
 def between_characters_state(form: ReplyFormat, automaton: DFA) -> int:
@@ -130,25 +157,47 @@ def _body(form: ReplyFormat, plan: ReplyPlan) -> Expression:
     if not tools:
         return _answer(form, plan)
     head, trigger = form.markup.prefix, form.markup.trigger
-    said = [(tool.name, _expression(plan.arguments[tool.name])) for tool in tools]
-    calls = _Calls(form.markup, said, parallel=form.choice.parallel)
+    arguments = [(tool.name, _expression(plan.arguments[tool.name])) for tool in tools]
+    calls = _Calls(form.markup, arguments, parallel=form.choice.parallel)
     if form.choice.mode == "required":
-        return sequence(literal(head), calls)
-    ways = [literal(head)]
+        return sequence(_spelled(head), calls)
+    ways = [_spelled(head)]
     if trigger and form.answer is None:
-        ways.append(
-            sequence(
-                text_until_marker(trigger, barred_characters(form)), literal(head[len(trigger) :])
-            )
-        )
+        ways.append(_text_before_calls(form))
     answer = _answer(form, plan)
     if form.answer is not None and not trigger:
         _refuse_ambiguity(answer, head, form.answer_where)
     habitual = [
-        sequence(literal(habit.prefix), _Calls(habit, said, parallel=form.choice.parallel))
+        sequence(_spelled(habit.prefix), _Calls(habit, arguments, parallel=form.choice.parallel))
         for habit in alternative_formats(form)
     ]
     return choice([sequence(choice(ways), calls), *habitual, answer])
+
+
+def _text_before_calls(form: ReplyFormat) -> Expression:
+    """Say text, then the calls up to the first name."""
+    markup, barred = form.markup, barred_characters(form)
+    if markup.text_opening:
+        closing = markup.text_closing
+        marked = text_until_marker(closing, barred, _excluded(form, closing))
+        return sequence(literal(markup.text_opening), marked, _spelled(markup.prefix))
+    text = text_until_marker(markup.trigger, barred, _excluded(form, markup.trigger))
+    return sequence(text, _spelled(markup.prefix[len(markup.trigger) :]))
+
+
+def _spelled(literal_text: str) -> Expression:
+    """Say a literal in which placeholders may stand."""
+    return sequence(
+        *(
+            _of_class(*PLACEHOLDERS[part]) if part in PLACEHOLDERS else literal(part)
+            for part in literal_parts(literal_text)
+        )
+    )
+
+
+def _of_class(characters: str, low: int, high: int) -> Expression:
+    """Say from `low` to `high` characters of a class."""
+    return regex(f"{characters}{{{low},{high}}}")
 
 
 def alternative_formats(form: ReplyFormat) -> tuple[ToolCallFormat, ...]:
@@ -167,23 +216,39 @@ def _refuse_ambiguity(answer: Expression, head: str, where: str) -> None:
 
 
 def _answer(form: ReplyFormat, plan: ReplyPlan) -> Expression:
-    if plan.text is not None:
-        return choice([literal(text) for text in plan.text.texts])
-    if plan.answer is None:
-        return text_without_marker(form.markup.trigger, barred_characters(form))
-    return _expression(plan.answer)
+    markup = form.markup
+    if plan.text is not None or plan.answer is not None:
+        value = (
+            choice([literal(text) for text in plan.text.texts])
+            if plan.text
+            else _expression(plan.answer)
+        )
+        return sequence(literal(markup.answer_opening), value, literal(markup.answer_closing))
+    excluded = _excluded(form, markup.trigger)
+    if markup.answer_closing:
+        closed = text_until_marker(
+            markup.answer_closing, barred_characters(form), (markup.trigger, *excluded)
+        )
+        return sequence(literal(markup.answer_opening), closed)
+    text = text_without_marker(markup.trigger, barred_characters(form), excluded)
+    return sequence(literal(markup.answer_opening), text)
 
 
-def _expression(plan: SchemaPlan) -> Expression:
+def _expression(plan: SchemaPlan | None) -> Expression:
+    assert plan, "there is a schema"
     assert plan.expression, "a reply that an automaton can't say is llguidance's"
     return plan.expression
 
 
 def barred_characters(form: ReplyFormat) -> str:
     """Return the first characters that answer text may not have: blanks, and what begins a call."""
-    thought = form.think.opening[0] if form.think and not form.thinking else ""
-    barred = form.markup.barred if form.choice.callable_tools(form.tools) else ""
-    return " \t\r\n" + barred + thought
+    return " \t\r\n" + (form.markup.barred if form.choice.callable_tools(form.tools) else "")
+
+
+def _excluded(form: ReplyFormat, marker: str) -> tuple[str, ...]:
+    """Return the markers that no text holds before `marker`, which ends it."""
+    thought = (form.think.opening.rstrip(),) if form.think else ()
+    return (*form.markup.excluded_before(marker), *thought)
 
 
 class _Calls:
@@ -200,13 +265,16 @@ class _Calls:
         markup = self._markup
         names, said = net.add_node(), net.add_node()
         net.jumps.append((start, names))
+        after_name = _spelled(markup.after_name)
         for name, arguments in self._tools:
-            behind = net.literal(names, (name + markup.after_name).encode())
+            behind = after_name(net, net.literal(names, name.encode()))
             net.jumps.append((arguments(net, behind), said))
+        if markup.optional_id:
+            said = optional(_spelled(markup.optional_id))(net, said)
         end = net.literal(said, markup.after_arguments.encode())
-        if self._parallel:
-            again = (markup.separator + markup.before_name).encode()
-            net.jumps.append((net.literal(end, again), names))
+        if self._parallel and markup.parallel:
+            again = _spelled(markup.separator + markup.before_name)
+            net.jumps.append((again(net, end), names))
         return net.literal(end, markup.closing.encode())
 
 

@@ -46,7 +46,10 @@ class _TooManyExclusions(ValueError):
 class Algebra:
     """The terms of one document's nodes, each computed once."""
 
-    def __init__(self, document: Document, budget: Budget) -> None:
+    def __init__(
+        self, document: Document, budget: Budget, exclusions: int = EXCLUSION_STEPS
+    ) -> None:
+        """Compare at most `exclusions` pairs of alternatives for oneOf, not and if."""
         self.document = document
         self.budget = budget
         self._terms: dict[Node, Terms] = {}
@@ -54,7 +57,7 @@ class Algebra:
         self._open: set[tuple[Subschema, bool]] = set()
         self._proving: set[Node] = set()
         self.constants: dict[str, Any] = {}
-        self._exclusions_left = EXCLUSION_STEPS
+        self._exclusions_left = exclusions
         self._excluding = False
 
     def node(self, subschema: Subschema, holds: bool = True) -> Node:

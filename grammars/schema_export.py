@@ -167,7 +167,8 @@ class SchemaExport:
         properties = {
             name: self._node(algebra.member(objects, name))
             for name in named
-            if algebra.has_key(objects, name) and not algebra.is_empty(algebra.member(objects, name))
+            if algebra.has_key(objects, name)
+            and not algebra.is_empty(algebra.member(objects, name))
         }
         if any(name not in properties for name in objects.required):
             return None

@@ -1,13 +1,12 @@
 """From a schema's normal form to what may be said, as an expression for the automaton."""
 
 import itertools
-import json
 from collections.abc import Iterable
 from typing import Any
 
 from falsework.grammars import json_values
 from falsework.grammars.char_dfa import ANY_TEXT, CharDFA, TooManyCharacterStates, texts
-from falsework.grammars.expressions import NFA, Expression, choice, literal, sequence
+from falsework.grammars.expressions import NFA, Expression, choice, literal
 from falsework.grammars.json_values import Notation, NotRepresentable, Property
 from falsework.grammars.numbers import Numbers, NumberTooComplex, number_grammar
 from falsework.grammars.pattern_dfa import pattern_dfa
@@ -27,14 +26,14 @@ from falsework.grammars.schema_terms import (
 )
 from falsework.grammars.strings import Strings, string_grammar, text_grammar
 
-PATTERNS_LIMIT = 6
-"""How many patterns for names an object may have: each doubles the kinds of names."""
 COUNTED_LIMIT = 64
 """Up to which number of members minProperties and maxProperties are counted."""
 UNIQUE_LIMIT = 8
 """Up to how many possible items uniqueItems is said: each doubles the states."""
 CONTAINS_LIMIT = 400
-ITEMS_LIMIT = 20_000
+"""How many places contains may count: items times found ones."""
+OTHERS_DEPTH = 1
+"""How deep the values of members nest that an object with named members allows without a word."""
 
 
 class RecursiveSchema(ValueError):
@@ -132,11 +131,16 @@ class GrammarBuilder:
             return self._listed(sorted(settled.values))
         if not settled.rules and not settled.excluded:
             return json_values.string(self._notation, settled.low, settled.high)
+        budget = self._algebra.budget
         try:
-            return string_grammar(settled, self._algebra.budget)
+            return string_grammar(settled, budget)
         except TooManyCharacterStates:
             self.checks["maxLength" if settled.high is not None else "minLength", ""] = None
-            return text_grammar(settled.dfa(self._algebra.budget, lengths=False))
+        try:
+            return text_grammar(settled.dfa(budget, lengths=False))
+        except TooManyCharacterStates:
+            self.checks.update(dict.fromkeys((rule.keyword, "") for rule in settled.rules))
+            return json_values.string(self._notation, settled.low, settled.high)
 
     def _numbers(self, numbers: Numbers) -> Expression | None:
         settled = numbers.simplified()
@@ -208,7 +212,7 @@ class GrammarBuilder:
         algebra = self._algebra
         patterns = dict.fromkeys(p for layer in objects.layers for p, _ in layer.patterns)
         if not patterns and objects.keys == ANYTHING:
-            rest = self.node(together(*(layer.rest for layer in objects.layers)))
+            rest = self._rest(together(*(layer.rest for layer in objects.layers)), named)
             return [(json_values.other_keys(named, self._notation), rest)] if rest else []
         names = self._names(objects.keys)
         if named and names is not None:
@@ -225,10 +229,16 @@ class GrammarBuilder:
             ]
         found = []
         for dfa, matched in kinds:
-            value = self.node(self._other(objects, matched))
+            value = self._rest(self._other(objects, matched), named)
             if value is not None:
                 found.append((text_grammar(dfa), value))
         return found
+
+    def _rest(self, node: Node, named: list[str]) -> Expression | None:
+        """Return what other members may be; beside named ones, values without a schema are flat."""
+        if named and node == ANYTHING:
+            return json_values.any_value(self._notation, OTHERS_DEPTH)
+        return self.node(node)
 
     def _other(self, objects: Objects, matched: frozenset[str]) -> Node:
         """Return what holds for members whose names match some patterns."""
@@ -404,10 +414,3 @@ def containing_grammar(
         return net.literal(end, b"]")
 
     return add
-
-
-assert json
-assert sequence
-assert string_grammar
-assert PATTERNS_LIMIT
-assert ITEMS_LIMIT

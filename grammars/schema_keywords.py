@@ -184,7 +184,9 @@ def counted_lengths(rule: Rule) -> Strings:
     if found is None:
         return Strings()
     low = int(found["low"])
-    return Strings(low, low if not found["comma"] else int(found["high"]) if found["high"] else None)
+    return Strings(
+        low, low if not found["comma"] else int(found["high"]) if found["high"] else None
+    )
 
 
 def pattern_holds(
@@ -500,4 +502,3 @@ def _is_object(algebra: "Algebra", objects: Objects, value: Mapping[str, Any]) -
         algebra.has_key(objects, name) and algebra.satisfies(algebra.member(objects, name), one)
         for name, one in value.items()
     )
-

@@ -7,13 +7,13 @@
 import functools
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from falsework.grammars import json_values
 from falsework.grammars.budget import Budget, BudgetExceeded
-from falsework.grammars.expressions import Expression
-from falsework.grammars.schema_algebra import Algebra
+from falsework.grammars.expressions import NFA, Expression, GrammarTooLarge
+from falsework.grammars.schema_algebra import EXCLUSION_STEPS, Algebra
 from falsework.grammars.schema_documents import Document, open_document
 from falsework.grammars.schema_errors import UnsupportedSchema
 from falsework.grammars.schema_export import SchemaExport
@@ -34,6 +34,10 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+
+SIMPLE_STEPS = 1000
+NODES_LIMIT = 120_000
+"""A schema whose expression has more nodes is planned again, with exclusions left to checks."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +92,30 @@ def plan(
     budget = Budget(limits.seconds)
     try:
         document = open_document(schema, limits.depth, limits.bytes)
-        algebra = Algebra(document, budget)
-        return _planned(document, algebra, notation, arguments=arguments, limits=limits)
+        for exclusions in (EXCLUSION_STEPS, 0):
+            algebra = Algebra(document, budget, exclusions)
+            made = _planned(document, algebra, notation, arguments=arguments, limits=limits)
+            if exclusions_fit := (made.expression is None or _fits(made.expression, budget)):
+                return made
+        if not exclusions_fit and not made.llguidance.checks:
+            made = replace(made, how="llguidance", expression=None, checks=())
+        return made
     except BudgetExceeded as fault:
         raise UnsupportedSchema(str(fault), "") from None
     except RecursionError:
         msg = "its references nest too deep"
         raise UnsupportedSchema(msg, "") from None
+
+
+def _fits(expression: Expression, budget: Budget) -> bool:
+    """Tell whether an expression has few enough nodes; those of simple schemas always have."""
+    if budget.spent < SIMPLE_STEPS:
+        return True
+    try:
+        expression(NFA(NODES_LIMIT), 0)
+    except GrammarTooLarge:
+        return False
+    return True
 
 
 def _parameters(schema: Any) -> dict[str, Any]:

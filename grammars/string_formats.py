@@ -7,8 +7,6 @@ said: no leap seconds, no quoted e-mail names, hosts in ASCII. Other formats are
 from dataclasses import dataclass
 
 
-
-
 @dataclass(frozen=True)
 class StringFormat:
     """`pattern` is of whole strings; `source` is where the format is defined.

@@ -7,9 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from falsework.grammars.budget import Budget
-from falsework.grammars.char_dfa import ANY_TEXT, CharDFA, texts
+from falsework.grammars.char_dfa import ANY_TEXT, CharDFA, TooManyCharacterStates, texts
 from falsework.grammars.code_points import Ranges
-from falsework.grammars.expressions import LARGEST_COUNT, NFA, CountedLoop, Expression
+from falsework.grammars.expressions import (
+    LARGEST_COUNT,
+    NFA,
+    CountedLoop,
+    Expression,
+    GrammarTooLarge,
+)
 from falsework.grammars.pattern_dfa import pattern_dfa
 from falsework.grammars.format_tables import format_dfa, loose_format_dfa
 
@@ -69,9 +75,7 @@ class Strings:
         if self.values is None:
             if any(replace(rule, holds=not rule.holds) in self.rules for rule in self.rules):
                 return None
-            if self.rules and self.dfa(budget, lengths=False).empty:
-                return None
-            return self
+            return None if self.rules and self._no_texts(budget) else self
         dfas = [rule.dfa(budget) for rule in self.rules]
         left = frozenset(
             one
@@ -82,6 +86,12 @@ class Strings:
             and all(dfa.accepts(one) for dfa in dfas)
         )
         return Strings(values=left) if left else None
+
+    def _no_texts(self, budget: Budget) -> bool:
+        try:
+            return self.dfa(budget, lengths=False).empty
+        except TooManyCharacterStates:
+            return False  # not found out
 
     def dfa(self, budget: Budget, *, lengths: bool = True) -> CharDFA:
         """Return the automaton of the set."""
@@ -127,9 +137,17 @@ def string_grammar(strings: Strings, budget: Budget) -> Expression | None:
     counted = _Text(free, strings.low, counts)
 
     def add(net: NFA, start: int) -> int:
-        return (counted if net.counting else text_grammar(strings.dfa(budget)))(net, start)
+        return (counted if net.counting else _written_out(strings))(net, start)
 
     return add
+
+
+def _written_out(strings: Strings) -> Expression:
+    try:
+        return text_grammar(strings.dfa(Budget()))
+    except TooManyCharacterStates:
+        msg = "a string's lengths take too many states"
+        raise GrammarTooLarge(msg) from None
 
 
 def text_grammar(dfa: CharDFA) -> Expression:

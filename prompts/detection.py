@@ -1,18 +1,36 @@
 """Which dialect a model speaks, by its own chat template and vocabulary."""
 
+import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import jinja2
-import jinja2.meta
-
 from falsework.grammars.events import Call
-from falsework.prompts.dialects import DIALECTS, Dialect, with_reasoning
+from falsework.prompts.chat_template import RENDER_ERRORS, ChatTemplate
+from falsework.prompts.dialects import DIALECTS, SCAFFOLD, Dialect, PastCalls
 from falsework.prompts.renderer import PromptRenderer
 from falsework.prompts.tokenizers import Tokenizer
 
-_PROBE = Call("probe_function", '{"probe": "value"}')
+_PROBES = (
+    Call("first_probe", '{"probe": "first-value"}'),
+    Call("second_probe", '{"probe": "second-value"}'),
+)
+_TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": call.name,
+            "description": "Probes.",
+            "parameters": {
+                "type": "object",
+                "properties": {"probe": {"type": "string", "description": "A text."}},
+                "required": ["probe"],
+            },
+        },
+    }
+    for call in _PROBES
+]
 
 
 class UnknownDialect(ValueError):
@@ -20,58 +38,143 @@ class UnknownDialect(ValueError):
 
 
 def detect_renderer(tokenizer: Tokenizer, named: str = "auto") -> PromptRenderer:
-    """Return the prompter for a model; `named` overrides the dialect that its template shows."""
+    """Return the prompt renderer for a model; `named` overrides the dialect of its template."""
     if named not in {"auto", *DIALECTS}:
         msg = f"unknown dialect '{named}'; there is: auto, {', '.join(sorted(DIALECTS))}"
         raise UnknownDialect(msg)
-    knows_tools = _mentions_tools(tokenizer)
-    shown = _shown(tokenizer)
-    dialect = DIALECTS[named] if named != "auto" else shown or DIALECTS["scaffold"]
-    if _thinks(tokenizer):
-        dialect = with_reasoning(dialect)
+    template = _Template(tokenizer, ChatTemplate(tokenizer))
+    shown = template.dialect()
+    dialect = DIALECTS[named] if named != "auto" else shown or SCAFFOLD
+    if dialect.reasoning and template.thinks(dialect):
+        dialect = replace(dialect, think=dialect.reasoning)
     # A section of the template that teaches another spelling than the dialect's would mislead.
-    taught = knows_tools and shown is not None and shown.name == dialect.name
+    taught = template.reads_tools and shown is not None and shown.name == dialect.name
+    if taught or shown is dialect or named == "auto":
+        dialect = template.with_past_calls(dialect)
     return PromptRenderer(tokenizer, dialect, taught)
 
 
-def _mentions_tools(tokenizer: Tokenizer) -> bool:
-    """Tell whether the template reads the variable `tools`."""
-    template = tokenizer.get_chat_template(tools=[{}])
-    parsed = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"], autoescape=True).parse(
-        template.replace("{% generation %}", "").replace("{% endgeneration %}", "")
-    )
-    return "tools" in jinja2.meta.find_undeclared_variables(parsed)
+@dataclass(frozen=True)
+class _Template:
+    """A chat template as far as it shows a family."""
 
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate
 
-def _shown(tokenizer: Tokenizer) -> Dialect | None:
-    """Return the dialect in which the template itself writes a past call."""
-    vocabulary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=True)
-    texts = list(_probes(tokenizer))
-    for dialect in DIALECTS.values():
-        written = dialect.markup.render([_PROBE])
-        has_tokens = all(marker in vocabulary for marker in dialect.needs)
-        if has_tokens and any(written in text for text in texts):
-            return dialect
-    return None
+    @property
+    def source(self) -> str:
+        """The template's text."""
+        return self.chat_template.source
 
+    @property
+    def reads_tools(self) -> bool:
+        """Tell whether the template reads the variable `tools`."""
+        return "tools" in self.chat_template.variables
 
-def _probes(tokenizer: Tokenizer) -> Iterator[str]:
-    """Render a conversation with a past call; templates differ in how they want the arguments."""
-    for arguments in (json.loads(_PROBE.arguments), _PROBE.arguments):
-        function: dict[str, Any] = {"name": _PROBE.name, "arguments": arguments}
-        call = {"type": "function", "id": "call000000", "function": function}
-        for content in ("", None):
-            messages: list[dict[str, Any]] = [
-                {"role": "user", "content": "probe"},
-                {"role": "assistant", "content": content, "tool_calls": [call]},
-            ]
+    @functools.cached_property
+    def vocabulary(self) -> dict[str, int]:
+        """All tokens, added ones too."""
+        pieces: dict[str, int] = self.tokenizer.backend_tokenizer.get_vocab(with_added_tokens=True)
+        return pieces
+
+    def dialect(self) -> Dialect | None:
+        """Return the dialect in which the template writes a past call, or whose literals it has.
+
+        Of several it is the one whose calls, or literals, are the longest.
+        """
+        vocabulary = self.vocabulary
+        known = [
+            one for one in DIALECTS.values()
+            if one is not SCAFFOLD and all(marker in vocabulary for marker in one.needs)
+        ]  # fmt: skip
+        texts = [text for way in _WAYS for text in self._probed(way, tools=_TOOLS)]
+        texts += [text for way in _WAYS for text in self._probed(way, tools=None)]
+        written = [(len(call), one) for one in known if (call := _written(one, texts))]
+        if written:
+            return max(written, key=lambda found: found[0])[1]
+        source = self.source
+        named = [
+            (sum(map(len, one.template_says)), one) for one in known
+            if one.template_says and all(literal in source for literal in one.template_says)
+        ]  # fmt: skip
+        return max(named, key=lambda found: found[0])[1] if named else None
+
+    def thinks(self, dialect: Dialect) -> bool:
+        """Tell whether the model has the dialect's think block: template and vocabulary do."""
+        assert dialect.reasoning
+        opening, closing = dialect.reasoning.opening.rstrip(), dialect.reasoning.closing
+        closes = closing.lstrip("<[/").removeprefix("|")
+        vocabulary = self.vocabulary
+        if opening.startswith("<think") and not {opening, closing} <= vocabulary.keys():
+            return False
+        return closes in self.source
+
+    def with_past_calls(self, dialect: Dialect) -> Dialect:
+        """Return the dialect with the way in which this template takes past calls, if it does."""
+        calls = _PROBES[:1] if dialect.one_call_a_message else _PROBES
+        for way in _WAYS:
+            for text in self._probed(way, tools=_TOOLS, counts=(len(calls),)):
+                if all(_mentions(text, call) for call in calls):
+                    if self._is_malformed(way, dialect):  # ours takes arguments as text
+                        return replace(dialect, past_calls=_WAYS[0])
+                    return replace(dialect, past_calls=way, chat_template="")
+        return replace(dialect, chat_template="")
+
+    def _is_malformed(self, way: PastCalls, dialect: Dialect) -> bool:
+        """Tell whether two turns with calls are written in another way than one."""
+        if not dialect.chat_template:
+            return False
+        call = _PROBES[0]
+        messages = [_USER, _turn([call], way), _RESULT, _USER, _turn([call], way), _RESULT, _USER]
+        try:
+            text = self._rendered(messages, None)
+        except RENDER_ERRORS:
+            return False
+        opening, closing = dialect.markup.opening, dialect.markup.closing
+        return text.count(opening) != text.count(closing)
+
+    def _probed(self, way: PastCalls, tools: Any, counts: Sequence[int] = (1, 2)) -> Iterator[str]:
+        """Render conversations with past calls; templates differ in what they take."""
+        for count in counts:
             try:
-                yield str(tokenizer.apply_chat_template(messages, tokenize=False))
-            except (jinja2.TemplateError, TypeError, KeyError, ValueError):
-                continue  # this template wants its calls in another shape
+                yield self._rendered([_USER, _turn(_PROBES[:count], way)], tools)
+            except RENDER_ERRORS:
+                continue
+
+    def _rendered(self, messages: list[dict[str, Any]], tools: Any) -> str:
+        text: str = self.tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
+        return text
 
 
-def _thinks(tokenizer: Tokenizer) -> bool:
-    """Tell whether the model has think blocks: the marker is one token of its vocabulary."""
-    vocabulary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=True)
-    return "<think>" in vocabulary and "</think>" in vocabulary
+_USER: dict[str, Any] = {"role": "user", "content": "probe"}
+_RESULT: dict[str, Any] = {
+    "role": "tool", "name": _PROBES[0].name, "tool_call_id": "call00000", "content": "result"
+}  # fmt: skip
+# In the order in which they are tried: text keeps arguments as they were said.
+_WAYS = tuple(
+    PastCalls(as_text=as_text, empty_content=content)
+    for as_text in (True, False)
+    for content in ("", None)
+)
+
+
+def _turn(calls: Sequence[Call], way: PastCalls) -> dict[str, Any]:
+    arguments = [call.arguments if way.as_text else json.loads(call.arguments) for call in calls]
+    tool_calls = [
+        {"type": "function", "id": f"call{number:05}",
+         "function": {"name": call.name, "arguments": told}}
+        for number, (call, told) in enumerate(zip(calls, arguments, strict=True))
+    ]  # fmt: skip
+    return {"role": "assistant", "content": way.empty_content, "tool_calls": tool_calls}
+
+
+def _written(dialect: Dialect, texts: Sequence[str]) -> str:
+    """Return the longest spelling of calls by the dialect, or a habit of it, in one of the texts."""
+    spelled = [dialect.markup.render(_PROBES[:count]) for count in (2, 1)]
+    return next((call for call in spelled if any(call in text for text in texts)), "")
+
+
+def _mentions(text: str, call: Call) -> bool:
+    """Tell whether a call stands in the text, its argument neither lost nor quoted twice."""
+    value = json.loads(call.arguments)["probe"]
+    return value in text and '\\"probe\\"' not in text

@@ -1,121 +1,31 @@
-"""The families: each is one definition, from which prompt, constraint, history and reader follow.
+"""The families by name, gathered from the modules of `prompts/families`."""
 
-Every literal of a family stands here once, with its source.
-"""
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import replace
 
-from dataclasses import dataclass, replace
+from falsework.grammars.call_formats import ReasoningTags
+from falsework.prompts import families
+from falsework.prompts.dialect import Dialect, PastCalls
 
-from falsework.grammars import json_values
-from falsework.grammars.call_formats import ReasoningTags, ToolCallFormat
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How one model family speaks of tools.
-
-    `needs` are markers that must be single tokens of the vocabulary; `one_call_a_message`: the
-    family's history has no two calls in one message; `template_writes_calls`: past calls go to the
-    chat template as tool_calls (with arguments as text), not as the text that `markup` writes.
-    """
-
-    name: str
-    markup: ToolCallFormat
-    needs: tuple[str, ...] = ()
-    one_call_a_message: bool = False
-    template_writes_calls: bool = False
-    think: ReasoningTags | None = None
-
-    @property
-    def markers(self) -> tuple[str, ...]:
-        """Return all literals, in which special tokens of the vocabulary may be spelled."""
-        markup, think = self.markup, self.think
-        of_calls = (
-            markup.opening, markup.before_name, markup.after_name, markup.after_arguments,
-            markup.separator, markup.closing,
-        )  # fmt: skip
-        return (*of_calls, *((think.opening, think.closing) if think else ()))
+__all__ = ["DIALECTS", "SCAFFOLD", "Dialect", "PastCalls", "with_reasoning"]
 
 
-# What small models write instead of their family's marks, seen with Qwen2.5-Coder-0.5B-Instruct: a
-# fenced block of JSON, or JSON alone.
-_FENCE = ToolCallFormat(
-    opening="```json\n",
-    before_name='{"name": "',
-    after_name='", "arguments": ',
-    after_arguments="}",
-    separator="\n",
-    closing="\n```",
-)
-_BARE = ToolCallFormat(
-    before_name='{"name": "', after_name='", "arguments": ', after_arguments="}", separator="\n"
-)
+def _defined() -> Iterator[Dialect]:
+    """Yield the dialects that the modules of `prompts/families` define."""
+    for module in pkgutil.iter_modules(families.__path__):
+        found = importlib.import_module(f"{families.__name__}.{module.name}")
+        yield from (value for value in vars(found).values() if isinstance(value, Dialect))
 
-# The format that Hermes 2 Pro introduced and Qwen 2.5 and 3 were trained on; from the chat template
-# of Qwen/Qwen2.5-7B-Instruct: <tool_call>\n{"name": …, "arguments": …}\n</tool_call>.
-_TOOL_CALL = ToolCallFormat(
-    before_name='<tool_call>\n{"name": "',
-    after_name='", "arguments": ',
-    after_arguments="}\n</tool_call>",
-    separator="\n",
-    trigger="<tool_call>",
-    barred="{[`<",
-    habits=(_FENCE, _BARE),
-)
 
-# The chat template of meta-llama/Llama-3.1-8B-Instruct: {"name": …, "parameters": …}, alone in a
-# message; several calls in one reply are separated by "; ".
-_LLAMA3 = ToolCallFormat(
-    before_name='{"name": "',
-    after_name='", "parameters": ',
-    after_arguments="}",
-    separator="; ",
-    barred="{[`<",
-)
-
-# Llama 3.2's and 4's prompt format page: [name(a=1, b="x"), other()].
-_PYTHONIC = ToolCallFormat(
-    opening="[",
-    before_name="",
-    after_name="(",
-    after_arguments=")",
-    separator=", ",
-    closing="]",
-    barred="{[`<",
-    notation=json_values.PYTHON,
-)
-
-# The chat template of deepseek-ai/DeepSeek-R1, assistant messages with tool_calls.
-_DEEPSEEK_R1 = ToolCallFormat(
-    opening="<｜tool▁calls▁begin｜>",
-    before_name="<｜tool▁call▁begin｜>function<｜tool▁sep｜>",
-    after_name="\n```json\n",
-    after_arguments="\n```<｜tool▁call▁end｜>",
-    separator="\n",
-    closing="<｜tool▁calls▁end｜>",
-    trigger="<｜tool▁calls▁begin｜>",
-    barred="{[`",
-)
-
-DIALECTS = {
-    dialect.name: dialect
-    for dialect in (
-        Dialect("llama3", _LLAMA3, one_call_a_message=True),
-        Dialect("llama_pythonic", _PYTHONIC),
-        Dialect("hermes", _TOOL_CALL),
-        Dialect(
-            "deepseek_r1",
-            _DEEPSEEK_R1,
-            # Its template closes tool results only behind calls that it wrote itself.
-            template_writes_calls=True,
-            needs=("<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>"),
-            think=ReasoningTags(),
-        ),
-        # For chat templates that know no tools: our own section, calls as Hermes spells them.
-        Dialect("scaffold", _TOOL_CALL),
-    )
-}
+DIALECTS = {dialect.name: dialect for dialect in _defined()}
+SCAFFOLD = DIALECTS["scaffold"]
+"""For chat templates that know no tools: our own section, calls as Hermes spells them."""
 
 
 def with_reasoning(dialect: Dialect) -> Dialect:
     """Return the dialect for a model that thinks before it answers."""
-    return dialect if dialect.think else replace(dialect, think=ReasoningTags())
+    return (
+        dialect if dialect.think else replace(dialect, think=dialect.reasoning or ReasoningTags())
+    )

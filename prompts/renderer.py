@@ -1,9 +1,9 @@
 """From a conversation to the text that the model is asked to continue."""
 
 import json
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib import resources
 from typing import Any
 
@@ -11,17 +11,43 @@ import jinja2
 
 from falsework.grammars import json_values
 from falsework.grammars.events import Call, Tool
+from falsework.prompts.chat_template import ChatTemplate, Turn
+from falsework.prompts.control_tokens import ControlTokens
+from falsework.prompts.conversation_layout import (
+    lay_out,
+    one_call_each,
+    one_system_message,
+    with_family_ids,
+)
 from falsework.prompts.dialects import Dialect
+from falsework.prompts.errors import ChatTemplateError
 from falsework.prompts.messages import Message
+from falsework.prompts.reasoning_switches import reasoning_switches, separate_reasoning
+from falsework.prompts.template_features import (
+    PROBE_CALL,
+    Probes,
+    TemplateFeatures,
+    learn_features,
+)
 from falsework.prompts.tokenizers import Tokenizer
+from falsework.prompts.turns import RawResults, TurnFactory, as_object
+
+__all__ = ["ChatTemplateError", "Prompt", "PromptRenderer", "UnknownSwitch"]
 
 _SECTION = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined).from_string(  # noqa: S701 - no HTML
     resources.files("falsework.prompts").joinpath("sections/tools.jinja").read_text("utf-8")
 )
 
 
-class ChatTemplateError(ValueError):
-    """A conversation that the model's chat template refuses."""
+class UnknownSwitch(ValueError):
+    """A variable in `chat_template_kwargs` that the chat template doesn't read; its name."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        self.name = name
+        switches = ", ".join(f"'{switch}'" for switch in sorted(known)) or "no switches"
+        super().__init__(
+            f"Unknown switch '{name[:100]}': this model's chat template reads {switches}."
+        )
 
 
 @dataclass(frozen=True)
@@ -44,118 +70,146 @@ class PromptRenderer:
     dialect: Dialect
     knows_tools: bool
 
-    def render(
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """The chat template of the model, or the dialect's in its place."""
+        name = self.dialect.chat_template
+        files = resources.files("falsework.prompts").joinpath("templates")
+        source = files.joinpath(name).read_text("utf-8") if name else ""
+        return ChatTemplate(self.tokenizer, source)
+
+    @cached_property
+    def control_tokens(self) -> ControlTokens:
+        """The vocabulary's control tokens."""
+        return ControlTokens(self.tokenizer, (self.template.source, *self.dialect.markers))
+
+    @cached_property
+    def features(self) -> TemplateFeatures:
+        """What the chat template accepts."""
+
+        def call_turn(call_id: str, text: str, reasoning: str) -> Turn:
+            calls, ids = (PROBE_CALL,), (call_id,)
+            message = Message("assistant", text, calls, ids, reasoning=reasoning)
+            return self._factory.turn(message, TemplateFeatures())
+
+        def result_turn(call_id: str, text: str) -> Turn:
+            result = Message("tool", text, call_id=call_id, name=PROBE_CALL.name)
+            return next(self._factory.turns([result], TemplateFeatures(), RawResults()))
+
+        spelled = self.dialect.markup.render([PROBE_CALL])
+        options = reasoning_switches(self.template, self.dialect, None)
+        return learn_features(Probes(self.template, call_turn, result_turn, spelled, options))
+
+    def prepare(self) -> None:
+        """Make now what is otherwise made when it is first needed, which takes seconds."""
+        _ = self.features
+        self.control_tokens.encode_renamed("")
+
+    @cached_property
+    def _factory(self) -> TurnFactory:
+        tool_role = self.knows_tools or self.dialect.template_writes_calls
+        return TurnFactory(self.template, self.dialect, tool_role)
+
+    def render(  # noqa: PLR0913 - what a request says of its prompt
         self,
         messages: Sequence[Message],
         tools: Sequence[Tool] = (),
         *,
         parallel: bool = True,
         think: bool = True,
+        effort: str | None = None,
+        switches: Mapping[str, Any] | None = None,
     ) -> Prompt:
-        """Return the prompt; raise Unpromptable with the template's own words when it refuses."""
-        section = "" if self.knows_tools else self._section(tools, parallel)
-        laid = list(self._turns(messages, section))
-        offered = [_described(tool) for tool in tools] if self.knows_tools and tools else None
-        try:
-            text: str = self.tokenizer.apply_chat_template(
-                laid, tools=offered, tokenize=False, add_generation_prompt=True,
-                enable_thinking=think, thinking=think,
-            )  # fmt: skip
-        except (jinja2.TemplateError, TypeError, KeyError) as fault:
-            msg = f"The model's chat template refuses this conversation: {fault}"
-            raise ChatTemplateError(msg) from fault
-        text, thinking = self._thought(text, think=think)
-        return Prompt(text, tuple(self.tokenizer.encode(text, add_special_tokens=False)), thinking)
+        """Return the prompt; raise ChatTemplateError with the template's words when it refuses.
 
-    def _thought(self, text: str, *, think: bool) -> tuple[str, bool]:
-        """Tell whether the template opened a think block; close it where none is wanted."""
+        `effort` is the request's reasoning_effort, `switches` are its chat_template_kwargs: raise
+        UnknownSwitch for one that the template doesn't read.
+        """
+        given = self._checked(switches or {})
+        escape = self.control_tokens.escape_all
+        conversation = [self._escaped(message) for message in messages]
+        described = [escape(_described(tool)) for tool in tools]
+        section = "" if self.knows_tools else self._section(described, parallel)
+        results = RawResults()
+        turns = self._turns(conversation, section, results)
+        offered = described if self.knows_tools and tools else None
+        if offered is None and self.features.tools_as_list:
+            offered = []
+        text = self.template.render(
+            turns,
+            offered,
+            **{**reasoning_switches(self.template, self.dialect, effort, think=think), **given},
+        )
+        text, thinking = self._opened(results.put_into(text), think=think)
+        tokens = self.control_tokens.encode(text)
+        return Prompt(self.control_tokens.unescape(text), tokens, thinking)
+
+    def _checked(self, switches: Mapping[str, Any]) -> dict[str, Any]:
+        for name in switches:
+            if name not in self.template.switches:
+                raise UnknownSwitch(name, self.template.switches)
+        return {name: self.control_tokens.escape_all(value) for name, value in switches.items()}
+
+    def _escaped(self, message: Message) -> Message:
+        """Return a message whose texts spell no control token."""
+        if self.dialect.think:
+            message = separate_reasoning(message, self.dialect.think)
+        escape = self.control_tokens.escape
+        return replace(
+            message,
+            text=escape(message.text),
+            calls=tuple(
+                Call(escape(call.name), self._escaped_arguments(call)) for call in message.calls
+            ),
+            call_ids=tuple(escape(call_id) for call_id in message.call_ids),
+            call_id=escape(message.call_id),
+            name=escape(message.name),
+            reasoning=escape(message.reasoning),
+        )
+
+    def _escaped_arguments(self, call: Call) -> str:
+        """Return arguments that spell no control token, nor do once their JSON is read."""
+        arguments = as_object(call.arguments) if "\\" in call.arguments else None
+        escaped = self.control_tokens.escape_all(arguments)
+        if escaped != arguments:
+            return json_values.dumps(escaped)
+        return self.control_tokens.escape(call.arguments)
+
+    def _opened(self, text: str, *, think: bool) -> tuple[str, bool]:
+        """Open the think block where the family wants it; close it where nobody does."""
         block = self.dialect.think
-        if block is None or not text.rstrip().endswith(block.opening.rstrip()):
+        if block is None:
             return text, False
+        if not text.rstrip().endswith(block.opening.rstrip()):
+            if not self.dialect.opens_reasoning or text.rstrip().endswith(block.closing.rstrip()):
+                return text, False
+            text += block.opening
         if think:
             return text, True
         return text + block.closing + block.gap, False
 
-    def _section(self, tools: Sequence[Tool], parallel: bool) -> str:
-        if not tools:
+    def _section(self, described: Sequence[Mapping[str, Any]], parallel: bool) -> str:
+        if not described:
             return ""
         calls = [Call("first_function", '{"argument": "value"}'), Call("second_function", "{}")]
         return _SECTION.render(
-            tools=[json_values.dumps(_described(tool)["function"]) for tool in tools],
+            tools=[json_values.dumps(tool["function"]) for tool in described],
             one=self.dialect.markup.render(calls[:1]),
             two=self.dialect.markup.render(calls),
             parallel=parallel,
         )
 
-    def _turns(self, messages: Sequence[Message], section: str) -> Iterator[dict[str, Any]]:
-        """Yield messages as the template wants them: one system message, first, then the rest."""
-        system = [message.text for message in messages if message.role == "system"]
-        if section:
-            system.append(section)
-        if system:
-            yield {"role": "system", "content": "\n\n".join(system)}
-        rest = [message for message in messages if message.role != "system"]
+    def _turns(self, messages: Sequence[Message], section: str, results: RawResults) -> list[Turn]:
+        """Return the turns that the template is given, our own tool section in the first."""
+        if self.dialect.call_id:
+            messages = list(with_family_ids(messages, self.dialect))
         if self.dialect.one_call_a_message:
-            rest = list(_one_by_one(rest))
-        if self.knows_tools or self.dialect.template_writes_calls:
-            yield from (self._turn(message) for message in rest)
-        else:
-            yield from self._without_tool_role(rest)
-
-    def _turn(self, message: Message) -> dict[str, Any]:
-        if message.role == "tool":
-            return {"role": "tool", "content": message.text, "name": message.name,
-                    "tool_call_id": message.call_id}  # fmt: skip
-        if not message.calls:
-            return {"role": message.role, "content": message.text}
-        if not self.dialect.template_writes_calls:
-            written = self.dialect.markup.render(message.calls)
-            return {"role": "assistant", "content": message.text + written}
-        ids = message.call_ids or ("",) * len(message.calls)
-        calls = [
-            {"id": i, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
-            for c, i in zip(message.calls, ids, strict=True)
-        ]
-        return {"role": "assistant", "content": message.text or None, "tool_calls": calls}
-
-    def _without_tool_role(self, messages: Sequence[Message]) -> Iterator[dict[str, Any]]:
-        """Yield results as user messages, those of one turn together."""
-        results: list[str] = []
-        for message in messages:
-            if message.role == "tool":
-                results.append(f"<tool_response>\n{message.text}\n</tool_response>")
-                continue
-            if results:
-                yield {"role": "user", "content": "\n".join(results)}
-                results = []
-            yield self._turn(message)
-        if results:
-            yield {"role": "user", "content": "\n".join(results)}
-
-
-def _one_by_one(messages: Iterable[Message]) -> Iterator[Message]:
-    """Yield each call of a message on its own, followed by its result."""
-    rest = deque(messages)
-    while rest:
-        message = rest.popleft()
-        results: list[Message] = []
-        while message.calls and rest and rest[0].role == "tool":
-            results.append(rest.popleft())
-        yield from _split(message, results)
-
-
-def _split(message: Message, results: list[Message]) -> Iterator[Message]:
-    """Yield a message a call at a time, each with its result."""
-    if not message.calls:
-        yield message
-    for number, call in enumerate(message.calls):
-        text, ids = (message.text if number == 0 else ""), message.call_ids[number : number + 1]
-        yield replace(message, text=text, calls=(call,), call_ids=ids)
-        answer = next((result for result in results if result.call_id in ids), None)
-        if answer:
-            results.remove(answer)
-            yield answer
-    yield from results
+            messages = list(one_call_each(messages))
+        turns = list(self._factory.turns(messages, self.features, results))
+        if section:
+            own: Turn = {"role": "system", "content": section}
+            turns = list(one_system_message([*turns, own]))
+        return lay_out(turns, self.features)
 
 
 def _described(tool: Tool) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from falsework.grammars.vocabulary import Vocabulary
+from falsework.prompts.errors import UnusableModel
 
 
-class UnknownTokenizer(ValueError):
+class UnknownTokenizer(UnusableModel):
     """A tokenizer whose tokens can't be turned into bytes."""
 
 
@@ -25,6 +27,30 @@ class Tokenizer(Protocol):
 
     def get_chat_template(self, *, tools: list[Any] | None) -> str:
         """Return the chat template."""
+
+
+def load_tokenizer(model: str, chat_template: str = "") -> Tokenizer:
+    """Return a model's tokenizer, with the chat template of the file `chat_template` if given.
+
+    Raise UnusableModel where there is none that this server can use. A `tekken.json` beside the
+    tokenizer is left aside: its own class has neither a chat template nor a vocabulary to read.
+    """
+    from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds, only needed here
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model, mistral_format=False)
+    except (OSError, ValueError, KeyError, ImportError, NotImplementedError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UnusableModel(f"The tokenizer of {model} can't be loaded: {reason}") from error
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        kind = type(tokenizer).__name__
+        raise UnusableModel(f"The tokenizer of {model} ({kind}) has no tokenizer.json.")
+    if chat_template:
+        try:
+            tokenizer.chat_template = Path(chat_template).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UnusableModel(f"The chat template can't be read: {error}") from error
+    return tokenizer  # type: ignore[no-any-return]
 
 
 def build_vocabulary(

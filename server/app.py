@@ -67,7 +67,15 @@ def create_app(
             ):
                 keys = IdempotencyKeys(store)
                 services = Services(
-                    settings, runner, registry, store, keys, admission, background, fingerprint
+                    settings,
+                    runner,
+                    registry,
+                    store,
+                    keys,
+                    admission,
+                    background,
+                    settings.model_id,
+                    fingerprint,
                 )
                 responses = ResponseService(runner, settings, registry, store)
                 yield {"services": services, "responses": responses}
@@ -111,7 +119,7 @@ def _add_routes(app: FastAPI, settings: Settings, keys: list[Any]) -> None:
 
 def _model(services: Services, created: int) -> Json:
     return {
-        "id": services.settings.model_id,
+        "id": services.model_id,
         "object": "model",
         "created": created,
         "owned_by": "falsework",

@@ -121,11 +121,36 @@ def _check_folder(folder: Path) -> None:
             f"The folder {str(folder)!r} holds no weights: it has none of {', '.join(WEIGHTS)}. "
             "Copy the whole model into it."
         )
+    for file in folder.glob("*.safetensors"):
+        if not _is_safetensors(file):
+            raise UnknownModel(
+                f"The file {str(file)!r} is empty, cut short, or a pointer of git-lfs. "
+                "Copy the whole model again."
+            )
     if not any((folder / name).is_file() for name in TOKENIZERS):
         raise UnknownModel(
             f"The folder {str(folder)!r} holds no tokenizer: it has none of "
             f"{', '.join(TOKENIZERS)}. Copy the whole model into it."
         )
+
+
+def _is_safetensors(file: Path) -> bool:
+    """Whether a file begins as https://huggingface.co/docs/safetensors says, and is long enough.
+
+    It begins with the length of a JSON object (8 bytes, little-endian), in which the last of the
+    `data_offsets` is the length of the rest.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as begin:
+        length = int.from_bytes(begin.read(8), "little")
+        if not 0 < length <= size - 8:
+            return False
+        try:
+            header = json.loads(begin.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name[0] != "_"]
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+            return False
+    return 8 + length + max(ends, default=0) <= size
 
 
 def cache_dir() -> Path:

@@ -70,6 +70,7 @@ class Settings(BaseSettings):
         "auto",
         description="How the model is told of tools and calls them; auto asks its chat template.",
     )
+    chat_template: str = Field("", description="A chat template's file, for the model's own.")
     max_model_len: int | None = Field(
         None,
         ge=16,

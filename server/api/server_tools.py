@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from falsework.grammars.events import Tool
-from falsework.server.api.tools import McpServerParam, ServerToolParam
+from falsework.server.api.tools import FilteredParam, McpServerParam, ServerToolParam
 from falsework.server.api.validation import WireModel
 from falsework.server.errors import APIError, BadRequestError, missing_parameter
 from falsework.server.tools.errors import ToolCallError
 from falsework.server.tools.registry import ToolRegistry
-from falsework.server.tools.request_mcp_servers import McpServerRef
+from falsework.server.tools.request_mcp_servers import McpServerRef, forbidden_headers
 from falsework.server.tools.tool import ServerTool
 
 SERVER_LABEL_PATTERN = re.compile(r"[a-zA-Z0-9_-]{1,32}")
@@ -49,51 +49,63 @@ class ServerTools:
 NO_SERVER_TOOLS = ServerTools()
 
 
-async def resolve_server_tools(tools: Sequence[WireModel], registry: ToolRegistry) -> ServerTools:
-    """Return which of a request's tools the server runs; refuse what it doesn't have."""
+async def resolve_server_tools(
+    tools: Sequence[WireModel], registry: ToolRegistry, owner: str = ""
+) -> ServerTools:
+    """Return which of a request's tools the server runs; refuse what it doesn't have.
+
+    `owner` is the principal, whose connections to MCP servers aren't anybody else's.
+    """
     by_position: dict[int, tuple[Tool, ...]] = {}
     approval: set[str] = set()
     labels: dict[str, str] = {}
     guests: dict[str, ServerTool] = {}
     for position, param in enumerate(tools):
-        field_name = f"tools[{position}]"
-        if isinstance(param, ServerToolParam):
-            tool = _exposed(param, registry, field_name)
-            by_position[position] = (await _describe(tool, field_name),)
-        elif isinstance(param, McpServerParam):
-            found = await _tools_of(param, registry, field_name)
-            by_position[position] = tuple([await _describe(tool, field_name) for tool in found])
-            approval |= {tool.name for tool in found if _needs_approval(param, tool)}
+        if not isinstance(param, FilteredParam):
+            continue
+        param_name = f"tools[{position}]"
+        found = _allowed(param, await _candidates(param, registry, param_name, owner), param_name)
+        by_position[position] = tuple([await _describe(tool, param_name) for tool in found])
+        approval |= {tool.name for tool in found if _needs_approval(param, tool)}
+        if isinstance(param, McpServerParam):
             labels |= {tool.name: param.server_label or "" for tool in found}
             guests |= {tool.name: tool for tool in found if param.server_url is not None}
     return ServerTools(by_position, frozenset(approval), labels, guests)
 
 
-def _exposed(param: ServerToolParam, registry: ToolRegistry, field_name: str) -> ServerTool:
+def _exposed(param: ServerToolParam, registry: ToolRegistry, param_name: str) -> ServerTool:
     tool = registry.tools.get(param.name or "")
     if tool is None or not tool.entry.expose:
         known = ", ".join(tool.name for tool in registry.exposed()) or "none"
         message = f"This server has no tool '{(param.name or '')[:64]}'. It has: {known}."
-        raise BadRequestError(message, f"{field_name}.name", "invalid_value")
+        raise BadRequestError(message, f"{param_name}.name", "invalid_value")
     return tool
 
 
-async def _tools_of(
-    param: McpServerParam, registry: ToolRegistry, field_name: str
+async def _candidates(
+    param: FilteredParam, registry: ToolRegistry, param_name: str, owner: str
 ) -> list[ServerTool]:
-    """Return the tools of an MCP server that the request allows."""
-    if param.server_label is None:
-        raise missing_parameter(f"{field_name}.server_label")
-    if param.server_url is None:
-        tools = _of_known_server(param.server_label, registry, field_name)
-    else:
-        tools = await _of_brought_server(param, registry, field_name)
+    """Return the tools that a request names, by themselves or by their MCP server."""
+    match param:
+        case ServerToolParam():
+            return [_exposed(param, registry, param_name)]
+        case McpServerParam(server_label=None):
+            raise missing_parameter(f"{param_name}.server_label")
+        case McpServerParam(server_label=str(label), server_url=None):
+            return _of_known_server(label, registry, param_name)
+        case McpServerParam():
+            return await _of_brought_server(param, registry, param_name, owner)
+    raise AssertionError("every kind of tool has its case")
+
+
+def _allowed(param: FilteredParam, tools: list[ServerTool], param_name: str) -> list[ServerTool]:
+    """Return those of the tools that the request allows."""
     only = param.allowed_tools
     if only is None:
         return tools
     if unknown := set(only.tool_names or ()) - {_listed_name(param, tool) for tool in tools}:
         message = f"The MCP server has no tool '{min(unknown)[:64]}' here."
-        raise BadRequestError(message, f"{field_name}.allowed_tools", "invalid_value")
+        raise BadRequestError(message, f"{param_name}.allowed_tools", "invalid_value")
     return [
         tool
         for tool in tools
@@ -101,44 +113,49 @@ async def _tools_of(
     ]
 
 
-def _of_known_server(label: str, registry: ToolRegistry, field_name: str) -> list[ServerTool]:
+def _of_known_server(label: str, registry: ToolRegistry, param_name: str) -> list[ServerTool]:
     if label not in registry.servers:
         known = ", ".join(registry.servers) or "none"
         message = f"This server knows no MCP server '{label[:64]}'. It knows: {known}."
-        raise BadRequestError(message, f"{field_name}.server_label", "invalid_value")
+        raise BadRequestError(message, f"{param_name}.server_label", "invalid_value")
     return registry.tools_of_server(label)
 
 
 async def _of_brought_server(
-    param: McpServerParam, registry: ToolRegistry, field_name: str
+    param: McpServerParam, registry: ToolRegistry, param_name: str, owner: str
 ) -> list[ServerTool]:
     label, url = param.server_label or "", param.server_url or ""
     taken = {BUILTIN_SERVER_LABEL, *registry.servers}
     if not SERVER_LABEL_PATTERN.fullmatch(label) or label in taken:
         message = "A server_label should be a name of letters, digits, - and _, and not taken."
-        raise BadRequestError(message, f"{field_name}.server_label", "invalid_value")
+        raise BadRequestError(message, f"{param_name}.server_label", "invalid_value")
     headers = dict(param.headers or {})
+    if names := forbidden_headers(headers):
+        message = f"The header '{names[0][:64]}' can't be given to an MCP server."
+        raise BadRequestError(message, f"{param_name}.headers", "invalid_value")
     if param.authorization:
         headers["authorization"] = f"Bearer {param.authorization}"
-    server = McpServerRef(label, url, tuple(sorted(headers.items())))
+    server = McpServerRef(label, url, tuple(sorted(headers.items())), owner)
     try:
         tools = await registry.request_mcp_servers.list_tools(server)
     except ToolCallError as error:
         if error.kind == "not_allowed":
-            where = f"{field_name}.server_url"
-            raise BadRequestError(error.message, where, "invalid_value") from error
+            url_param = f"{param_name}.server_url"
+            raise BadRequestError(error.message, url_param, "invalid_value") from error
         message = f"Error retrieving tool list from MCP server: '{label}'. {error.message}"
         raise ToolListingFailed(message, "tools") from error
     return list(tools.values())
 
 
-def _listed_name(param: McpServerParam, tool: ServerTool) -> str:
+def _listed_name(param: FilteredParam, tool: ServerTool) -> str:
     """Return the name that the listing gives a tool, which is the one that requests use."""
-    return tool.name.removeprefix(f"{param.server_label}__")
+    if isinstance(param, McpServerParam):
+        return tool.name.removeprefix(f"{param.server_label}__")
+    return tool.name
 
 
-def _needs_approval(param: McpServerParam, tool: ServerTool) -> bool:
-    by_default = param.server_url is not None
+def _needs_approval(param: FilteredParam, tool: ServerTool) -> bool:
+    by_default = isinstance(param, McpServerParam) and param.server_url is not None
     if param.require_approval is None:
         return by_default
     return param.require_approval.requires_approval(
@@ -146,11 +163,11 @@ def _needs_approval(param: McpServerParam, tool: ServerTool) -> bool:
     )
 
 
-async def _describe(tool: ServerTool, field_name: str) -> Tool:
+async def _describe(tool: ServerTool, param_name: str) -> Tool:
     try:
         await tool.load_description()
     except ToolCallError as error:
         message = f"Error retrieving tool list from MCP server: '{tool.name}'. {error.message}"
         raise ToolListingFailed(message, "tools") from error
     assert tool.parameters is not None, "a described tool has parameters"
-    return Tool(tool.name, tool.description, tool.parameters, f"{field_name}.parameters")
+    return Tool(tool.name, tool.description, tool.parameters, f"{param_name}.parameters")

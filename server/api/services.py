@@ -31,14 +31,15 @@ class Services:
     keys: IdempotencyKeys
     admission: AdmissionController
     background: TaskGroup
+    model_id: str
     fingerprint: str
 
     def check_model(self, name: str) -> None:
         """Raise NotFoundError for a model that isn't served."""
-        if name != self.settings.model_id:
+        if name != self.model_id:
             raise NotFoundError(
                 f"The model '{name[:MAX_QUOTED_NAME]}' does not exist. This server has "
-                f"'{self.settings.model_id}'.",
+                f"'{self.model_id}'.",
                 "model",
                 "model_not_found",
             )

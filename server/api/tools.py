@@ -42,7 +42,14 @@ FREE_TEXT_SCHEMA: Json = {
 """The arguments of a custom tool: its text is the one argument of a function."""
 
 
-class McpServerParam(WireModel):
+class FilteredParam(WireModel):
+    """Tools that the server runs: which of them are allowed, and which need approval."""
+
+    allowed_tools: tool_filters.AllowedToolsField | None = None
+    require_approval: tool_filters.RequireApprovalField | None = None
+
+
+class McpServerParam(FilteredParam):
     """Tools of an MCP server: one that this server knows, or one that the request brings."""
 
     type: Literal["mcp"]
@@ -50,11 +57,9 @@ class McpServerParam(WireModel):
     server_url: str | None = Field(default=None, pattern=r"^https?://[^/?#@\s]+(/|$)")
     authorization: str | None = Field(default=None, repr=False)
     headers: dict[str, str] | None = Field(default=None, repr=False)
-    allowed_tools: tool_filters.AllowedToolsField | None = None
-    require_approval: tool_filters.RequireApprovalField | None = None
 
 
-class ServerToolParam(WireModel):
+class ServerToolParam(FilteredParam):
     """A tool that this server has, by its name."""
 
     type: Literal["server_tool"]

@@ -2,8 +2,10 @@
 
 import asyncio
 import inspect
+import json
 import os
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,8 +16,10 @@ from pydantic.fields import FieldInfo
 from falsework import __version__
 from falsework.bench.endpoint import EndpointError
 from falsework.prompts.dialects import DIALECTS
+from falsework.prompts.errors import UnusableModel
 from falsework.server.cli.tools import app as tools_commands
 from falsework.server.engines.base import EngineStartError
+from falsework.server.errors import BadRequestError
 from falsework.server.models import UnknownModel, resolve_model
 from falsework.server.settings import CONFIG_VARIABLE, ConfigError, Settings, flag_name, load
 from falsework.server.tools.config.loader import ToolsFileError
@@ -68,7 +72,7 @@ def serve(config: Path | None = None, **flags: Any) -> None:
         _check_dialect(settings.dialect)
         model_path = resolve_model(settings.model, typer.echo)
         asyncio.run(run_server(settings, model_path, typer.echo))
-    except (ConfigError, EngineStartError, ToolsFileError, UnknownModel) as error:
+    except (ConfigError, EngineStartError, ToolsFileError, UnknownModel, UnusableModel) as error:
         typer.secho(f"Error: {error}", err=True, fg=typer.colors.RED)
         raise typer.Exit(2) from error
     except EngineLostError as error:
@@ -149,6 +153,39 @@ def bench(
     except EndpointError as error:
         typer.secho(f"Error: {error}", err=True, fg=typer.colors.RED)
         raise typer.Exit(1) from error
+
+
+@app.command()
+def prompt(  # noqa: PLR0913 - the options of the command line
+    model: Annotated[
+        str, typer.Argument(help="smollm2, a folder, or a name on the hub; no weights needed.")
+    ],
+    request: Annotated[
+        str, typer.Argument(help="A JSON file with a chat request; - is standard input.")
+    ] = "-",
+    *,
+    chat_template: Annotated[
+        str, typer.Option(help="A file with a chat template, in place of the model's own.")
+    ] = "",
+    dialect: Annotated[str, typer.Option(help="The dialect; auto asks the template.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    admits: Annotated[
+        str | None, typer.Option(help="Say whether a reply may be this text, and how it is read.")
+    ] = None,
+) -> None:
+    """Show the prompt that MODEL gets for REQUEST, with its control tokens marked.
+
+    No engine is started: tokenizer and chat template are enough.
+    """
+    from falsework.server.cli.prompt import report  # noqa: PLC0415 - it imports numba, see serve
+
+    try:
+        body = sys.stdin.buffer.read() if request == "-" else Path(request).read_bytes()
+        shown = report(model, body, chat_template=chat_template, dialect=dialect, admits=admits)
+    except (OSError, UnknownModel, UnusableModel, BadRequestError, ConfigError) as fault:
+        typer.secho(f"Error: {fault}", err=True, fg=typer.colors.RED)
+        raise typer.Exit(2) from fault
+    typer.echo(json.dumps(shown.fields, ensure_ascii=False) if as_json else str(shown))
 
 
 vars(serve)["__signature__"] = inspect.Signature(_parameters())

@@ -6,7 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -18,18 +18,19 @@ from sse_starlette.sse import AppStatus
 
 from falsework.prompts.detection import detect_renderer
 from falsework.prompts.renderer import PromptRenderer
+from falsework.prompts.tokenizers import load_tokenizer
 from falsework.server.app import create_app, database_url, instance_id
 from falsework.server.cli.banner import startup_banner
 from falsework.server.cli.model_check import check_limits
 from falsework.server.engines.supervisor import EngineSupervisor
-from falsework.server.generation.constraints import CheckPolicy
+from falsework.server.generation.check_policy import CheckPolicy
 from falsework.server.generation.turn import TurnBuilder
-from falsework.server.models import ProgressCallback, UnknownModel, read_config
+from falsework.server.models import ProgressCallback, read_config
 from falsework.server.observability.logging import configure_logging
 from falsework.server.settings import ConfigError, Settings
 from falsework.server.storage.store import Store
 from falsework.server.tools.config.loader import load_tools_file
-from falsework.server.tools.registry import open_registry
+from falsework.server.tools.registry import ToolRegistry, open_registry
 
 VLLM_LEVELS = {"debug": "DEBUG", "info": "WARNING", "warning": "WARNING", "error": "ERROR"}
 """vLLM's log level for each of ours; its INFO would bury the startup banner."""
@@ -97,6 +98,18 @@ def bind(settings: Settings) -> socket.socket:
 
 
 @contextmanager
+def _without_group() -> Iterator[None]:
+    """Raise an exception that task groups have wrapped as itself."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            (error,) = error.exceptions
+        raise error from error.__cause__
+
+
+@contextmanager
 def _interruptible() -> Iterator[None]:
     """Let SIGTERM cancel this task, until the server handles the signal itself."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -112,12 +125,17 @@ async def start_model(
     settings: Settings, model: Path | str
 ) -> tuple[EngineSupervisor, TurnBuilder]:
     """Start the engine on a model, under supervision, and make the builder of its turns."""
+    return await _start_engine(settings, model, _load_renderer(settings, model))
+
+
+async def _start_engine(
+    settings: Settings, model: Path | str, renderer: PromptRenderer
+) -> tuple[EngineSupervisor, TurnBuilder]:
     from falsework.server.engines.vllm.engine import start_engine  # noqa: PLC0415 - takes seconds
 
-    renderer = _load_renderer(settings, model)
     start = partial(start_engine, settings, model, renderer.tokenizer, renderer.dialect)
     began = time.monotonic()
-    engine = await start()
+    engine, _ = await asyncio.gather(start(), asyncio.to_thread(renderer.prepare))
     builder = TurnBuilder(
         renderer,
         engine.vocabulary,
@@ -135,14 +153,8 @@ async def start_model(
 
 
 def _load_renderer(settings: Settings, model: Path | str) -> PromptRenderer:
-    """Load the tokenizer, and choose the dialect by its chat template."""
-    from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds
-
-    try:
-        return detect_renderer(AutoTokenizer.from_pretrained(str(model)), settings.dialect)
-    except Exception as error:  # the library raises whatever it meets in a broken file
-        reason = str(error).strip().partition("\n")[0]
-        raise UnknownModel(f"The tokenizer of {str(model)!r} can't be used: {reason}") from error
+    """Load tokenizer and chat template, and choose the dialect; raise UnusableModel."""
+    return detect_renderer(load_tokenizer(str(model), settings.chat_template), settings.dialect)
 
 
 async def _check_database(settings: Settings) -> None:
@@ -175,18 +187,29 @@ async def run_server(
         check_limits(read_config(model_path), settings)
         # vLLM reads it when it is imported, and its processes inherit it.
         os.environ.setdefault("VLLM_LOGGING_LEVEL", VLLM_LEVELS[settings.log_level])
-        async with open_registry(*tools) as registry:
-            with _interruptible():
-                engine, turn_builder = await start_model(settings, model_path)
-            try:
-                app = create_app(settings, engine, turn_builder, nullcontext(registry))
+        with _without_group():
+            await _run(settings, model_path, port, announce, open_registry(*tools))
 
-                def ready(number: int) -> None:
-                    announce(startup_banner(settings, turn_builder.dialect_name, number))
 
-                await _serve(Server(app, settings, ready), port, engine)
-            finally:
-                await engine.close()
+async def _run(
+    settings: Settings,
+    model_path: Path | str,
+    port: socket.socket,
+    announce: ProgressCallback,
+    tools: AbstractAsyncContextManager[ToolRegistry],
+) -> None:
+    async with tools as registry:
+        with _interruptible():
+            engine, turn_builder = await start_model(settings, model_path)
+        try:
+            app = create_app(settings, engine, turn_builder, nullcontext(registry))
+
+            def ready(number: int) -> None:
+                announce(startup_banner(settings, turn_builder.dialect_name, number))
+
+            await _serve(Server(app, settings, ready), port, engine)
+        finally:
+            await engine.close()
 
 
 async def _serve(server: Server, port: socket.socket, engine: EngineSupervisor) -> None:

@@ -1,6 +1,7 @@
 """One of the n choices of a reply: from the engine's output to events and a finish_reason."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,9 +67,10 @@ class ChoiceProcessor:
         """Return what the piece adds."""
         self.said += piece.text
         thinking = self.reader.in_reasoning
+        parsed = self.reader.feed(piece.text)
         self.tokens += piece.tokens
         self.reasoning_tokens += piece.tokens if thinking else 0
-        events = self._events(piece)
+        events = self._send(parsed, piece)
         self._called |= any(isinstance(event, CallBegins) for event in events)
         finish = self._finish(piece)
         self.finished = finish is not None
@@ -83,8 +85,8 @@ class ChoiceProcessor:
         before = sum(end <= len(piece.text[:at].encode()) for end in ends)
         return piece.logprobs[:before]
 
-    def _events(self, piece: OutputDelta) -> list[Event]:
-        parsed = self.reader.feed(piece.text)
+    def _send(self, parsed: Sequence[Event], piece: OutputDelta) -> list[Event]:
+        """Return those of the events, and of the ones held back, that may be sent now."""
         if piece.finish:
             parsed = [*parsed, *self.reader.close(complete=piece.finish == "stop")]
         unstopped = self._stops.feed(parsed)

@@ -1,7 +1,7 @@
 """What a client asks of the model, free of any protocol; every field is checked already."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from falsework.grammars.events import Tool
@@ -46,6 +46,8 @@ class GenerationRequest:
     think_budget: int | None = None
     effort: str | None = None
     """The reasoning effort that the client gave, by which `think_budget` was chosen."""
+    template_switches: Mapping[str, Any] = field(default_factory=dict)
+    """Variables of the chat template that the client set (chat_template_kwargs)."""
     stream: bool = False
     include_usage: bool = False
     named: bool = False

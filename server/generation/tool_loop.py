@@ -207,8 +207,10 @@ class ToolLoop:
         self, request: GenerationRequest, turn: _Turn, prepared: PreparedTurn | None
     ) -> AsyncGenerator[ChoiceDelta]:
         """Yield one turn: all but the calls that the server runs, and its end."""
+        left = self.run.deadline.remaining() if self.server_tools else math.inf
+        deadline = anyio.current_time() + max(0.0, left)
         async with aclosing(self.runner.stream(request, self.metrics, turn=prepared)) as deltas:
-            while (delta := await self._next(deltas)) is not None:
+            while (delta := await self._next(deltas, deadline)) is not None:
                 if isinstance(delta, Usage):
                     self.usage += delta
                     continue
@@ -219,10 +221,11 @@ class ToolLoop:
                 if events or delta.logprobs:
                     yield replace(delta, events=events, finish=None)
 
-    async def _next(self, deltas: AsyncIterator[ChoiceDelta | Usage]) -> ChoiceDelta | Usage | None:
-        """Return the next delta, None at the end or once the deadline of its tools has passed."""
-        left = self.run.deadline.remaining() if self.server_tools else math.inf
-        with anyio.move_on_after(max(0.0, left)):
+    async def _next(
+        self, deltas: AsyncIterator[ChoiceDelta | Usage], deadline: float
+    ) -> ChoiceDelta | Usage | None:
+        """Return the next delta, None at the end or once the deadline has passed."""
+        with anyio.CancelScope(deadline=deadline):
             return await anext(deltas, None)
         self.run.stopped_by = self.run.stopped_by or "deadline"
         return None

@@ -11,12 +11,12 @@ from falsework.grammars.output_parser import OutputParser
 from falsework.grammars.reply_grammar import ReplyFormat
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.grammars.vocabulary import Vocabulary
-from falsework.prompts.renderer import ChatTemplateError, Prompt, PromptRenderer
+from falsework.prompts.renderer import ChatTemplateError, Prompt, PromptRenderer, UnknownSwitch
 from falsework.server.engines.base import Constraint, SamplingParams, ThinkingBudget
 from falsework.server.errors import BadRequestError, ContextLengthExceeded
+from falsework.server.generation.check_policy import CheckPolicy
 from falsework.server.generation.constraints import (
     NO_PREFIX,
-    CheckPolicy,
     ConstraintCompiler,
     ForcedPrefix,
     Judged,
@@ -72,7 +72,7 @@ class TurnBuilder:
 
         Raise BadRequestError, InvalidSchemaError or ContextLengthExceeded.
         """
-        prompt = await anyio.to_thread.run_sync(self._lay_out, request)
+        prompt = await anyio.to_thread.run_sync(self.lay_out, request)
         form = self._form(request, prompt)
         sampling = self._fitted(request, len(prompt.tokens))
         if not (form.tools or form.answer is not None or form.text or form.thinking):
@@ -96,7 +96,8 @@ class TurnBuilder:
             kept.checks,
         )
 
-    def _lay_out(self, request: GenerationRequest) -> Prompt:
+    def lay_out(self, request: GenerationRequest) -> Prompt:
+        """Return the prompt without its opening; raise BadRequestError for what it can't show."""
         tools = request.tools if request.choice.mode != "none" else ()
         try:
             return self._prompter.render(
@@ -104,7 +105,12 @@ class TurnBuilder:
                 tools,
                 parallel=request.choice.parallel,
                 think=request.think_budget != 0,
+                effort=request.effort,
+                switches=request.template_switches,
             )
+        except UnknownSwitch as error:
+            param = f"chat_template_kwargs.{error.name[:100]}"
+            raise BadRequestError(str(error), param, "unsupported_parameter") from error
         except ChatTemplateError as error:
             raise BadRequestError(str(error), request.params.messages) from error
 

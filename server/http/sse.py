@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, TypeVar
 
 import structlog
@@ -27,7 +27,6 @@ FIRST_CHUNK_TIMEOUT = 5
 """How long an answer waits for its first chunk: an early failure is told by the status."""
 
 Result = TypeVar("Result")
-ErrorEvent = Callable[[APIError], Json]
 
 log = structlog.get_logger("falsework")
 
@@ -60,13 +59,11 @@ async def _give_up(*tasks: asyncio.Task[Any]) -> None:
 class EventStream(EventSourceResponse):
     """Server-sent events, one for each chunk; however it ends, the chunks are closed."""
 
-    def __init__(
-        self, chunks: AsyncGenerator[Json], first: "asyncio.Task[Json | None]", failed: ErrorEvent
-    ) -> None:
+    def __init__(self, chunks: AsyncGenerator[Json], first: "asyncio.Task[Json | None]") -> None:
         self._chunks = chunks
         self._first = first
         super().__init__(
-            _events(chunks, first, failed),
+            _events(chunks, first),
             ping=KEEP_ALIVE_SECONDS,
             ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep=LINE_END),
             send_timeout=SEND_TIMEOUT_SECONDS,
@@ -81,20 +78,15 @@ class EventStream(EventSourceResponse):
             await _close(self._chunks, self._first)
 
 
-async def open_stream(
-    request: Request, chunks: AsyncGenerator[Json], failed: ErrorEvent | None = None
-) -> EventStream:
-    """Return a stream of the chunks once the first is there, or after some patience.
-
-    `failed` returns the event that tells a failure.
-    """
+async def open_stream(request: Request, chunks: AsyncGenerator[Json]) -> EventStream:
+    """Return a stream of the chunks once the first is there, or after some patience."""
     first = asyncio.create_task(_first(chunks))
     try:
         await cancel_on_disconnect(request, _patience(first))
     except BaseException:
         await _close(chunks, first)
         raise
-    return EventStream(chunks, first, failed or error_body)
+    return EventStream(chunks, first)
 
 
 async def _first(chunks: AsyncGenerator[Json]) -> Json | None:
@@ -114,7 +106,7 @@ async def _close(chunks: AsyncGenerator[Json], first: "asyncio.Task[Json | None]
 
 
 async def _events(
-    chunks: AsyncGenerator[Json], first: "asyncio.Task[Json | None]", failed: ErrorEvent
+    chunks: AsyncGenerator[Json], first: "asyncio.Task[Json | None]"
 ) -> AsyncGenerator[ServerSentEvent]:
     try:
         chunk = await asyncio.shield(first)
@@ -122,19 +114,21 @@ async def _events(
             yield _event(chunk)
         async for chunk in chunks:
             yield _event(chunk)
-    except APIError as refusal:
-        yield _event(failed(refusal))
+    except APIError as error:
+        yield _event(error_body(error))
     except Exception:
         # The outermost handler of a stream: its status is sent, so only an event can tell.
         log.exception(telemetry.CUT_LINE)
-        yield _event(failed(InternalServerError("The server failed while it streamed the reply.")))
-    yield _said("[DONE]")
+        yield _event(
+            error_body(InternalServerError("The server failed while it streamed the reply."))
+        )
+    yield _server_sent("[DONE]")
 
 
 def _event(chunk: Json) -> ServerSentEvent:
     text = json.dumps(chunk, ensure_ascii=False, separators=(",", ":"))
-    return _said(text, chunk.get("type"))
+    return _server_sent(text, chunk.get("type"))
 
 
-def _said(text: str, name: str | None = None) -> ServerSentEvent:
+def _server_sent(text: str, name: str | None = None) -> ServerSentEvent:
     return ServerSentEvent(data=text, event=name, sep=LINE_END)

@@ -1,5 +1,6 @@
 """Builds the executors and the MCP clients of a tools file, with their connections."""
 
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,11 +16,9 @@ from falsework.server.tools.executors.base import Executor
 from falsework.server.tools.executors.egress import EgressRules, EgressTransport, egress_rules
 from falsework.server.tools.executors.http import BODILESS_METHODS, HttpExecutor
 from falsework.server.tools.executors.mcp import McpClient, McpExecutor
-from falsework.server.tools.executors.mcp_transports import (
-    MAX_MESSAGE_BYTES,
-    http_transport,
-    stdio_transport,
-)
+from falsework.server.tools.executors.mcp_http import MAX_MESSAGE_BYTES, http_transport
+from falsework.server.tools.executors.mcp_link import TransportFactory
+from falsework.server.tools.executors.mcp_stdio import StdioServer
 from falsework.server.tools.executors.openapi import OpenApiExecutor, load_operation
 from falsework.server.tools.executors.python import PythonExecutor
 from falsework.server.tools.executors.response_limits import SizeLimitTransport
@@ -53,12 +52,9 @@ class ExecutorBuilder:
     def build_server(self, name: str, entry: McpServerConfig) -> McpClient:
         """Build the client of an MCP server, which isn't connected yet; raise ToolsFileError."""
         if entry.url:
-            connect = http_transport(entry.url, self._mcp_http_client(name, entry, entry.url))
+            connect = self._mcp_http(name, entry, entry.url)
         else:
-            environment = {key: read_secret(ref) for key, ref in entry.environment.items()}
-            for secret in environment.values():
-                self.services.redactor.add(secret, minimum=MIN_IDENTIFIER_CHARS)
-            connect = stdio_transport(entry.command, environment, str(self._folder))
+            connect = self._mcp_stdio(name, entry).connect
         self.servers[name] = server = McpClient(
             name, connect, pin_schemas=entry.pin_schemas, spawned=not entry.url
         )
@@ -66,22 +62,28 @@ class ExecutorBuilder:
         telemetry.MCP_RESTARTS.labels(name)  # a series from the start
         return server
 
-    def _mcp_http_client(
-        self, name: str, entry: McpServerConfig, url: str
-    ) -> Callable[[], httpx2.AsyncClient]:
+    def _mcp_http(self, name: str, entry: McpServerConfig, url: str) -> TransportFactory:
         auth = build_auth(entry.auth, self.services.redactor)
         rules = self.egress[f"mcp:{name}"] = egress_rules(entry.egress, [url, *_token_urls(entry)])
-        cap = max(MAX_MESSAGE_BYTES, entry.limits.max_response_bytes)
 
-        def client() -> httpx2.AsyncClient:
+        def client(transport: httpx2.AsyncBaseTransport) -> httpx2.AsyncClient:
             return httpx2.AsyncClient(
-                transport=SizeLimitTransport(EgressTransport(rules), cap, exempt_events=True),
+                transport=transport,
                 auth=auth,
                 headers={"accept-encoding": "identity"},
                 timeout=httpx2.Timeout(None, connect=entry.connect_timeout),
             )
 
-        return client
+        return http_transport(url, lambda: EgressTransport(rules), client, _message_cap(entry))
+
+    def _mcp_stdio(self, name: str, entry: McpServerConfig) -> StdioServer:
+        program, *arguments = entry.command
+        command = [sys.executable if program == "python" else program, *arguments]
+        environment = {key: read_secret(ref) for key, ref in entry.environment.items()}
+        for secret in environment.values():
+            self.services.redactor.add(secret, minimum=MIN_IDENTIFIER_CHARS)
+        redactor, folder = self.services.redactor, str(self._folder)
+        return StdioServer(name, command, environment, folder, _message_cap(entry), redactor)
 
     def _http(self, entry: ToolConfig) -> BuiltExecutor:
         assert entry.http is not None, "the kind says so"
@@ -130,6 +132,10 @@ EXECUTOR_FACTORIES: Mapping[str, Callable[[ExecutorBuilder, ToolConfig], BuiltEx
     "openapi": ExecutorBuilder._openapi,  # noqa: SLF001
     "python": ExecutorBuilder._python,  # noqa: SLF001
 }
+
+
+def _message_cap(entry: McpServerConfig) -> int:
+    return max(MAX_MESSAGE_BYTES, entry.limits.max_response_bytes)
 
 
 def _effect_of_method(method: str) -> EffectClass:

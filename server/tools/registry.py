@@ -117,7 +117,7 @@ class ToolRegistry:
         result, `memory` holds those of an earlier try of the same request.
         """
         policy = self.file.request
-        return ToolRun(
+        run = ToolRun(
             run_id,
             {**self.tools, **(request_tools or {})},
             Deadline.after(min(seconds, policy.deadline)),
@@ -129,6 +129,9 @@ class ToolRegistry:
             memory={} if memory is None else memory,
             done_before=done_before,
         )
+        if request_tools:
+            self.request_mcp_servers.hold(request_tools.values(), run)
+        return run
 
     async def run_to_completion(self, work: Callable[[], Awaitable[ToolResult]]) -> ToolResult:
         """Run a call to its end, even where its caller is cancelled."""
@@ -230,6 +233,7 @@ async def open_registry(
             )
             try:
                 await registry.load()
+                servers.start_soon(registry.request_mcp_servers.close_idle_loop)
             except ToolsFileError as error:
                 failure = error
             try:

@@ -1,12 +1,15 @@
-"""MCP servers that requests name by server_url: one connection per URL, headers and label."""
+"""MCP servers that requests name by server_url: connections, and how many of them.
+
+A connection serves equal references of one principal. One in use is never closed for another.
+"""
 
 import contextvars
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from weakref import WeakSet
 
 import anyio
-import cachetools
 import httpx2
 from anyio.abc import TaskGroup
 
@@ -22,72 +25,174 @@ from falsework.server.tools.deadline import Deadline
 from falsework.server.tools.errors import ToolCallError
 from falsework.server.tools.executors.egress import EgressTransport, egress_rules
 from falsework.server.tools.executors.mcp import McpClient, McpExecutor
-from falsework.server.tools.executors.mcp_transports import MAX_MESSAGE_BYTES, http_transport
-from falsework.server.tools.executors.response_limits import SizeLimitTransport
+from falsework.server.tools.executors.mcp_http import MAX_MESSAGE_BYTES, http_transport
 from falsework.server.tools.resilience.upstream import Upstream
 from falsework.server.tools.services import ToolServices
 from falsework.server.tools.tool import ServerTool
+from falsework.server.tools.tool_run import ToolRun
 
-MAX_CONNECTIONS = 32
 IDLE_SECONDS = 300.0
 """Seconds that a server stays connected after the last request that named it."""
 
+NAMED_SECONDS = 10.0
+"""Seconds from naming a server to the first call, in which it counts as in use."""
+
 LIST_SECONDS = 5.0
+
+FORBIDDEN_HEADERS = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "expect",
+        "forwarded",
+        "host",
+        "http2-settings",
+        "keep-alive",
+        "last-event-id",
+        "origin",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "via",
+    }
+)
+"""Headers that say where a request goes and how it is sent, which isn't the client's to decide."""
+
+FORBIDDEN_PREFIXES = (
+    ":",
+    "mcp-",
+    "proxy-",
+    "x-envoy-",
+    "x-forwarded-",
+    "x-http-method",
+    "x-original-",
+    "x-real-",
+    "x-rewrite-",
+    "x-host",
+)
+
+
+def forbidden_headers(headers: Iterable[str]) -> list[str]:
+    """Return those header names that a request may not give an MCP server."""
+    return [
+        name
+        for name in headers
+        if name.strip().lower().replace("_", "-") in FORBIDDEN_HEADERS
+        or name.strip().lower().replace("_", "-").startswith(FORBIDDEN_PREFIXES)
+    ]
 
 
 @dataclass(frozen=True)
 class McpServerRef:
-    """An MCP server as a request names it; `headers` may hold a secret."""
+    """An MCP server as a request names it; `headers` may hold a secret.
+
+    `owner` is the principal of the request: connections aren't shared between principals.
+    """
 
     label: str
     url: str
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    owner: str = ""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Connection:
+    ref: McpServerRef
     server: McpClient
     scope: anyio.CancelScope
     tools: dict[str, ServerTool] = field(default_factory=dict)
+    named_at: float = 0.0
+    runs: WeakSet[ToolRun] = field(default_factory=WeakSet)
 
-
-class _ConnectionCache(cachetools.LRUCache[McpServerRef, _Connection]):
-    """The connections used last; the one that is dropped is closed."""
-
-    def popitem(self) -> tuple[McpServerRef, _Connection]:
-        """Drop and close the least recently used connection."""
-        ref, connection = super().popitem()
-        connection.scope.cancel()
-        return ref, connection
+    def is_in_use(self, now: float) -> bool:
+        """Whether a request may still call a tool of the server."""
+        return (
+            now < self.named_at + NAMED_SECONDS
+            or any(tool.bulkhead.in_flight for tool in self.tools.values())
+            or any(run.deadline.remaining() > 0 for run in self.runs)
+        )
 
 
 class RequestMcpServers:
-    """Connects to the servers whose hosts the operator allows."""
+    """Connects to the servers whose hosts the operator allows, so many of each principal."""
 
     def __init__(
         self,
         policy: RequestMcpServersConfig,
         owners: TaskGroup,
         services: ToolServices,
-        idle: float = IDLE_SECONDS,
+        clock: Callable[[], float] = anyio.current_time,
     ) -> None:
+        """`owners` runs the connections; `clock` is monotonic, in seconds."""
         self._policy = policy
         self._services = services
-        self._idle = idle
         self._owners = owners
-        self._connections = _ConnectionCache(MAX_CONNECTIONS)
+        self._clock = clock
+        self._connections: dict[McpServerRef, _Connection] = {}
+
+    @property
+    def connected(self) -> Collection[McpServerRef]:
+        """The servers that are connected, or being connected."""
+        return self._connections.keys()
 
     async def list_tools(self, ref: McpServerRef) -> Mapping[str, ServerTool]:
         """Return a server's tools by qualified name; raise a ToolCallError."""
         if not self._allows(ref.url):
             raise ToolCallError("not_allowed", "This server may not connect to that MCP server.")
+        if names := forbidden_headers(name for name, _ in ref.headers):
+            raise ToolCallError("not_allowed", f"The header '{names[0][:64]}' can't be given.")
         connection = self._connections.get(ref)
         if connection is None:
+            self._make_room(ref.owner)
             connection = self._connections[ref] = self._open(ref)
-        connection.scope.deadline = anyio.current_time() + self._idle
+        connection.named_at = self._clock()
         for name in await connection.server.list_tools(Deadline.after(LIST_SECONDS)):
             await self._add_tool(connection, ref.label, name)
         return connection.tools
+
+    def hold(self, tools: Collection[ServerTool], run: ToolRun) -> None:
+        """Keep the servers of these tools connected while a run may call them."""
+        for connection in self._connections.values():
+            if any(tool in tools for tool in connection.tools.values()):
+                connection.runs.add(run)
+
+    async def close_idle_loop(self) -> None:
+        """Disconnect servers that no request has named for some time, until cancelled."""
+        while True:
+            await anyio.sleep(IDLE_SECONDS / 10)
+            self.close_idle()
+
+    def close_idle(self) -> None:
+        """Disconnect servers that no request has named for some time."""
+        now = self._clock()
+        for connection in [*self._connections.values()]:
+            if now > connection.named_at + IDLE_SECONDS and not connection.is_in_use(now):
+                self._close(connection)
+
+    def _make_room(self, owner: str) -> None:
+        """Disconnect what isn't in use where a limit is reached; raise a ToolCallError."""
+        everything = [*self._connections.values()]
+        own = [connection for connection in everything if connection.ref.owner == owner]
+        for connections, limit in (
+            (own, self._policy.max_connections_per_key),
+            (everything, self._policy.max_connections),
+        ):
+            if len(connections) >= limit:
+                idle = [one for one in connections if not one.is_in_use(self._clock())]
+                if not idle:
+                    message = "Too many MCP servers are in use. Try again later."
+                    raise ToolCallError("overloaded", message)
+                self._close(min(idle, key=lambda connection: connection.named_at))
+
+    def _close(self, connection: _Connection) -> None:
+        self._connections.pop(connection.ref, None)
+        connection.scope.cancel()
 
     def _allows(self, url: str) -> bool:
         try:
@@ -99,25 +204,22 @@ class RequestMcpServers:
     def _open(self, ref: McpServerRef) -> _Connection:
         rules = egress_rules(EgressPolicy(deny_private=self._policy.deny_private), [ref.url])
 
-        def client() -> httpx2.AsyncClient:
+        def client(transport: httpx2.AsyncBaseTransport) -> httpx2.AsyncClient:
             return httpx2.AsyncClient(
-                transport=SizeLimitTransport(
-                    EgressTransport(rules), MAX_MESSAGE_BYTES, exempt_events=True
-                ),
+                transport=transport,
                 headers={"accept-encoding": "identity", **dict(ref.headers)},
                 timeout=httpx2.Timeout(None, connect=LIST_SECONDS),
             )
 
-        connection = _Connection(
-            McpClient(ref.label, http_transport(ref.url, client), label=telemetry.OTHER),
-            anyio.CancelScope(),
+        open_transport = http_transport(
+            ref.url, lambda: EgressTransport(rules), client, MAX_MESSAGE_BYTES
         )
+        server = McpClient(ref.label, open_transport, label=telemetry.OTHER)
+        connection = _Connection(ref, server, anyio.CancelScope())
 
         async def supervise() -> None:
             with connection.scope:
-                await connection.server.supervise()
-            if self._connections.get(ref) is connection:
-                del self._connections[ref]
+                await server.supervise()
 
         # The connection outlives its request, whose id and trace must not stand in its log lines.
         contextvars.Context().run(self._owners.start_soon, supervise)
@@ -129,9 +231,8 @@ class RequestMcpServers:
             return  # the model couldn't name it
         entry = ToolConfig(name=qualified, mcp=McpTool(server=label, tool=name))
         executor = McpExecutor(connection.server, name, entry.limits.max_response_bytes)
-        upstream = Upstream(
-            telemetry.OTHER, entry
-        )  # a breaker of its own, without a client's text in metrics
+        # A breaker of its own, without a client's text in metrics.
+        upstream = Upstream(telemetry.OTHER, entry)
         tool = ServerTool(entry, "write", executor, upstream, {}, self._services, telemetry.OTHER)
         await tool.load_description()
         connection.tools[qualified] = tool

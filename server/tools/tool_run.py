@@ -55,7 +55,7 @@ def _has_wrong_arguments(result: ToolResult) -> bool:
     return result.error is not None and result.error.kind == "invalid_arguments"
 
 
-@dataclass
+@dataclass(eq=False)
 class ToolRun:
     """The calls of one request.
 

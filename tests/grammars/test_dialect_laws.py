@@ -21,7 +21,10 @@ from falsework.grammars.output_parser import OutputParseError
 from falsework.grammars.reply_grammar import reply_grammar
 from falsework.prompts.dialects import DIALECTS, Dialect, with_reasoning
 
-DIALECTS_THAT_ARE = [*DIALECTS.values(), with_reasoning(DIALECTS["scaffold"])]
+DIALECTS_THAT_ARE = [
+    *DIALECTS.values(),
+    *(with_reasoning(dialect) for dialect in DIALECTS.values() if dialect.reasoning),
+]
 WELL_FORMED = st.text(max_size=12).filter(lambda t: not any(0xD800 <= ord(c) <= 0xDFFF for c in t))
 
 LEVELS = st.lists(st.integers(-9, 9).map(lambda n: n / 4), max_size=3)
@@ -36,9 +39,10 @@ some = settings(
 
 
 @st.composite
-def calls(draw: st.DrawFn) -> list[Call]:
+def calls(draw: st.DrawFn, dialect: Dialect) -> list[Call]:
     made = []
-    for tool in draw(st.lists(st.sampled_from(TOOLS[:2]), min_size=1, max_size=3)):
+    most = 3 if dialect.markup.parallel else 1
+    for tool in draw(st.lists(st.sampled_from(TOOLS[:2]), min_size=1, max_size=most)):
         arguments: dict[str, object] = {}
         if tool.parameters:
             arguments["city"] = draw(WELL_FORMED)
@@ -62,11 +66,12 @@ def cut(draw: st.DrawFn, text: str) -> list[str]:
 
 
 @each_dialect
-@given(said=calls(), data=st.data())
+@given(data=st.data())
 @some
 def test_it_reads_what_it_wrote_however_the_reply_is_cut(
-    dialect: Dialect, said: list[Call], data: st.DataObject
+    dialect: Dialect, data: st.DataObject
 ) -> None:
+    said = data.draw(calls(dialect))
     form = form_of(dialect)
     written = thought(form) + dialect.markup.render(said)
 
@@ -79,11 +84,12 @@ def test_it_reads_what_it_wrote_however_the_reply_is_cut(
 
 @each_dialect
 @pytest.mark.parametrize("mode", ["auto", "required"])
-@given(said=calls())
+@given(data=st.data())
 @some
 def test_the_constraint_admits_what_it_writes(
-    dialect: Dialect, mode: str, said: list[Call]
+    dialect: Dialect, mode: str, data: st.DataObject
 ) -> None:
+    said = data.draw(calls(dialect))
     form = form_of(dialect, mode)
 
     assert automaton_of(form).accepts(thought(form) + dialect.markup.render(said))
@@ -99,6 +105,7 @@ def test_every_token_of_what_it_writes_is_in_the_mask(
     arguments = {"city": 'Zürich "é" 東京 \n', "days": 3, "unit": "°"}
     arguments |= {"detail": {"wind": True, "levels": [1.5, -2.0]}, "note": None}
     said = [Call("get_weather", json_values.dumps(arguments)), Call("get", "{}")]
+    said = said if dialect.markup.parallel else said[:1]
     automaton = compile_dfa(reply_grammar(form), tokenizer.vocabulary.alphabet)
     masks = TokenMasks(automaton, tokenizer.vocabulary, tokenizer.width)
     state = START
@@ -131,11 +138,12 @@ def test_a_model_that_says_anything_says_right_calls(
 
 
 @each_dialect
-@given(said=calls(), data=st.data())
+@given(data=st.data())
 @some
 def test_the_other_spellings_that_models_fall_into_are_calls_too(
-    dialect: Dialect, said: list[Call], data: st.DataObject
+    dialect: Dialect, data: st.DataObject
 ) -> None:
+    said = data.draw(calls(dialect))
     form = form_of(dialect)
     for habit in dialect.markup.habits:
         written = thought(form) + habit.render(said)
@@ -146,11 +154,12 @@ def test_the_other_spellings_that_models_fall_into_are_calls_too(
 
 
 @each_dialect
-@given(said=calls(), data=st.data())
+@given(data=st.data())
 @some
 def test_a_call_cut_short_is_never_reported_as_a_call(
-    dialect: Dialect, said: list[Call], data: st.DataObject
+    dialect: Dialect, data: st.DataObject
 ) -> None:
+    said = data.draw(calls(dialect))
     form = form_of(dialect)
     written = thought(form) + dialect.markup.render(said)
     at = data.draw(st.integers(0, len(written) - 1))
@@ -177,7 +186,7 @@ def test_a_tool_that_was_not_offered_cannot_be_called(dialect: Dialect) -> None:
 @each_dialect
 def test_wrong_arguments_cannot_be_said(dialect: Dialect) -> None:
     form = form_of(dialect, "required")
-    wrongs = ({}, {"city": 5}, {"city": "x", "days": "3"}, {"city": "x", "zz": 1}, {"unit": "°"})
+    wrongs = ({}, {"city": "x", "zz": 1}, {"unit": "°"}, {"city": "x", "days": "three"})
     for wrong in wrongs:
         written = dialect.markup.render([Call("get_weather", json_values.dumps(wrong))])
 
@@ -185,12 +194,30 @@ def test_wrong_arguments_cannot_be_said(dialect: Dialect) -> None:
 
 
 @each_dialect
+def test_what_is_said_without_quotes_is_heard_as_the_type_that_the_schema_names(
+    dialect: Dialect,
+) -> None:
+    form = form_of(dialect, "required")
+    elements = dialect.markup.elements
+    raw = elements is not None and not elements.after_string_key
+    for odd in ({"city": 5}, {"city": "x", "days": "3"}):
+        written = dialect.markup.render([Call("get_weather", json_values.dumps(odd))])
+
+        assert automaton_of(form).accepts(thought(form) + written) == raw
+        if raw:
+            (call,) = read(form, [thought(form) + written]).calls
+            jsonschema.validate(json.loads(call.arguments), TOOLS[0].parameters)
+
+
+@each_dialect
 def test_tool_choice_means_the_same_in_every_family(dialect: Dialect) -> None:
     one = dialect.markup.render([Call("get", "{}")])
     two = dialect.markup.render([Call("get", "{}"), Call("get", "{}")])
-    text = "Hello 世界"
+    text = dialect.markup.render_answer("Hello 世界")
+    several = dialect.markup.parallel
     admitted = {
-        "none": (True, False, False), "auto": (True, True, True), "required": (False, True, True),
+        "none": (True, False, False), "auto": (True, True, several),
+        "required": (False, True, several),
     }  # fmt: skip
     for mode, expected in admitted.items():
         form = form_of(dialect, mode)
@@ -204,26 +231,60 @@ def test_tool_choice_means_the_same_in_every_family(dialect: Dialect) -> None:
 
 
 @each_dialect
+def test_an_answer_is_heard_without_its_marks(dialect: Dialect) -> None:
+    for mode in ("auto", "none"):
+        form = form_of(dialect, mode)
+
+        heard = read(form, list(thought(form) + dialect.markup.render_answer("It's 21 °C.")))
+
+        assert (heard.text, heard.calls) == ("It's 21 °C.", [])
+
+
+@each_dialect
 def test_text_and_then_a_call_is_both(dialect: Dialect) -> None:
-    if not dialect.markup.trigger:
+    if not dialect.markup.trigger or (
+        dialect.markup.answer_opening and not dialect.markup.text_opening
+    ):
         pytest.skip("calls of this family stand only at the beginning of a reply")
     form = form_of(dialect)
     said = [Call("get", "{}")]
+    reply = dialect.markup.render_text("Sure <tool.\n") + dialect.markup.render(said)
 
-    heard = read(form, list(thought(form) + "Sure <tool.\n" + dialect.markup.render(said)))
+    heard = read(form, list(thought(form) + reply))
 
+    assert automaton_of(form).accepts(thought(form) + reply)
     assert ("Sure <tool.\n", said) == (heard.text, heard.calls)
+
+
+@each_dialect
+def test_a_call_cannot_be_said_as_text(dialect: Dialect) -> None:
+    if not dialect.markup.trigger:
+        pytest.skip("calls of this family stand only at the beginning of a reply")
+    call = dialect.markup.render([Call("rm_rf", "{}")])
+    for mode in ("none", "auto"):
+        form = form_of(dialect, mode)
+
+        assert not automaton_of(form).accepts(
+            thought(form) + dialect.markup.render_answer("Sure. " + call)
+        )
 
 
 @each_dialect
 def test_a_reply_that_begins_like_a_call_must_be_one(dialect: Dialect) -> None:
     form = form_of(dialect)
     automaton = automaton_of(form)
-    for beginning in ('```json\n{"name": "ge"', '{"nam', " ", "\n\nHello", '[{"name"'):
-        text = thought(form) + beginning + "x"
+    likely = [text for text in ('```json\n{"name": "ge"', '{"nam', '[{"name"')
+              if text[0] in dialect.markup.barred]  # fmt: skip
+    for beginning in (*likely, "  ", "\r\nHello"):
+        text = thought(form) + dialect.markup.render_answer(beginning + "x")
 
         assert not automaton.accepts(text)
-    assert automaton.step(START, (thought(form) + dialect.markup.prefix).encode())
+    stem = (
+        dialect.markup.prefix.partition("{")[0]
+        if "{n}" in dialect.markup.prefix
+        else dialect.markup.prefix
+    )
+    assert automaton.step(START, (thought(form) + stem).encode())
 
 
 def test_a_reply_that_breaks_its_promise_is_a_misread_not_a_guess() -> None:

@@ -269,5 +269,5 @@ def test_a_conversation_that_the_template_refuses_is_refused_with_its_words(
 ) -> None:
     prompter = detect_renderer(chat_templates.smollm2(smollm2, chat_templates.STRICT))
 
-    with pytest.raises(ChatTemplateError, match="roles must alternate"):
-        prompter.render([HELLO, HELLO])
+    with pytest.raises(ChatTemplateError, match="too many messages"):
+        prompter.render([HELLO, TWO, *RESULTS, HELLO, TWO, *RESULTS, HELLO, TWO, *RESULTS])

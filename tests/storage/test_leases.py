@@ -17,13 +17,13 @@ DONE = ToolResult("call_1", "save", "{}", value=1, effect="applied", attempts=2)
 
 async def test_what_a_process_left_open_is_ended_by_the_next_of_its_kind_alone(url: str) -> None:
     first = await Store.connect(url, "here")
-    await first.save_response("one", {**BODY, "id": "resp_open"}, [], [], running=True)
-    await first.claim_key("one", "open", "hash", "run_1")
+    await first.responses.create("one", {**BODY, "id": "resp_open"}, [], [], running=True)
+    await first.idempotency.claim("one", "open", "hash", "run_1")
     other = await Store.connect(url, "there")
     untouched = await other.responses.get("one", "resp_open")
     second = await Store.connect(url, "here")
-    ended = await second.get_response("one", "resp_open")
-    key = await second.claim_key("one", "open", "hash", "run_2")
+    ended = await second.responses.get("one", "resp_open")
+    key = await second.idempotency.claim("one", "open", "hash", "run_2")
     for each in (first, other, second):
         await each.close()
 
@@ -40,8 +40,8 @@ async def test_what_a_server_left_that_is_no_longer_seen_is_ended_by_another(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = await Store.connect(url, "gone")
-    await gone.save_response("one", {**BODY, "id": "resp_gone"}, [], [], running=True)
-    await gone.claim_key("one", "gone", "hash", "run_1")
+    await gone.responses.create("one", {**BODY, "id": "resp_gone"}, [], [], running=True)
+    await gone.idempotency.claim("one", "gone", "hash", "run_1")
     other = await Store.connect(url, "other")
     await other.sweep()
     before = await other.responses.get("one", "resp_gone")
@@ -50,7 +50,7 @@ async def test_what_a_server_left_that_is_no_longer_seen_is_ended_by_another(
     await other.sweep()
     after = await other.responses.get("one", "resp_gone")
     taken = await other.idempotency.reclaim("one", "gone")
-    await gone.complete_key("one", "gone", {"json": "too late"})
+    await gone.idempotency.complete("one", "gone", {"json": "too late"})
     key = await other.idempotency.claim("one", "gone", "hash", "run_2")
     for each in (gone, other):
         await each.close()

@@ -129,6 +129,7 @@ def trace(
     async def run() -> None:
         lifespan: AbstractAsyncContextManager[Any] = app.router.lifespan_context(app)
         async with lifespan as state:
+            await asyncio.sleep(0.05)  # what runs beside the requests begins
             with _traced(files):
                 status, reply = await _ask(app, path, body, state)
             assert status == 200, reply

@@ -72,6 +72,7 @@ THINKER = """\
 
 # Like many: it wants user and assistant in turns, and says so.
 STRICT = """\
+{%- if messages | length > 6 %}{{ raise_exception("too many messages") }}{% endif %}
 {%- for message in messages if message.role != "system" %}
 {%- if (message.role == "user") != (loop.index0 % 2 == 0) %}
 {{- raise_exception("roles must alternate") }}{% endif %}

@@ -10,6 +10,7 @@ from support.mcp_processes import SCRIPT, over_http
 from support.server_process import free_port
 from support.upstream import call, calls, kind, toolbox, until
 
+from falsework.server.tools.registry import ToolRegistry
 from falsework.server.tools.results import ToolResult
 
 pytestmark = pytest.mark.anyio
@@ -22,10 +23,17 @@ def served(**fields: Any) -> dict[str, Any]:
     return {"servers": {"here": {**STDIO, "tools": TOOLS, "effect": "read", **fields}}}
 
 
+async def connected(box: ToolRegistry) -> None:
+    """Wait until all servers have started, which takes longer than a call may."""
+    await until(lambda: all(server.connected for server in box.servers.values()), 60)
+
+
 async def test_a_servers_tools_are_described_by_it_and_called_over_stdio() -> None:
     async with toolbox(**served()) as box:
-        outcome = await call(box, '{"a": 2, "b": 3}', "here__add")
         tool = box.tools["here__add"]
+        await connected(box)
+        await tool.load_description()
+        outcome = await call(box, '{"a": 2, "b": 3}', "here__add")
 
     assert outcome.value == {"result": 5}
     assert tool.description == "Add two numbers."
@@ -95,16 +103,17 @@ async def test_a_server_over_http_that_is_killed_is_reached_again_when_it_is_bac
 
 async def test_a_server_killed_in_mid_call_over_http_is_back_at_once_and_others_go_on() -> None:
     port, other_port = free_port(), free_port()
-    entry = {"tools": ["add", "sleep"], "effect": "read"}
+    patient = {"attempt_timeout": "40s", "deadline": "50s"}
+    entry = {"tools": ["add", "sleep"], "effect": "read", **patient}
     servers = {
-        "here": {**entry, "url": f"http://127.0.0.1:{port}/mcp", "attempt_timeout": "8s"},
-        "there": {**entry, "url": f"http://127.0.0.1:{other_port}/mcp", "attempt_timeout": "8s"},
+        "here": {**entry, "url": f"http://127.0.0.1:{port}/mcp"},
+        "there": {**entry, "url": f"http://127.0.0.1:{other_port}/mcp"},
     }
     ends: dict[str, ToolResult] = {}
     both = anyio.Event()
 
     async def slept(server: str) -> None:
-        ends[server] = await call(box, '{"seconds": 2}', f"{server}__sleep")
+        ends[server] = await call(box, '{"seconds": 2}', f"{server}__sleep", 60)
         if len(ends) == len(servers):
             both.set()
 
@@ -149,6 +158,7 @@ async def test_a_schema_that_changed_under_us_is_refused() -> None:
 async def test_a_call_that_takes_too_long_ends_in_time() -> None:
     fields = {"attempt_timeout": "200ms", "retry": {"max_attempts": 1}}
     async with toolbox(**served(**fields)) as box:
+        await connected(box)
         outcome = await call(box, '{"seconds": 5}', "here__sleep")
         after = await call(box, '{"a": 1, "b": 1}', "here__add", 20)
 

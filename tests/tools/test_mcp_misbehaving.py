@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
+from support.mcp_over_http import replied, speaks
 from support.misbehaving_mcp_server import TOOL
 from support.upstream import (
     Behaviour,
@@ -32,11 +33,10 @@ from falsework.server.tools.deadline import Deadline
 from falsework.server.tools.errors import ToolCallError
 from falsework.server.tools.executors.base import AttemptContext
 from falsework.server.tools.executors.mcp import McpClient
-from falsework.server.tools.executors.mcp_transports import (
-    TransportFactory,
-    http_transport,
-    stdio_transport,
-)
+from falsework.server.tools.executors.mcp_http import http_transport
+from falsework.server.tools.executors.mcp_link import TransportFactory
+from falsework.server.tools.executors.mcp_stdio import StdioServer
+from falsework.server.tools.redaction import Redactor
 
 pytestmark = pytest.mark.anyio
 
@@ -128,12 +128,18 @@ async def supervised(connect: TransportFactory, **fields: Any) -> AsyncIterator[
 
 
 def command(script: Json) -> TransportFactory:
-    return stdio_transport((sys.executable, SCRIPT, json.dumps(script)), {}, ".")
+    words = [sys.executable, SCRIPT, json.dumps(script)]
+    return StdioServer("here", words, {}, ".", 2**20, Redactor()).connect
 
 
 async def test_a_server_that_hangs_at_the_start_is_started_again() -> None:
     async with upstream(always=hangs) as up:
-        connect = http_transport(f"{up.url}/mcp", httpx2.AsyncClient)
+        connect = http_transport(
+            f"{up.url}/mcp",
+            httpx2.AsyncHTTPTransport,
+            lambda transport: httpx2.AsyncClient(transport=transport),
+            2**20,
+        )
         async with supervised(connect, start_timeout=0.1) as server:
             await until(lambda: server.restarts >= 1)
 
@@ -177,38 +183,6 @@ async def test_a_connection_that_was_lost_long_ago_does_not_cost_the_next_one() 
 
         assert await server._wait_connected(ticket.deadline) is second
         assert server.restarts == 1
-
-
-def replied(seen: Seen, method: str) -> Json:
-    return {"jsonrpc": "2.0", "id": json.loads(seen.body)["id"], "result": HTTP[method]}
-
-
-def speaks(**said: Any) -> Behaviour:
-    """Speak MCP over HTTP: what is said by method is a result, or behaves itself."""
-
-    async def behave(seen: Seen, writer: asyncio.StreamWriter) -> None:
-        asked = json.loads(seen.body or b"{}")
-        method = asked.get("method", "").replace("/", "_")
-        answer = said.get(method, HTTP.get(method))
-        if callable(answer):
-            await answer(seen, writer)
-        elif answer is None:
-            await says({}, 202 if "id" not in asked else 400)(seen, writer)
-        else:
-            await says({"jsonrpc": "2.0", "id": asked["id"], "result": answer})(seen, writer)
-
-    return behave
-
-
-HTTP = {
-    "initialize": {
-        "protocolVersion": "2025-11-25",
-        "capabilities": {"tools": {}},
-        "serverInfo": {"name": "rough", "version": "1"},
-    },
-    "tools_list": {"tools": [TOOL]},
-    "tools_call": {"content": [{"type": "text", "text": "done"}]},
-}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from falsework.grammars.events import Tool
 from falsework.grammars.tool_choice import ToolChoice
+from falsework.prompts.reasoning_switches import THINK_SWITCHES
 from falsework.server.api.chat import schema
 from falsework.server.api.chat.messages import parse_messages
 from falsework.server.api.chat.structured_outputs import TextForm, one_form_only, text_form
@@ -48,8 +49,9 @@ def to_generation_request(
         text_grammar=form.grammar,
         sampling=_sampling(request),
         stop=tuple(request.stop or ()),
-        think_budget=think_budget(request.reasoning_effort, "reasoning_effort"),
+        think_budget=_think_budget(request),
         effort=request.reasoning_effort,
+        template_switches=request.chat_template_kwargs or {},
         stream=bool(request.stream),
         include_usage=_include_usage(request),
         named=isinstance(request.tool_choice, schema.FunctionChoice | schema.CustomChoice),
@@ -194,6 +196,21 @@ def _logprobs(request: schema.ChatCompletionRequest) -> int | None:
             "invalid_value",
         )
     return None
+
+
+def _think_budget(request: schema.ChatCompletionRequest) -> int | None:
+    """Return the tokens of the think block by effort and switches; None leaves it to the server."""
+    effort, switches = request.reasoning_effort, request.chat_template_kwargs or {}
+    switched = {switches[name] for name in THINK_SWITCHES if isinstance(switches.get(name), bool)}
+    if len(switched | ({effort != "none"} if effort else set())) > 1:
+        raise BadRequestError(
+            "'chat_template_kwargs' turns thinking on where another field turns it off.",
+            "chat_template_kwargs",
+            "invalid_value",
+        )
+    if effort is None and False in switched:
+        return 0
+    return think_budget(effort, "reasoning_effort")
 
 
 def _include_usage(request: schema.ChatCompletionRequest) -> bool:

@@ -35,11 +35,11 @@ async def create_chat_completion(
     """Answer a chat request."""
     chat = parse(body)
     services.check_model(chat.model)
-    server_tools = await resolve_server_tools(chat.tools or (), services.registry)
+    owner = principal(request)
+    server_tools = await resolve_server_tools(chat.tools or (), services.registry, owner)
     if server_tools.approval:
         message = "Only /v1/responses can ask for approval: set 'require_approval' to 'never'."
         raise BadRequestError(message, "tools", "invalid_value")
-    owner = principal(request)
     chat = await _restore_executed(services, owner, chat)
     generation = to_generation_request(chat, services.settings, server_tools)
     completion = _Completion(request, services, owner, generation, server_tools)

@@ -38,7 +38,6 @@ UNSUPPORTED_FIELDS: UnsupportedFields = {
     "bad_words": ([], "use logit_bias"),
     "best_of": (1, "use n"),
     "chat_template": ("", "the dialect is the server's own"),
-    "chat_template_kwargs": ({}, "use reasoning_effort to turn thinking on and off"),
     "continue_final_message": (False, "a reply always begins a new turn"),
     "documents": ([], "write them into a message"),
     "echo": (False, "the reply is returned alone"),
@@ -233,6 +232,7 @@ class ChatCompletionRequest(GuidedFields, CommonFields):
     ] = None
     stream_options: StreamOptions | None = None
     reasoning_effort: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
 
 def parse(body: bytes) -> ChatCompletionRequest:

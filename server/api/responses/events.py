@@ -4,7 +4,7 @@ It alone writes status, output items and sequence numbers.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from falsework.server.api.responses.event_log import EventLog
 from falsework.server.api.responses.messages import interrupted_result
@@ -33,7 +33,7 @@ SERVER_ENDED = "The server ended before the response did."
 
 
 class ResponseEventBuilder:
-    """Builds one response; each method yields the protocol's events of what happened."""
+    """Builds one response; each method returns the protocol's events of what happened."""
 
     def __init__(
         self, response: ResponseObject, labels: Mapping[str, str], *, logprobs: bool
@@ -68,66 +68,69 @@ class ResponseEventBuilder:
         """Begin as queued: it is made in the background."""
         self._response.status = "queued"
 
-    def start(self) -> Iterator[Json]:
+    def start(self) -> list[Json]:
         """Begin."""
         self._response.status = "in_progress"
         body = self.body
-        yield self._log.event("response.created", response=body)
-        yield self._log.event("response.in_progress", response=body)
+        return [
+            self._log.event("response.created", response=body),
+            self._log.event("response.in_progress", response=body),
+        ]
 
-    def feed(self, event: LoopEvent) -> Iterator[Json]:
-        """Yield the events of an event of the tool loop."""
+    def feed(self, event: LoopEvent) -> list[Json]:
+        """Return the events of an event of the tool loop."""
         match event:
             case ChoiceDelta():
-                yield from self._delta(event)
+                return self._delta(event)
             case ToolCallsStarted(calls=calls):
-                yield from self.calls_started(calls)
+                return self.calls_started(calls)
             case ToolCallsFinished(outcomes=results):
-                yield from self.calls_finished(results)
+                return self.calls_finished(results)
             case ApprovalRequired(calls=calls):
-                yield from self._approval_required(calls)
+                return self._approval_required(calls)
             case DeadlineExceeded():
                 self._response.incomplete = "deadline"
             case Usage():
                 self._response.usage = event
+        return []
 
-    def finish(self, runtime: Json | None) -> Iterator[Json]:
+    def finish(self, runtime: Json | None) -> list[Json]:
         """End as complete, or incomplete; `runtime` is the summary of the tool run."""
         self._response.runtime = runtime
-        yield from self._end()
+        return self._end()
 
-    def fail(self, error: APIError) -> Iterator[Json]:
+    def fail(self, error: APIError) -> list[Json]:
         """End as failed: in both shapes that clients look for."""
         if self.ended:
-            return
+            return []
         body = error_body(error)["error"]
         own = {"code": body["code"] or "server_error", "message": body["message"]}
         self._response.status, self._response.error = "failed", own
-        yield from self._close_items()
+        closed = self._close_items()
         self.ended = True
-        error_event = {**body, **own}
-        fields = {key: error_event[key] for key in ("code", "message", "param")}
-        yield self._log.event("error", **fields, error=error_event)
+        whole = {**body, **own}
+        fields = {key: whole[key] for key in ("code", "message", "param")}
+        return [*closed, self._log.event("error", **fields, error=whole)]
 
-    def interrupt(self, *, server_ended: bool) -> Iterator[Json]:
+    def interrupt(self, *, server_ended: bool) -> list[Json]:
         """End as it stands: cancelled, or because its client or the server went away."""
         if self.ended:
-            return
+            return []
         response = self._response
         if response.status == "in_progress":
             response.status = "failed" if server_ended else "cancelled"
             if server_ended:
                 response.error = {"code": "server_error", "message": SERVER_ENDED}
-        yield from self._end()
+        return self._end()
 
-    def _end(self) -> Iterator[Json]:
-        yield from self._close_items()
+    def _end(self) -> list[Json]:
+        closed = self._close_items()
         self.ended = True
         if self._response.status == "completed":
             self._response.completed_at = int(time.time())
-        yield self._log.terminal()
+        return [*closed, self._log.terminal()]
 
-    def list_tools(self, label: str, tools: Sequence[Json]) -> Iterator[Json]:
+    def list_tools(self, label: str, tools: Sequence[Json]) -> list[Json]:
         """List the tools of an MCP server."""
         item: Json = {
             "id": self._response.next_item_id("mcpl_"),
@@ -137,17 +140,22 @@ class ResponseEventBuilder:
             "error": None,
         }
         index = self._log.add_item(item)
-        yield self._log.added(index, item)
-        yield self._log.item_event("mcp_list_tools.in_progress", index)
+        begun = [
+            self._log.added(index, item),
+            self._log.item_event("mcp_list_tools.in_progress", index),
+        ]
         item["tools"] = list(tools)
-        yield self._log.item_event("mcp_list_tools.completed", index)
-        yield self._log.done(index)
+        return [
+            *begun,
+            self._log.item_event("mcp_list_tools.completed", index),
+            self._log.done(index),
+        ]
 
     def calls_started(
         self, calls: Sequence[ToolCall], approved_by: Mapping[str, str] = {}
-    ) -> Iterator[Json]:
+    ) -> list[Json]:
         """Begin calls that the server runs; `approved_by` are the approvals by call id."""
-        yield from self._model.close()
+        events = self._model.close()
         for call in calls:
             item = {
                 **self._call_fields(call, "mcp_"),
@@ -159,19 +167,23 @@ class ResponseEventBuilder:
                 "approval_request_id": approved_by.get(call.id),
             }
             index = self._calls[call.id] = self._log.add_item(item)
-            yield self._log.added(index, item)
-            yield self._log.item_event("mcp_call.in_progress", index)
-            item["arguments"] = call.arguments
-            yield self._log.item_event("mcp_call_arguments.delta", index, delta=call.arguments)
-            yield self._log.item_event("mcp_call_arguments.done", index, arguments=call.arguments)
+            events.append(self._log.added(index, item))
+            text = item["arguments"] = call.arguments
+            events += [
+                self._log.item_event("mcp_call.in_progress", index),
+                self._log.item_event("mcp_call_arguments.delta", index, delta=text),
+                self._log.item_event("mcp_call_arguments.done", index, arguments=text),
+            ]
+        return events
 
-    def calls_finished(self, results: Sequence[ToolResult]) -> Iterator[Json]:
+    def calls_finished(self, results: Sequence[ToolResult]) -> list[Json]:
         """End calls with their results."""
+        events: list[Json] = []
         for result in results:
             index = self.set_result(result)
             kind = "mcp_call.failed" if result.error else "mcp_call.completed"
-            yield self._log.item_event(kind, index)
-            yield self._log.done(index)
+            events += [self._log.item_event(kind, index), self._log.done(index)]
+        return events
 
     def set_result(self, result: ToolResult) -> int:
         """Put the result of a call into its item, and return its index: a write may be late."""
@@ -183,8 +195,8 @@ class ResponseEventBuilder:
         }
         return index
 
-    def _approval_required(self, calls: Sequence[ToolCall]) -> Iterator[Json]:
-        yield from self._model.close()
+    def _approval_required(self, calls: Sequence[ToolCall]) -> list[Json]:
+        events = self._model.close()
         for call in calls:
             item = {
                 **self._call_fields(call, "mcpr_"),
@@ -192,8 +204,8 @@ class ResponseEventBuilder:
                 "arguments": call.arguments,
             }
             index = self._log.add_item(item)
-            yield self._log.added(index, item)
-            yield self._log.done(index)
+            events += [self._log.added(index, item), self._log.done(index)]
+        return events
 
     def _call_fields(self, call: ToolCall, prefix: str) -> Json:
         label = self._labels.get(call.name, BUILTIN_SERVER_LABEL)
@@ -203,25 +215,29 @@ class ResponseEventBuilder:
             "name": call.name.removeprefix(f"{label}__"),
         }
 
-    def _delta(self, delta: ChoiceDelta) -> Iterator[Json]:
-        yield from self._model.feed(delta.events, delta.logprobs)
+    def _delta(self, delta: ChoiceDelta) -> list[Json]:
+        events = self._model.feed(delta.events, delta.logprobs)
         if delta.finish:
             cut = delta.finish == "length"
             response = self._response
             response.status = "incomplete" if cut else "completed"
             response.incomplete = (response.incomplete or "max_output_tokens") if cut else ""
+        return events
 
-    def _close_items(self) -> Iterator[Json]:
+    def _close_items(self) -> list[Json]:
         """End what is open as far as it came."""
         completed = self._response.status == "completed"
-        yield from self._model.close("completed" if completed else "incomplete")
+        events = self._model.close("completed" if completed else "incomplete")
         for call_id, index in self._calls.items():
             item = self._response.output[index]
             if item["status"] == "in_progress":
                 self.set_result(interrupted_result(call_id, item["name"], item["arguments"]))
                 item["status"] = "incomplete"
-                yield self._log.item_event("mcp_call.failed", index)
-                yield self._log.done(index)
+                events += [
+                    self._log.item_event("mcp_call.failed", index),
+                    self._log.done(index),
+                ]
+        return events
 
 
 def _error_object(error: ToolCallError, result: ToolResult) -> Json:

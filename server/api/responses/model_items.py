@@ -1,7 +1,7 @@
 """The output items that the model writes: messages, reasoning, calls of the client's tools."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from falsework.grammars.events import Arguments, CallBegins, CallEnds, Event, Reasoning, Text
@@ -25,49 +25,41 @@ class ModelItems:
         self._arguments = ""
         self._logprobs: list[Json] = []
 
-    def feed(self, events: Sequence[Event], logprobs: Sequence[TokenLogprob]) -> Iterator[Json]:
-        """Yield the response events of what one piece of output adds."""
+    def feed(self, events: Sequence[Event], logprobs: Sequence[TokenLogprob]) -> list[Json]:
+        """Return the response events of what one piece of output adds."""
         if self._wants_logprobs:
             self._logprobs += [_logprob(token) for token in logprobs]
-        for event in events:
-            yield from EVENT_HANDLERS[type(event)](self, event)
+        return [one for event in events for one in EVENT_HANDLERS[type(event)](self, event)]
 
-    def close(self, status: str = "completed") -> Iterator[Json]:
-        """Yield the last events of the item that is open."""
+    def close(self, status: str = "completed") -> list[Json]:
+        """Return the last events of the item that is open."""
         item, self._open = self._open, None
         if item is None:
-            return
+            return []
         item["status"] = status
-        yield from ITEM_CLOSERS[item["type"]](self, item)
-        yield self._log.done(self._index)
+        return [*ITEM_CLOSERS[item["type"]](self, item), self._log.done(self._index)]
 
-    def _text(self, event: Text) -> Iterator[Json]:
+    def _text(self, event: Text) -> list[Json]:
         part: Json = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-        yield from self._open_item("message", "msg_", part, role="assistant")
+        opened = self._open_item("message", "msg_", part, role="assistant")
         logprobs, self._logprobs = self._logprobs, []
         self._part["text"] += event.text
         self._part["logprobs"] += logprobs
-        yield self._log.item_event(
-            "output_text.delta",
-            self._index,
-            content_index=0,
-            delta=event.text,
-            logprobs=logprobs,
-        )
+        fields = {"content_index": 0, "delta": event.text, "logprobs": logprobs}
+        return [*opened, self._log.item_event("output_text.delta", self._index, **fields)]
 
-    def _reasoning(self, event: Reasoning) -> Iterator[Json]:
+    def _reasoning(self, event: Reasoning) -> list[Json]:
         part = {"type": "reasoning_text", "text": ""}
-        yield from self._open_item("reasoning", "rs_", part, summary=[])
+        opened = self._open_item("reasoning", "rs_", part, summary=[])
         self._part["text"] += event.text
-        yield self._log.item_event(
-            "reasoning_text.delta", self._index, content_index=0, delta=event.text
-        )
+        fields = {"content_index": 0, "delta": event.text}
+        return [*opened, self._log.item_event("reasoning_text.delta", self._index, **fields)]
 
-    def _open_item(self, kind: str, prefix: str, part: Json, **fields: Any) -> Iterator[Json]:
-        """Yield the first events of an item with one part, unless it is open."""
+    def _open_item(self, kind: str, prefix: str, part: Json, **fields: Any) -> list[Json]:
+        """Return the first events of an item with one part, unless it is open."""
         if self._open and self._open["type"] == kind:
-            return
-        yield from self.close()
+            return []
+        closed = self.close()
         item: Json = {
             "id": self._next_id(prefix),
             "type": kind,
@@ -76,11 +68,11 @@ class ModelItems:
             "content": [],
         }
         self._open, self._index = item, self._log.add_item(item)
-        yield self._log.added(self._index, {**item, "content": []})
+        added = self._log.added(self._index, {**item, "content": []})
         item["content"].append(part)
-        yield self._log.item_event(
-            "content_part.added", self._index, content_index=0, part=dict(part)
-        )
+        fields = {"content_index": 0, "part": dict(part)}
+        part_added = self._log.item_event("content_part.added", self._index, **fields)
+        return [*closed, added, part_added]
 
     @property
     def _part(self) -> Json:
@@ -88,8 +80,8 @@ class ModelItems:
         part: Json = self._open["content"][0]
         return part
 
-    def _call_begins(self, event: CallBegins) -> Iterator[Json]:
-        yield from self.close()
+    def _call_begins(self, event: CallBegins) -> list[Json]:
+        closed = self.close()
         custom = event.name in self._custom_tools
         self._arguments = ""
         self._open = {
@@ -101,41 +93,42 @@ class ModelItems:
             "input" if custom else "arguments": "",
         }
         self._index = self._log.add_item(self._open)
-        yield self._log.added(self._index, self._open)
+        return [*closed, self._log.added(self._index, self._open)]
 
-    def _call_arguments(self, event: Arguments) -> Iterator[Json]:
+    def _call_arguments(self, event: Arguments) -> list[Json]:
         assert self._open is not None, "arguments follow the beginning of their call"
         self._arguments += event.text
-        if self._open["type"] == "function_call":
-            self._open["arguments"] = self._arguments
-            yield self._log.item_event(
-                "function_call_arguments.delta", self._index, delta=event.text
-            )
+        if self._open["type"] == "custom_tool_call":
+            return []
+        self._open["arguments"] = self._arguments
+        kind = "function_call_arguments.delta"
+        return [self._log.item_event(kind, self._index, delta=event.text)]
 
-    def _call_ends(self, _: CallEnds) -> Iterator[Json]:
-        yield from self.close()
+    def _call_ends(self, _: CallEnds) -> list[Json]:
+        return self.close()
 
-    def _close_call(self, item: Json) -> Iterator[Json]:
+    def _close_call(self, item: Json) -> list[Json]:
         fields = {"arguments": item["arguments"], "name": item["name"]}
-        yield self._log.item_event("function_call_arguments.done", self._index, **fields)
+        return [self._log.item_event("function_call_arguments.done", self._index, **fields)]
 
-    def _close_custom_call(self, item: Json) -> Iterator[Json]:
+    def _close_custom_call(self, item: Json) -> list[Json]:
         text = item["input"] = json.loads(self._arguments)["input"] if self._arguments else ""
-        yield self._log.item_event("custom_tool_call_input.delta", self._index, delta=text)
-        yield self._log.item_event("custom_tool_call_input.done", self._index, input=text)
+        return [
+            self._log.item_event("custom_tool_call_input.delta", self._index, delta=text),
+            self._log.item_event("custom_tool_call_input.done", self._index, input=text),
+        ]
 
-    def _close_part(self, item: Json) -> Iterator[Json]:
+    def _close_part(self, item: Json) -> list[Json]:
         part = item["content"][0]
-        fields = {"logprobs": part["logprobs"]} if "logprobs" in part else {}
-        yield self._log.item_event(
-            f"{part['type']}.done", self._index, content_index=0, text=part["text"], **fields
-        )
-        yield self._log.item_event(
-            "content_part.done", self._index, content_index=0, part=dict(part)
-        )
+        fields = {key: part[key] for key in ("text", "logprobs") if key in part}
+        index = self._index
+        return [
+            self._log.item_event(f"{part['type']}.done", index, content_index=0, **fields),
+            self._log.item_event("content_part.done", index, content_index=0, part=dict(part)),
+        ]
 
 
-EventHandler = Callable[[ModelItems, Any], Iterator[Json]]
+EventHandler = Callable[[ModelItems, Any], list[Json]]
 
 EVENT_HANDLERS: Mapping[type[Event], EventHandler] = {
     Arguments: ModelItems._call_arguments,  # noqa: SLF001 - the table of this class's own methods

@@ -61,6 +61,7 @@ async def prepare_request(
     items: Sequence[Json],
     limits: Settings,
     registry: ToolRegistry,
+    owner: str = "",
 ) -> PreparedRequest:
     """Return what a request asks of the model; raise BadRequestError.
 
@@ -68,7 +69,7 @@ async def prepare_request(
     """
     _check(request)
     tool_params = parse_tool_params(request.tools or [], TOOLS)
-    server_tools = await resolve_server_tools(tool_params, registry)
+    server_tools = await resolve_server_tools(tool_params, registry, owner)
     functions = [_definition(tool, i) for i, tool in enumerate(tool_params)]
     tools = build_tools(functions, server_tools.by_position, limits)
     names = server_tools.names | frozenset(registry.tools)

@@ -30,29 +30,30 @@ async def run_response(
     runner: TurnRunner,
     save: Save,
     save_approval: SaveApproval,
-) -> AsyncGenerator[Json]:
-    """Yield the events of a response between its first and its last.
+) -> AsyncGenerator[list[Json]]:
+    """Yield the events of a response between its first and its last, step by step.
 
     `save` stores what it has become so far, `save_approval` that an item waits for approval.
     """
     server_tools = parts.prepared.server_tools
     for label in dict.fromkeys(server_tools.labels.values()):
         if label not in listed_servers(parts.history):
-            for event in builder.list_tools(label, tool_listing(label, parts.prepared)):
-                yield event
+            yield builder.list_tools(label, tool_listing(label, parts.prepared))
     loop = ToolLoop(
         runner, parts.run, parts.metrics, server_tools.names, server_tools.approval, can_ask=True
     )
     with loop.workflow_span():
-        async for event in _run_approved(parts, builder, loop, save):
-            yield event
+        async for events in _run_approved(parts, builder, loop, save):
+            yield events
         request = _after_approvals(parts, builder) if parts.approvals else parts.first_turn.request
         async with aclosing(loop.stream(request, parts.first_turn)) as steps:
             async for step in steps:
-                for event in builder.feed(step):
-                    if isinstance(step, ApprovalRequired) and event["type"] == ITEM_ADDED:
-                        await save_approval(event["item"])
-                    yield event
+                events = builder.feed(step)
+                if isinstance(step, ApprovalRequired):
+                    for event in events:
+                        if event["type"] == ITEM_ADDED:
+                            await save_approval(event["item"])
+                yield events
                 if isinstance(step, ToolCallsStarted | ToolCallsFinished):
                     await save()
 
@@ -67,17 +68,15 @@ def _after_approvals(parts: ResponseParts, builder: ResponseEventBuilder) -> Gen
 
 async def _run_approved(
     parts: ResponseParts, builder: ResponseEventBuilder, loop: ToolLoop, save: Save
-) -> AsyncGenerator[Json]:
+) -> AsyncGenerator[list[Json]]:
     """Run the calls that the client has approved; refuse those that it hasn't."""
     for answer in parts.approvals:
         call = answer.call
-        for event in builder.calls_started([call], {call.id: call.id}):
-            yield event
+        yield builder.calls_started([call], {call.id: call.id})
         if answer.approved:
             results = await loop.run_calls([call], frozenset({call.id}))
         else:
             message = f"The user did not approve this call. {answer.reason}".strip()
-            results = [call.result(fault=ToolCallError("not_allowed", message))]
-        for event in builder.calls_finished(results):
-            yield event
+            results = [call.result(error=ToolCallError("not_allowed", message))]
+        yield builder.calls_finished(results)
         await save()

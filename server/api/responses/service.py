@@ -3,18 +3,15 @@
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing, suppress
 
-import anyio
-import structlog
-
 from falsework.server.api.idempotency import IdempotentRequest
-from falsework.server.api.responses.approvals import call_digest, consume_approvals, parse_approvals
+from falsework.server.api.responses.approvals import consume_approvals, parse_approvals
 from falsework.server.api.responses.event_log import terminal_event
 from falsework.server.api.responses.events import ResponseEventBuilder
 from falsework.server.api.responses.item_references import resolve_references
+from falsework.server.api.responses.maker import ResponseMaker
 from falsework.server.api.responses.messages import SERVER_MADE, succeeded_tools
 from falsework.server.api.responses.object import ResponseObject
 from falsework.server.api.responses.request import PreparedRequest, prepare_request
-from falsework.server.api.responses.runner import run_response
 from falsework.server.api.responses.schema import CreateResponseRequest
 from falsework.server.api.responses.state import (
     InProgressResponse,
@@ -25,12 +22,10 @@ from falsework.server.errors import (
     MAX_QUOTED,
     APIError,
     BadRequestError,
-    InternalServerError,
     NotFoundError,
 )
 from falsework.server.generation.turn_runner import TurnRunner
-from falsework.server.observability import telemetry
-from falsework.server.observability.request_metrics import RequestMetrics, record_outcome
+from falsework.server.observability.request_metrics import RequestMetrics
 from falsework.server.observability.tracing import background_span
 from falsework.server.settings import Settings
 from falsework.server.storage.responses import StoredResponse
@@ -39,10 +34,6 @@ from falsework.server.tools.registry import ToolRegistry
 from falsework.server.tools.results import ToolResult
 from falsework.server.tools.tool_run import ToolRun
 from falsework.server.types import Json
-
-FAILURE_MESSAGE = "The server failed while it made the response."
-
-log = structlog.get_logger("falsework")
 
 
 class ResponseService:
@@ -55,6 +46,7 @@ class ResponseService:
         self._settings = settings
         self._registry = registry
         self._store = store
+        self._maker = ResponseMaker(runner, store)
         self._in_progress: dict[str, InProgressResponse] = {}
 
     async def create(
@@ -72,7 +64,9 @@ class ResponseService:
         resolved = await resolve_references(request.input or [], owner, self._store)
         items = [normalize_input_item(item, response) for item in resolved]
         before = await self._conversation(request, owner)
-        prepared = await prepare_request(request, before, items, self._settings, self._registry)
+        prepared = await prepare_request(
+            request, before, items, self._settings, self._registry, owner
+        )
         first_turn = await self._runner.builder.build(prepared.generation)
         answers = parse_approvals(before, items, prepared.server_tools.names)
         logprobs = prepared.generation.sampling.logprobs is not None
@@ -120,7 +114,7 @@ class ResponseService:
             await acquired.record(result)
             if builder.ended:
                 builder.set_result(result)  # of a write that outlived its response
-                await self._update(owner, request, builder, running=False)
+                await self._maker.update(owner, request, builder, running=False)
 
         own_tools = frozenset(self._registry.tools)
         run = self._registry.new_run(
@@ -140,67 +134,25 @@ class ResponseService:
         """Make the response, and yield its events to the last, which tells of a failure too."""
         sent = 0
         try:
-            async with aclosing(self._make(response)) as events:
+            async with aclosing(self._maker.make(response)) as events:
                 async for event in events:
                     sent += 1
                     yield event
         except APIError:
             for event in response.events[sent:]:
                 yield event
+        finally:
+            self._in_progress.pop(response.id, None)
 
     async def run(self, response: InProgressResponse) -> Json:
         """Make the response and return it."""
-        async with aclosing(self._make(response)) as events:
-            async for _ in events:
-                pass
-        return response.builder.body
-
-    async def _make(self, response: InProgressResponse) -> AsyncGenerator[Json]:
-        """Yield the events of a response while it is made; it is stored before its end is sent.
-
-        Raise APIError once it has failed.
-        """
-        builder, parts = response.builder, response.parts
         try:
-            for event in builder.start():
-                response.notify()
-                yield event
-            with record_outcome(parts.metrics):
-                async with aclosing(self._steps(response)) as events:
-                    async for event in events:
-                        response.notify()
-                        yield event
-            runtime = parts.run.summary() if parts.prepared.server_tools.names else None
-            ending = list(builder.finish(runtime))
-        except APIError as error:
-            list(builder.fail(error))
-            raise
-        except (anyio.get_cancelled_exc_class(), GeneratorExit):
-            list(response.cut_off())
-            raise
-        except Exception as error:
-            # The outermost handler of a response: its events have to end, whoever reads them.
-            log.exception(telemetry.UNMADE_LINE)
-            failure = InternalServerError(FAILURE_MESSAGE)
-            list(builder.fail(failure))
-            raise failure from error
+            async with aclosing(self._maker.make(response)) as events:
+                async for _ in events:
+                    pass
         finally:
-            with anyio.CancelScope(shield=True):
-                await self._end(response)
-        for event in ending:
-            yield event
-
-    def _steps(self, response: InProgressResponse) -> AsyncGenerator[Json]:
-        parts, builder = response.parts, response.builder
-
-        async def save() -> None:
-            async with response.saving:
-                await self._update(parts.owner, parts.request, builder, running=True)
-
-        async def save_approval(item: Json) -> None:
-            await self._store.approvals.create(parts.owner, item["id"], call_digest(item))
-
-        return run_response(parts, builder, self._runner, save, save_approval)
+            self._in_progress.pop(response.id, None)
+        return response.builder.body
 
     async def run_in_background(self, response: InProgressResponse, seat: ExitStack) -> None:
         """Make the response for no client; it holds its seat until it is made."""
@@ -292,29 +244,6 @@ class ResponseService:
         if stored is None:
             raise _not_found(response_id)
         return stored
-
-    async def _update(
-        self,
-        owner: str,
-        request: CreateResponseRequest,
-        builder: ResponseEventBuilder,
-        *,
-        running: bool,
-    ) -> None:
-        """Store what a response has become; its events once it has ended."""
-        if request.store is not False:
-            events = [] if running else builder.events
-            await self._store.responses.update(owner, builder.body, events, running=running)
-
-    async def _end(self, response: InProgressResponse) -> None:
-        parts = response.parts
-        try:
-            async with response.saving:
-                await self._update(parts.owner, parts.request, response.builder, running=False)
-        finally:
-            response.over = True
-            response.notify()
-            self._in_progress.pop(response.id, None)
 
 
 def _not_found(response_id: str) -> NotFoundError:

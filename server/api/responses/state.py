@@ -1,6 +1,5 @@
 """A response while it is made, and its items as they are shown."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import anyio
@@ -65,8 +64,8 @@ class InProgressResponse:
         while not self.over:
             await self._changed.wait()
 
-    def cut_off(self) -> Iterator[Json]:
-        """Yield the last events of a response whose client, or server, went away."""
+    def cut_off(self) -> list[Json]:
+        """Return the last events of a response whose client, or server, went away."""
         background = bool(self.parts.request.background)
         return self.builder.interrupt(server_ended=background and not self.scope.cancel_called)
 

@@ -37,6 +37,7 @@ def engine_args(settings: Settings, model: str, markers: Sequence[str]) -> Async
     eager = on_cpu if settings.enforce_eager is None else settings.enforce_eager
     return AsyncEngineArgs(
         model=model,
+        tokenizer_mode="hf",  # the same tokenizer that lays out prompts, also beside a tekken.json
         block_size=_BLOCK if on_cpu else None,
         dtype=dtype(settings.dtype, on_cpu=on_cpu),
         max_model_len=settings.max_model_len,

@@ -179,6 +179,8 @@ class RequestMcpServersConfig(Policy):
 
     allow_hosts: tuple[str, ...] = ()
     deny_private: bool = True
+    max_connections: int = Field(default=256, ge=1, description="Of all keys together.")
+    max_connections_per_key: int = Field(default=32, ge=1, description="Of one API key.")
 
 
 class ToolsFile(Policy):

@@ -1,9 +1,6 @@
 """A tool that is one HTTP request."""
 
-import email.utils
 import json
-import math
-import time
 from collections.abc import Mapping
 from string import Formatter
 from typing import Any
@@ -14,8 +11,9 @@ import httpx2
 from falsework.server.tools.config.expressions import render_template
 from falsework.server.tools.config.schema import HttpTool
 from falsework.server.tools.deadline import DEADLINE_HEADER
-from falsework.server.tools.errors import ErrorType, ToolCallError
+from falsework.server.tools.errors import ToolCallError
 from falsework.server.tools.executors.base import AttemptContext, ToolDescription
+from falsework.server.tools.executors.http_errors import status_error
 from falsework.server.tools.validation import parse_json
 from falsework.server.types import Json
 
@@ -159,40 +157,10 @@ def _transport_error(error: httpx2.TransportError, attempt: AttemptContext) -> T
     )
 
 
-STATUS_ERRORS: Mapping[int, tuple[ErrorType, str]] = {
-    429: ("rate_limited", "The upstream is asked too often."),
-    502: ("unavailable", "The upstream isn't available."),
-    503: ("unavailable", "The upstream isn't available."),
-    504: ("unavailable", "The upstream isn't available."),
-}
-
-
 def _parse_response(response: httpx2.Response, body: bytes) -> Any:
-    status = response.status_code
-    if status in STATUS_ERRORS:
-        kind, message = STATUS_ERRORS[status]
-        seconds = retry_after(response.headers)
-        raise ToolCallError(kind, message, str(status), sent=True, retry_after=seconds, code=status)
-    if status >= httpx2.codes.INTERNAL_SERVER_ERROR:
-        message = f"The upstream failed with status {status}."
-        raise ToolCallError("upstream_error", message, str(status), sent=True, code=status)
-    if status >= httpx2.codes.BAD_REQUEST:
-        raise ToolCallError(
-            "upstream_rejected",
-            f"The upstream refused with status {status}: ",
-            str(status),
-            sent=True,
-            code=status,
-            excerpt=body.decode("utf-8", "replace"),
-        )
-    if status >= httpx2.codes.MULTIPLE_CHOICES:
-        raise ToolCallError(
-            "blocked_egress",
-            "The upstream redirects, which isn't followed.",
-            str(status),
-            sent=True,
-            code=status,
-        )
+    if response.status_code >= httpx2.codes.MULTIPLE_CHOICES:
+        excerpt = body.decode("utf-8", "replace")
+        raise status_error(response.status_code, response.headers, excerpt)
     return _parse_body(response, body)
 
 
@@ -205,21 +173,3 @@ def _parse_body(response: httpx2.Response, body: bytes) -> Any:
         raise ToolCallError(
             "bad_response", "The upstream's answer isn't valid JSON.", sent=True
         ) from error
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of a Retry-After header; None where it is missing or malformed."""
-    try:
-        seconds = _parse_retry_after(headers)
-    except (ValueError, OverflowError):
-        return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
-
-
-def _parse_retry_after(headers: Mapping[str, str]) -> float:
-    if "retry-after-ms" in headers:
-        return float(headers["retry-after-ms"]) / 1000
-    text = headers.get("retry-after", "")
-    if text.isascii() and text.strip().isdigit():
-        return float(text)
-    return email.utils.parsedate_to_datetime(text).timestamp() - time.time()

@@ -9,8 +9,8 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiolimiter
@@ -19,15 +19,35 @@ import httpx2
 import structlog
 from anyio.abc import TaskStatus
 from mcp import Client, ClientSession, MCPError
-from mcp_types import CallToolResult, InputRequiredResult, PaginatedRequestParams, Tool
-from pydantic import ValidationError
+from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
+from mcp_types import (
+    CallToolRequest,
+    CallToolRequestParams,
+    CallToolResult,
+    InputRequiredResult,
+    PaginatedRequestParams,
+    Tool,
+    ToolListChangedNotification,
+)
+from pydantic import TypeAdapter, ValidationError
 
 from falsework.server.observability import telemetry
 from falsework.server.tools.deadline import Deadline
 from falsework.server.tools.errors import ToolCallError
 from falsework.server.tools.executors.base import AttemptContext, ToolDescription
-from falsework.server.tools.executors.mcp_results import is_connection_lost, result_value, to_error
-from falsework.server.tools.executors.mcp_transports import TransportFactory, notify_on_close
+from falsework.server.tools.executors.mcp_link import (
+    PENDING_CALL,
+    McpLink,
+    PendingCall,
+    TransportFactory,
+    notify_on_close,
+)
+from falsework.server.tools.executors.mcp_results import (
+    is_connection_lost,
+    is_status_error,
+    result_value,
+    to_error,
+)
 from falsework.server.types import Json
 
 RESTART_BASE = 0.1
@@ -43,13 +63,17 @@ LIST_TTL = 30.0
 
 DEADLINE_KEY = "falsework/deadlineMs"
 
+_CALL_RESULT: TypeAdapter[CallToolResult | InputRequiredResult] = TypeAdapter(
+    CallToolResult | InputRequiredResult
+)
+
 log = structlog.get_logger("falsework.tools")
 
 
 @dataclass(frozen=True)
 class _Connection:
     session: ClientSession
-    lost: anyio.Event
+    link: McpLink
 
 
 class McpClient:
@@ -111,20 +135,40 @@ class McpClient:
     async def _hold_connection(self) -> None:
         """Open the connection, and hold it until it is lost."""
         with anyio.move_on_after(self._start_timeout) as scope:
-            lost = anyio.Event()
-            async with Client(notify_on_close(self._open_transport(), lost)) as client:
-                connection = _Connection(client.session, lost)
+            link = McpLink()
+            transport = notify_on_close(self._open_transport(link), link)
+            async with Client(transport, message_handler=self._on_message) as client:
+                connection = _Connection(client.session, link)
                 await self._refresh_tools(connection.session)
                 scope.deadline = math.inf
                 self._connection = connection
                 self._ready.set()
                 try:
-                    await lost.wait()
+                    await self._watch(client, link)
                 finally:
                     self._drop(connection)
                     scope.deadline = anyio.current_time() + CLOSE_SECONDS
-        if scope.cancelled_caught:
-            log.warning(telemetry.LOG_CONNECTION_LOST, server=self.name, error="TimeoutError")
+        if scope.cancelled_caught or link.failure:
+            error_type = link.failure.kind if link.failure else "TimeoutError"
+            log.warning(telemetry.LOG_CONNECTION_LOST, server=self.name, error=error_type)
+
+    async def _watch(self, client: Client, link: McpLink) -> None:
+        """Wait for the end of a connection; meanwhile note that the list of tools has changed."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._listen, client)
+            await link.lost.wait()
+            tasks.cancel_scope.cancel()
+
+    async def _listen(self, client: Client) -> None:
+        with suppress(ListenNotSupportedError, SubscriptionLost, MCPError, TimeoutError):
+            async with client.listen(tools_list_changed=True) as changes:
+                async for _ in changes:
+                    self._listed_at = -math.inf
+
+    async def _on_message(self, message: object) -> None:
+        """Note a notification of protocol revisions before subscriptions."""
+        if isinstance(message, ToolListChangedNotification):
+            self._listed_at = -math.inf
 
     async def _restart_pause(self, seconds: float) -> None:
         """Wait before reconnecting, at most a second where a call waits."""
@@ -144,6 +188,8 @@ class McpClient:
     ) -> CallToolResult:
         """Call a tool; raise a ToolCallError."""
         connection = await self._wait_connected(attempt.deadline)
+        call = PendingCall(attempt.deadline)
+        PENDING_CALL.set(call)
         try:
             if anyio.current_time() - self._listed_at > LIST_TTL:
                 await self._refresh_tools(connection.session)
@@ -151,14 +197,9 @@ class McpClient:
             with self._measure(telemetry.CALL_TOOL):
                 result = await _send_call(connection.session, tool, arguments, attempt)
         except MCPError as error:
-            if is_connection_lost(error):
-                self._drop(connection)
-            raise to_error(error, sent=attempt.sent) from error
-        except (
-            ValidationError,
-            RuntimeError,
-        ) as error:  # RuntimeError: its output schema is violated
-            message = "The MCP server's answer isn't what the protocol or its schema says."
+            raise self._call_error(error, call, connection, attempt) from error
+        except ValidationError as error:
+            message = "The MCP server's answer isn't what the protocol says."
             raise ToolCallError("bad_response", message, sent=attempt.sent) from error
         except (httpx2.HTTPError, OSError, anyio.ClosedResourceError) as error:
             self._drop(connection)
@@ -170,6 +211,22 @@ class McpClient:
         message = "The tool asks for more than its arguments, which can't be given here."
         raise ToolCallError("precondition_failed", message, sent=True)
 
+    def _call_error(
+        self, error: MCPError, call: PendingCall, connection: _Connection, attempt: AttemptContext
+    ) -> ToolCallError:
+        """Return the error of a call; the HTTP status and the end of the connection know more."""
+        if call.session_lost:
+            attempt.sent = False
+            self._drop(connection)
+            return ToolCallError("unavailable", "The MCP server began anew.", "crash")
+        if connection.link.failure:
+            return replace(connection.link.failure)
+        if is_connection_lost(error):
+            self._drop(connection)
+        elif call.error and is_status_error(error, call.error):
+            return call.error
+        return to_error(error, sent=attempt.sent)
+
     async def _wait_connected(self, deadline: Deadline) -> _Connection:
         self._requested.set()
         with anyio.move_on_after(max(0.0, deadline.remaining())):
@@ -180,7 +237,7 @@ class McpClient:
 
     def _drop(self, connection: _Connection) -> None:
         """Give a connection up, so that its owner opens another."""
-        connection.lost.set()
+        connection.link.lost.set()
         if self._connection is connection:
             self._connection = None
             self._ready = anyio.Event()
@@ -226,10 +283,12 @@ class McpClient:
 async def _send_call(
     session: ClientSession, tool: str, arguments: Json, attempt: AttemptContext
 ) -> CallToolResult | InputRequiredResult:
+    """Send a call; `ClientSession.call_tool` would check the result's schema on the event loop."""
     remaining = max(0.01, attempt.deadline.remaining())
     meta: Any = {DEADLINE_KEY: int(remaining * 1000), **attempt.headers}
+    params = CallToolRequestParams(name=tool, arguments=arguments, _meta=meta)
     attempt.sent = True
-    return await session.call_tool(tool, arguments, remaining, meta=meta, allow_input_required=True)
+    return await session.send_request(CallToolRequest(params=params), _CALL_RESULT, remaining)
 
 
 class McpExecutor:

@@ -9,7 +9,6 @@ from mcp_types import (
     CONNECTION_CLOSED,
     INTERNAL_ERROR,
     INVALID_PARAMS,
-    INVALID_REQUEST,
     PARSE_ERROR,
     REQUEST_TIMEOUT,
     CallToolResult,
@@ -17,9 +16,10 @@ from mcp_types import (
 )
 
 from falsework.server.tools.errors import ErrorType, ToolCallError
+from falsework.server.tools.executors.http_errors import STATUS_ERRORS
 
-SESSION_TERMINATED = "Session terminated"
-"""The library's message where an HTTP server answers 404 for our session: it did nothing."""
+STATUS_MESSAGES = frozenset({"Server returned an error response", "Not Found"})
+"""The library's messages where an HTTP response has an error status and no JSON-RPC error."""
 
 JSONRPC_ERRORS: Mapping[int, tuple[ErrorType, str, str]] = {
     CONNECTION_CLOSED: ("unavailable", "The connection to the MCP server broke.", "crash"),
@@ -39,15 +39,17 @@ DEFAULT_ERROR: tuple[ErrorType, str, str] = (
 
 def is_connection_lost(error: MCPError) -> bool:
     """Tell whether the connection can't be used any more."""
-    code, text = error.error.code, error.error.message
-    return code == CONNECTION_CLOSED or (code == INVALID_REQUEST and text == SESSION_TERMINATED)
+    return bool(error.error.code == CONNECTION_CLOSED)
+
+
+def is_status_error(error: MCPError, status: ToolCallError) -> bool:
+    """Tell whether the HTTP status of a response says more than the error in its body."""
+    return status.code in STATUS_ERRORS or error.error.message in STATUS_MESSAGES
 
 
 def to_error(error: MCPError, *, sent: bool) -> ToolCallError:
     """Return the ToolCallError for a JSON-RPC error."""
     code, text = error.error.code, error.error.message
-    if is_connection_lost(error) and code != CONNECTION_CLOSED:
-        return ToolCallError("unavailable", "The MCP server began anew.", "crash", code=code)
     kind, message, reason = JSONRPC_ERRORS.get(code, DEFAULT_ERROR)
     if code == PARSE_ERROR and "too_large: " in text:  # from our transport, through the library
         kind, message = "too_large", "The MCP server's answer has more bytes than it may."

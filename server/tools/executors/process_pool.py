@@ -4,12 +4,9 @@ anyio's own (to_process) outlive a call that is cancelled while they start.
 """
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from collections import deque
-from contextlib import suppress
 
 import anyio
 from anyio.abc import Process
@@ -17,6 +14,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from falsework.server.tools.errors import ToolCallError
 from falsework.server.tools.executors.base import AttemptContext
+from falsework.server.tools.executors.processes import kill_process
 from falsework.server.types import Json
 
 WORKER_SCRIPT = (
@@ -24,7 +22,6 @@ WORKER_SCRIPT = (
     "from falsework.server.tools.executors.python_worker import worker_main; worker_main()"
 )
 IDLE_SECONDS = 300.0
-REAP_SECONDS = 1.0
 
 
 class ProcessPool:
@@ -45,11 +42,11 @@ class ProcessPool:
                 attempt.sent = True
                 output = await _exchange(process, line, self._cap)
             except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError) as error:
-                await _kill(process)
+                await kill_process(process)
                 message = "The tool's process died."
                 raise ToolCallError("unavailable", message, "crash", sent=True) from error
             except BaseException:  # a cancellation, too: nothing else would end the process
-                await _kill(process)
+                await kill_process(process)
                 raise
             self._idle.append((anyio.current_time(), process))
         return output
@@ -57,11 +54,11 @@ class ProcessPool:
     async def aclose(self) -> None:
         """Kill the idle processes."""
         while self._idle:
-            await _kill(self._idle.pop()[1])
+            await kill_process(self._idle.pop()[1])
 
     async def _take_process(self) -> Process:
         while self._idle and self._idle[0][0] < anyio.current_time() - IDLE_SECONDS:
-            await _kill(self._idle.popleft()[1])
+            await kill_process(self._idle.popleft()[1])
         while True:
             if not self._idle:
                 await self._start()
@@ -92,12 +89,3 @@ async def _exchange(process: Process, line: bytes, cap: int) -> bytes:
     except anyio.DelimiterNotFound as error:
         message = f"The tool's answer has more than {cap} bytes."
         raise ToolCallError("too_large", message, sent=True) from error
-
-
-async def _kill(process: Process) -> None:
-    """Kill a process and its children."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError):  # it may have ended unnoticed
-            os.killpg(process.pid, signal.SIGKILL)
-    with anyio.CancelScope(shield=True, deadline=anyio.current_time() + REAP_SECONDS):
-        await process.aclose()

@@ -1,0 +1,138 @@
+"""Text is text: what a client or a tool writes can't spell a control token of the vocabulary.
+
+A chat template joins its own control tokens and other people's text into one string, in which the
+two can't be told apart. So texts are escaped before they are rendered: a secret word is put into
+each spelling of a control token. The prompt is then encoded by a copy of the tokenizer in which
+control tokens have secret names, so that the spelling of one is ordinary text there.
+"""
+
+import functools
+import itertools
+import json
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from falsework.prompts.tokenizers import Tokenizer
+
+_HAS_MARK = re.compile(r"(?s)[<\[(].*[|｜_:▁].*[>\])]|.*[|｜].*")
+"""Spellings that no ordinary text has; other added tokens are words, blanks or tags of HTML."""
+
+
+_TAGS = ("<{}>", "</{}>", "<|{}|>", "[{}]")
+
+
+class ControlTokens:
+    """The control tokens of one vocabulary.
+
+    An added token is one where it is special, where the chat template or the dialect (`sources`)
+    writes it, or where it is spelled as a mark. Tokens of one character are none.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, sources: Iterable[str]) -> None:
+        self._tokenizer = tokenizer
+        written = "\n".join(sources)
+        self._ids = {
+            token.content: number
+            for number, token in tokenizer.backend_tokenizer.get_added_tokens_decoder().items()
+            if len(token.content) > 1 and token.content.strip()
+            and (token.special or token.content in written or _HAS_MARK.fullmatch(token.content))
+        }  # fmt: skip
+        self.ids = frozenset(self._ids.values())
+        self._secret = "x" + secrets.token_hex(12)
+        spellings = _trie_pattern(list(self._ids)) if self._ids else r"(?!)"
+        self._spelling = re.compile(spellings)
+        self._overlapping = re.compile(f"(?={spellings})")
+        self._prefixes = {name[:end] for name in self._ids for end in range(1, len(name))}
+        self._suffixes = {name[start:] for name in self._ids for start in range(1, len(name))}
+        self._spellings = "\n".join(self._ids)
+        self._longest = max(map(len, self._ids), default=0)
+
+    def escape(self, text: str) -> str:
+        """Return the text with the secret word in each spelling of a control token.
+
+        It also stands where the text could become one together with what stands before or behind.
+        """
+        if self._spelling.search(text):
+            starts = [found.start() + 1 for found in self._overlapping.finditer(text)]
+            pieces = [text[a:b] for a, b in zip([0, *starts], [*starts, len(text)], strict=True)]
+            text = self._secret.join(pieces)
+        ends = range(1, min(self._longest, len(text) + 1))
+        begins = self._is_inside(text) or any(text[:end] in self._suffixes for end in ends)
+        before = self._secret if begins else ""
+        behind = self._secret if any(text[-end:] in self._prefixes for end in ends) else ""
+        return before + text + behind
+
+    def _is_inside(self, text: str) -> bool:
+        """Tell whether a short text could be the middle of a control token; words only of tags."""
+        if not text or len(text) >= self._longest:
+            return False
+        if text.isalnum():
+            return any(tag.format(text) in self._ids for tag in _TAGS)
+        return text in self._spellings
+
+    def escape_all(self, value: Any) -> Any:
+        """Return a JSON value with all its texts escaped, the names of members too."""
+        if isinstance(value, str):
+            return self.escape(value)
+        if isinstance(value, dict):
+            return {self.escape(key): self.escape_all(member) for key, member in value.items()}
+        if isinstance(value, list):
+            return [self.escape_all(item) for item in value]
+        return value
+
+    def unescape(self, rendered: str) -> str:
+        """Return a rendered prompt as it reads."""
+        return rendered.replace(self._secret, "")
+
+    def encode(self, rendered: str) -> tuple[int, ...]:
+        """Return the tokens of a rendered prompt; what was escaped is ordinary text in it."""
+        if self._secret not in rendered:
+            return tuple(self._tokenizer.encode(rendered, add_special_tokens=False))
+        return self.encode_renamed(rendered)
+
+    def encode_renamed(self, rendered: str) -> tuple[int, ...]:
+        """Return the same tokens by way of the copy of the tokenizer."""
+        copy, numbers = self._copy
+        renamed = self._spelling.sub(lambda found: self._name(found[0]), rendered)
+        encoded = copy.encode(self.unescape(renamed), add_special_tokens=False)
+        return tuple(numbers.get(token, token) for token in encoded.ids)
+
+    def _name(self, spelling: str) -> str:
+        return f"<{self._secret[::-1]}:{self._ids[spelling]}>"
+
+    @functools.cached_property
+    def _copy(self) -> tuple[Any, dict[int, int]]:
+        """The tokenizer with control tokens renamed, and their numbers by those in the copy."""
+        described = json.loads(self._tokenizer.backend_tokenizer.to_str())
+        described |= {"post_processor": None, "truncation": None, "padding": None}
+        for token in described["added_tokens"]:
+            token["content"] = self._renamed(token["content"])
+        model = described["model"]
+        if isinstance(model["vocab"], dict):
+            model["vocab"] = {self._renamed(piece): n for piece, n in model["vocab"].items()}
+        else:
+            model["vocab"] = [[self._renamed(piece), score] for piece, score in model["vocab"]]
+        if model.get("unk_token"):
+            model["unk_token"] = self._renamed(model["unk_token"])
+        copy = type(self._tokenizer.backend_tokenizer).from_str(json.dumps(described))
+        numbers = copy.get_vocab(with_added_tokens=True)
+        return copy, {numbers[self._name(name)]: number for name, number in self._ids.items()}
+
+    def _renamed(self, spelling: str) -> str:
+        return self._name(spelling) if spelling in self._ids else spelling
+
+
+def _trie_pattern(words: Sequence[str]) -> str:
+    """Return an expression that finds the longest of the words in time linear in its length."""
+    alike = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))
+    common = "".join(column[0] for column in alike)
+    rests = [word[len(common) :] for word in words]
+    by_first: dict[str, list[str]] = {}
+    for rest in filter(None, rests):
+        by_first.setdefault(rest[0], []).append(rest)
+    if not by_first:
+        return re.escape(common)
+    ways = "|".join(_trie_pattern(group) for group in by_first.values())
+    return f"{re.escape(common)}(?:{ways})" + ("?" if "" in rests else "")
