@@ -20,6 +20,8 @@ class CheckPolicy:
     attempts: int = 2
 
 
+DEFAULT_CHECKS = CheckPolicy()
+
 HINTS: Mapping[str, str] = {
     "contains": "name the items with 'prefixItems' or 'items'",
     "dependentSchemas": "write 'anyOf' with a branch for each case",

@@ -38,7 +38,7 @@ from falsework.grammars.text_grammar import TextGrammar
 from falsework.grammars.vocabulary import Vocabulary
 from falsework.server.engines.base import Constraint
 from falsework.server.errors import BadRequestError, InvalidSchemaError
-from falsework.server.generation.check_policy import CheckPolicy, refuse_checks
+from falsework.server.generation.check_policy import DEFAULT_CHECKS, CheckPolicy, refuse_checks
 from falsework.server.generation.trial_process import TrialProcess, TrialTooLong
 from falsework.server.observability import telemetry
 
@@ -90,7 +90,7 @@ class ConstraintCompiler:
         self,
         vocabulary: Vocabulary,
         encode: Callable[[str], Sequence[int]],
-        checks: CheckPolicy = CheckPolicy(),
+        checks: CheckPolicy = DEFAULT_CHECKS,
     ) -> None:
         self._vocabulary = vocabulary
         self._encode = encode
