@@ -3,6 +3,7 @@
 It trusts the constraint and repairs nothing: text that isn't as the markup says is a `Misread`.
 """
 
+import json
 from collections.abc import Callable
 
 from falsework.grammars.argument_reader import ArgumentsReader
@@ -44,6 +45,7 @@ class OutputParser:
         self._pending = opening
         self._received = len(opening)
         self._ended = False
+        self._texts = {tool.name for tool in form.tools if tool.grammar}
         self._closing = ""
         self._behind_text: Callable[[], list[Event] | None] = self._nothing
         self._count = 0
@@ -84,6 +86,10 @@ class OutputParser:
                    self._closed_text, self._nothing]  # fmt: skip
         if not self._markup.closing:
             resting.append(self._behind_call)
+        if complete and self._read == self._whole_text:
+            text, self._pending = self._pending, ""
+            said = json.dumps({"input": text}, ensure_ascii=False)
+            return [*events, Arguments(self._count, said), CallEnds(self._count)]
         if complete and (self._read not in resting or self._pending):
             msg = f"the reply ended inside a call, before {self._pending!r}"
             raise OutputParseError(msg)
@@ -202,7 +208,7 @@ class OutputParser:
         self.call_starts.append(self._received - len(self._pending))
         self._pending = self._pending[at + length :]
         self._arguments = self._reader_of(self._markup, name)
-        self._read = self._argument_text
+        self._read = self._whole_text if name in self._texts else self._argument_text
         return [CallBegins(self._count, name)]
 
     def _name_end(self) -> int:
@@ -232,6 +238,10 @@ class OutputParser:
         elif not text:
             return None
         return [Arguments(self._count, text)] if text else []
+
+    def _whole_text(self) -> list[Event] | None:
+        """Hold the text of a custom tool's grammar, which ends with the reply."""
+        return None
 
     def _behind_arguments(self) -> list[Event] | None:
         length = match_literal(self._markup.optional_id, self._pending)

@@ -59,7 +59,7 @@ class ReplyFormat:
     def cache_key(self) -> bytes:
         """Return a digest that two forms share only if they admit the same replies."""
         tools = [
-            (tool.name, tool.parameters, tool.strict)
+            (tool.name, tool.parameters, tool.strict, tool.grammar and tool.grammar.lark())
             for tool in self.choice.callable_tools(self.tools)
         ]
         policy = (self.choice.mode, self.choice.parallel, bool(self.tools))
@@ -85,13 +85,18 @@ class ReplyPlan:
     arguments: Mapping[str, SchemaPlan] = field(default_factory=dict)
     answer: SchemaPlan | None = None
     text: TextGrammar | None = None
+    custom: bool = False
+    """Whether a tool has a grammar."""
 
     @property
     def needs_llguidance(self) -> bool:
         """Whether a byte automaton can't say one of the schemas or grammars."""
         plans = [*self.arguments.values(), *([self.answer] if self.answer else [])]
-        return (self.text is not None and self.text.syntax != "choice") or any(
-            plan.how == "llguidance" or plan.expression is None for plan in plans
+        text = self.text is not None and self.text.syntax != "choice"
+        return (
+            text
+            or self.custom
+            or any(plan.how == "llguidance" or plan.expression is None for plan in plans)
         )
 
 
@@ -99,14 +104,17 @@ def plan_reply(form: ReplyFormat) -> ReplyPlan:
     """Plan the schemas of a form; raise UnsupportedFormat for one that can't be served."""
     arguments = {}
     for tool in form.choice.callable_tools(form.tools):
+        if tool.grammar:
+            continue
         try:
             arguments[tool.name] = _arguments_plan(tool, form.markup)
         except UnsupportedSchema as fault:
             raise UnsupportedFormat(fault.reason, _at(tool.where, fault), tool=tool.name) from None
+    custom = any(tool.grammar for tool in form.choice.callable_tools(form.tools))
     if form.answer is None:
-        return ReplyPlan(arguments, text=form.text)
+        return ReplyPlan(arguments, text=form.text, custom=custom)
     try:
-        return ReplyPlan(arguments, schema_plan.plan(form.answer))
+        return ReplyPlan(arguments, schema_plan.plan(form.answer), custom=custom)
     except UnsupportedSchema as fault:
         raise UnsupportedFormat(fault.reason, _at(form.answer_where, fault), tool=None) from None
 

@@ -15,9 +15,9 @@ from falsework.grammars.vocabulary import Vocabulary
 from falsework.prompts.renderer import ChatTemplateError, Prompt, PromptRenderer, UnknownSwitch
 from falsework.server.engines.base import Constraint, SamplingParams, ThinkingBudget
 from falsework.server.errors import BadRequestError, ContextLengthExceeded
+from falsework.server.generation.check_policy import DEFAULT_CHECKS, CheckPolicy
 from falsework.server.generation.constraints import (
     NO_PREFIX,
-    CheckPolicy,
     ConstraintCompiler,
     ForcedPrefix,
     Judged,
@@ -62,7 +62,7 @@ class TurnBuilder:
         max_model_len: int,
         *,
         think_budget: int,
-        checks: CheckPolicy = CheckPolicy(),  # noqa: B008 - it can't change
+        checks: CheckPolicy = DEFAULT_CHECKS,
     ) -> None:
         self.dialect_name = prompter.dialect.name
         self.max_model_len = max_model_len
