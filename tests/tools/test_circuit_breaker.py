@@ -177,10 +177,10 @@ def test_cancellations_never_open_it() -> None:
 
 
 def test_slow_answers_open_it_too() -> None:
-    one = breaker(Clock())
+    one = breaker(Clock(), POLICY.model_copy(update={"slow_call": 2.0}))
 
     for _ in range(POLICY.min_calls):
-        one.record_success(admitted(one), POLICY.slow_call + 1)
+        one.record_success(admitted(one), 2.1)
 
     assert one.state == "open"
 
