@@ -20,15 +20,20 @@ from support.import_graph import (
 from support.layers import LAYERS, ROOMS
 
 ROOT = Path(__file__).parents[2]
-HEAVY = {"numba", "torch", "transformers", "vllm"}
+HEAVY = {"llguidance", "numba", "torch", "transformers", "vllm"}
 DIRECT = {
     "grammars/dfa.py": "numba",
     "grammars/jump_forward.py": "numba",
+    "grammars/last_choice.py": "llguidance",
+    "grammars/llguidance_grammar.py": "llguidance",
+    "grammars/llguidance_reply.py": "llguidance",
     "grammars/masks.py": "numba",
-    "grammars/output_parser.py": "numba",
-    "grammars/reply_grammar.py": "numba",
+    "grammars/output_parser.py": "llguidance",
+    "grammars/reply_grammar.py": "llguidance",
+    "grammars/text_grammar.py": "llguidance",
     "grammars/vocabulary.py": "numba",
     "prompts/detection.py": "numba",
+    "prompts/reasoning_switches.py": "numba",
     "prompts/renderer.py": "numba",
     "prompts/tokenizers.py": "numba",
 }

@@ -37,6 +37,7 @@ DOUBLES = {
     "name": "double",
     "description": "Doubles a number.",
     "python": {"callable": "support.python_tools:double"},
+    "parameters": {"type": "object", "properties": {"number": {"type": "integer"}}},
     "effect": "pure",
 }
 

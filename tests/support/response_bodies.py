@@ -13,7 +13,7 @@ from support.clients import client
 from support.scripted_app import Running, calls
 from support.tool_app import house_of
 
-SCRIPT = str(Path(__file__).parent / "mcp_server.py")
+SCRIPT = str(Path(__file__).parent / "light_mcp_server.py")
 
 F: Json = {
     "type": "function",
@@ -26,7 +26,7 @@ SUMS: Json = {"type": "mcp", "server_label": "sums", "require_approval": "never"
 
 FILE: Json = {
     "servers": {
-        "sums": {"command": [sys.executable, SCRIPT, "stdio"], "tools": ["add"], "effect": "pure"}
+        "sums": {"command": [sys.executable, "-S", SCRIPT], "tools": ["add"], "effect": "pure"}
     }
 }
 
