@@ -98,13 +98,18 @@ def read_config(model: Path | str) -> dict[str, Any]:
 
 
 def _fetch_config(model_id: str) -> Path:
-    import huggingface_hub  # noqa: PLC0415 - a second to import, and only hub models need it
+    # A second to import, and only hub models need them.
+    import httpx2  # noqa: PLC0415
+    import huggingface_hub  # noqa: PLC0415
 
+    cached = huggingface_hub.try_to_load_from_cache(model_id, "config.json")
+    if isinstance(cached, str):
+        return Path(cached)
     try:
-        return Path(
-            huggingface_hub.hf_hub_download(model_id, "config.json", etag_timeout=HUB_SECONDS)
-        )
-    except (OSError, ValueError) as error:  # every error of the hub's library is one of them
+        # First, for the download itself tries again for half a minute.
+        huggingface_hub.HfApi().model_info(model_id, timeout=HUB_SECONDS)
+        return Path(huggingface_hub.hf_hub_download(model_id, "config.json"))
+    except (OSError, ValueError, httpx2.HTTPError) as error:  # what the hub's library raises
         raise UnknownModel(
             f"The model {model_id!r} can't be fetched from the Hugging Face hub "
             f"({type(error).__name__}): look at its name, the network, and for a closed model at "

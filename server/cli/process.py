@@ -36,6 +36,9 @@ from falsework.server.tools.registry import ToolRegistry, open_registry
 VLLM_LEVELS = {"debug": "DEBUG", "info": "WARNING", "warning": "WARNING", "error": "ERROR"}
 """vLLM's log level for each of ours; its INFO would bury the startup banner."""
 
+TRACKER_WARNINGS = "ignore::UserWarning:multiprocessing.resource_tracker"
+"""What an engine leaves behind that was killed is cleaned up, with a warning that helps nobody."""
+
 SHUTDOWN_GRACE_SECONDS = 5
 """Seconds that cancelled requests get to send their last events."""
 
@@ -188,8 +191,9 @@ async def run_server(
     with closing(bind(settings)) as port:
         await _check_database(settings)
         check_limits(read_config(model_path), settings)
-        # vLLM reads it when it is imported, and its processes inherit it.
+        # vLLM reads the first when it is imported, and its processes inherit both.
         os.environ.setdefault("VLLM_LOGGING_LEVEL", VLLM_LEVELS[settings.log_level])
+        os.environ.setdefault("PYTHONWARNINGS", TRACKER_WARNINGS)
         with _without_group():
             await _run(settings, model_path, port, announce, open_registry(*tools))
 

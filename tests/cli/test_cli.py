@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from falsework import __version__
+from falsework.prompts.dialects import DIALECTS
 from falsework.server.cli.banner import startup_banner
 from falsework.server.cli.main import app
 from falsework.server.cli.process import bind, run_server
@@ -46,7 +47,10 @@ def test_what_is_on_or_decides_itself_can_be_turned_off(name: str) -> None:
     ("words", "said"),
     [
         (["nonesuch"], "no model 'nonesuch'. Built in: smollm2"),
-        (["--dialect", "klingon"], "'klingon'. There is: auto, deepseek_r1, hermes, llama3"),
+        (
+            ["--dialect", "klingon"],
+            f"'klingon'. There is: {', '.join(['auto', *sorted(DIALECTS)])}.",
+        ),
         (["--port", "99999"], "--port"),
         (["--prot", "1"], "--port"),
         (["--host", "0.0.0.0"], "allow_open"),

@@ -97,11 +97,18 @@ def test_a_template_that_is_missing(serve: Callable[..., Result], model: Path) -
     assert_refused(serve(model), "chat template", "--chat-template")
 
 
+@pytest.mark.parametrize(
+    ("constant", "value"), [("HF_HUB_OFFLINE", True), ("ENDPOINT", "http://127.0.0.1:9")]
+)
 def test_a_hub_that_cannot_be_reached(
-    serve: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    serve: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    constant: str,
+    value: object,
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(f"huggingface_hub.constants.{constant}", value)
 
     assert_refused(serve("no-such-owner/no-such-model"), "no-such-owner/no-such-model", "HF_TOKEN")
 

@@ -3,7 +3,8 @@
 import json
 import os
 import signal
-import time
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import psutil
 import pytest
 from support.random_model import make_random
 from support.scripted_app import eventually
-from support.server_process import Server, serving
+from support.server_process import Server, free_port, serving
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -24,7 +25,8 @@ LONG: dict[str, Any] = {
     "max_tokens": 4000,
     "logit_bias": {"2": -100},
 }
-BACK_WITHIN = 60
+PATIENCE = 240
+"""Seconds for a restart beside other work; alone it takes some 20."""
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +35,13 @@ def random_model(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def engine_of(server: Server) -> psutil.Process:
-    children = psutil.Process(server.process.pid).children(recursive=True)
-    (engine,) = [child for child in children if child.name().startswith("VLLM::Engine")]
+    (engine,) = engines_of(server.process.pid)
     return engine
+
+
+def engines_of(pid: int) -> list[psutil.Process]:
+    children = psutil.Process(pid).children(recursive=True)
+    return [child for child in children if child.name().startswith("VLLM::Engine")]
 
 
 def has_ended(process: psutil.Process) -> bool:
@@ -70,11 +76,9 @@ def test_a_killed_engine_is_started_again_and_then_no_more(
         next(chunks)
 
         engine_of(server).kill()
-        killed = time.monotonic()
         *_, last = chunks
         refused = post(server)
-        answered = eventually(lambda: post(server, max_tokens=4).is_success, BACK_WITHIN)
-        back = time.monotonic() - killed
+        answered = eventually(lambda: post(server, max_tokens=4).is_success, PATIENCE)
         ready = httpx2.get(f"{server.url}/ready")
         engine_of(server).kill()
         code = server.process.wait(timeout=30)
@@ -84,7 +88,6 @@ def test_a_killed_engine_is_started_again_and_then_no_more(
     assert refused.json()["error"]["code"] == "engine_unavailable"
     assert int(refused.headers["retry-after"]) > 0
     assert answered, server.says()
-    assert back < BACK_WITHIN
     assert ready.is_success
     assert code == os.EX_SOFTWARE
     assert "resource_tracker" not in server.says()
@@ -98,3 +101,21 @@ def test_the_engine_ends_with_a_server_that_is_killed(random_model: Path, tmp_pa
         server.process.kill()
 
         assert eventually(lambda: has_ended(engine), 5)
+
+
+def test_a_signal_while_the_model_loads_ends_server_and_engine(
+    random_model: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.txt"
+    command = [Path(sys.executable).with_name("falsework"), "serve", random_model, *SETTINGS]
+    database = ["--port", str(free_port()), "--database", f"sqlite:///{tmp_path}/responses.db"]
+    with log.open("wb") as file:
+        process = subprocess.Popen([*command, *database], stdout=file, stderr=file)
+    assert eventually(lambda: engines_of(process.pid), 120)
+    (engine,) = engines_of(process.pid)
+
+    process.terminate()
+    code = process.wait(timeout=30)
+
+    assert code == 128 + signal.SIGTERM, log.read_text()
+    assert eventually(lambda: has_ended(engine), 5)

@@ -1,6 +1,7 @@
 """vLLM's engine, started and asked from our process: the only file that speaks to its front."""
 
 import asyncio
+import multiprocessing
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -45,11 +46,17 @@ async def start_engine(
 ) -> "VllmEngine":
     """Start vLLM on a model whose replies are in `dialect`."""
     args = engine_args(settings, str(model), dialect.markers)
-    # In threads: vLLM's start would hold the loop for many seconds.
-    llm, _ = await asyncio.gather(
-        asyncio.to_thread(_start, args), asyncio.to_thread(_compile_kernels)
-    )
-    await llm.collective_rpc("patch_sampling")
+    try:
+        # In threads: vLLM's start would hold the loop for many seconds.
+        llm, _ = await asyncio.gather(
+            asyncio.to_thread(_start, args), asyncio.to_thread(_compile_kernels)
+        )
+        await llm.collective_rpc("patch_sampling")
+    except asyncio.CancelledError:
+        _end_processes()  # or the process would outlive its cancelled start until that is done
+        raise
+    except VllmEngineDeadError as error:
+        raise EngineStartError("The engine's process ended at once.") from error
     ends = eos_token_ids(llm.model_config.try_get_generation_config())
     size = llm.model_config.get_vocab_size()
     vocabulary = build_vocabulary(tokenizer, dialect.markers, ends, size)
@@ -67,6 +74,13 @@ def _start(args: AsyncEngineArgs) -> AsyncLLM:
         raise EngineStartError(f"The engine refuses this: {error}") from error
     except RuntimeError as error:  # of which vLLM only says that its process has logged the cause
         raise EngineStartError(f"The engine couldn't be started: {error}") from error
+
+
+def _end_processes() -> None:
+    """End the engine's processes, by the name that vLLM gives them; a start in a thread fails."""
+    for child in multiprocessing.active_children():
+        if child.name.startswith("EngineCore"):
+            child.kill()
 
 
 def _compile_kernels() -> None:
