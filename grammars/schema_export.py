@@ -250,4 +250,6 @@ def _class(inside: code_points.Ranges) -> str:
 
 
 def _character(code: int) -> str:
-    return chr(code) if chr(code).isascii() and chr(code).isalnum() else rf"\x{{{code:x}}}"
+    if chr(code).isascii() and chr(code).isalnum():
+        return chr(code)
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004 - four digits
