@@ -184,7 +184,7 @@ class GrammarBuilder:
             value = self._member(objects, name)
             if value is not None:
                 members.append(Property(name, value, name in objects.required))
-                self.size += len(name) + 6
+                self.size += 3 * len(name) + 6  # its label, and what keys of others aren't
             elif name in objects.required:
                 return None
         others = [] if bare or self._is_closed(objects) else self._others(objects, named)

@@ -29,7 +29,7 @@ class Limits:
 
     bytes: int = 512 * 1024
     depth: int = 64
-    states: int = 150_000
+    states: int = 50_000
     seconds: float = 1.5
 
 
