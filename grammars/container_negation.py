@@ -147,9 +147,7 @@ CONTAINER_OPPOSITES: dict[str, Opposite] = {
         [] if "dependentRequired" in of else _dependents(algebra, of)
     ),
     "dependencies": lambda algebra, of: (
-        []
-        if {"dependentRequired", "dependentSchemas"} & of.schema.keys()
-        else _dependents(algebra, of)
+        [] if {"dependentRequired", "dependentSchemas"} & of.keywords else _dependents(algebra, of)
     ),
     "unevaluatedProperties": left_to_check("unevaluatedProperties", "object"),
     "unevaluatedItems": left_to_check("unevaluatedItems", "array"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from falsework.grammars import json_values
-from falsework.grammars.budget import Budget, BudgetExceeded
+from falsework.grammars.budget import DEFAULT_STEPS, Budget, BudgetExceeded
 from falsework.grammars.expressions import Expression
 from falsework.grammars.schema_algebra import EXCLUSION_STEPS, Algebra
 from falsework.grammars.schema_documents import Document, open_document
@@ -30,7 +30,7 @@ class Limits:
     bytes: int = 512 * 1024
     depth: int = 64
     states: int = 50_000
-    seconds: float = 1.5
+    steps: int = DEFAULT_STEPS
 
 
 DEFAULT_LIMITS = Limits()
@@ -90,7 +90,7 @@ def plan(
     """
     if arguments:
         schema = _parameters(schema)
-    budget = Budget(limits.seconds)
+    budget = Budget(limits.steps)
     try:
         document = open_document(schema, limits.depth, limits.bytes)
         for exclusions in (EXCLUSION_STEPS, 0):
@@ -173,12 +173,12 @@ def _planned(
 
 
 def _satisfies(algebra: Algebra, root: Node, limits: Limits, value: Any) -> bool:
-    algebra.budget = Budget(limits.seconds)
+    algebra.budget = Budget(limits.steps)
     return algebra.satisfies(root, value)
 
 
 def _exported(algebra: Algebra, root: Node, limits: Limits, *, closed: bool) -> LLGuidanceSchema:
-    algebra.budget = Budget(limits.seconds)
+    algebra.budget = Budget(limits.steps)
     export = SchemaExport(algebra, closed=closed)
     try:
         written = export.document(root)

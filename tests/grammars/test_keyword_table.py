@@ -4,8 +4,8 @@ import jsonschema
 import pytest
 
 from falsework.grammars.keyword_table import KEYWORD_ROWS, PAGE, Row, page
-from falsework.grammars.schema_check import check_schema
 from falsework.grammars.schema_keywords import KEYWORDS
+from falsework.server.cli.schema_report import check_schema
 
 SAID = {name: row for name, row in KEYWORD_ROWS.items() if row.said != "never"}
 CHECKED = {name: row for name, row in KEYWORD_ROWS.items() if row.said == "never"}
