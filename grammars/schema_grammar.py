@@ -19,7 +19,6 @@ from falsework.grammars.schema_terms import (
     Arrays,
     Booleans,
     Check,
-    Constants,
     Node,
     Null,
     Objects,
@@ -41,6 +40,8 @@ CONTAINS_LIMIT = 400
 """How many places contains may count: items times found ones."""
 
 
+NAMES_LIMIT = 20_000
+"""How many characters the names of an object's members may have, all together."""
 FREE_NODES = 3_600
 """About how many nodes a value without a schema has."""
 
@@ -55,6 +56,10 @@ class RecursiveSchema(ValueError):
 
 class TooDeep(ValueError):
     """A schema whose values nest deeper than the limit."""
+
+
+class TooLong(ValueError):
+    """Names of members longer than the automaton takes."""
 
 
 class GrammarBuilder:
@@ -129,11 +134,7 @@ class GrammarBuilder:
         if isinstance(value, Booleans):
             words = {True: self._notation.true, False: self._notation.false}
             return choice([literal(words[one]) for one in sorted(value.values, reverse=True)])
-        return self._constants(value)
-
-    def _constants(self, constants: Constants) -> Expression | None:
-        values = [self._algebra.constant(text) for text in sorted(constants.texts)]
-        return self._listed(values)
+        return self._listed(self._algebra.constant(text) for text in sorted(value.texts))
 
     def _listed(self, values: Iterable[Any]) -> Expression | None:
         parts = []
@@ -179,6 +180,8 @@ class GrammarBuilder:
         named = list(dict.fromkeys(
             itertools.chain(*(layer.names for layer in objects.layers), objects.required)
         ))  # fmt: skip
+        if sum(map(len, named)) > NAMES_LIMIT:
+            raise TooLong
         members = []
         for name in named:
             value = self._member(objects, name)
