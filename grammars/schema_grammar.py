@@ -50,16 +50,8 @@ OTHERS_DEPTH = 1
 """How deep the values of members nest that an object with named members allows without a word."""
 
 
-class RecursiveSchema(ValueError):
-    """A schema whose values nest without limit."""
-
-
-class TooDeep(ValueError):
-    """A schema whose values nest deeper than the limit."""
-
-
-class TooLong(ValueError):
-    """Names of members longer than the automaton takes."""
+class BeyondAutomaton(ValueError):
+    """A schema whose values nest without limit or too deep, or whose names are too long."""
 
 
 class GrammarBuilder:
@@ -89,9 +81,9 @@ class GrammarBuilder:
             self.size += self._sizes[node]
             return self._kept[node]
         if node in self._open:
-            raise RecursiveSchema
+            raise BeyondAutomaton
         if len(self._open) > self._depth_limit:
-            raise TooDeep
+            raise BeyondAutomaton
         self._open.append(node)
         before = self.size
         try:
@@ -181,7 +173,7 @@ class GrammarBuilder:
             itertools.chain(*(layer.names for layer in objects.layers), objects.required)
         ))  # fmt: skip
         if sum(map(len, named)) > NAMES_LIMIT:
-            raise TooLong
+            raise BeyondAutomaton
         members = []
         for name in named:
             value = self._member(objects, name)

@@ -17,7 +17,7 @@ from falsework.grammars.schema_algebra import EXCLUSION_STEPS, Algebra
 from falsework.grammars.schema_documents import Document, open_document
 from falsework.grammars.schema_errors import UnsupportedSchema
 from falsework.grammars.schema_export import SchemaExport
-from falsework.grammars.schema_grammar import GrammarBuilder, RecursiveSchema, TooDeep, TooLong
+from falsework.grammars.schema_grammar import BeyondAutomaton, GrammarBuilder
 from falsework.grammars.schema_terms import Check, Node, Objects
 
 How = Literal["automaton", "llguidance", "checked"]
@@ -149,7 +149,7 @@ def _planned(
             expression = _bare(builder, algebra, root)
         else:
             expression = builder.node(root)
-    except (RecursiveSchema, TooDeep, TooLong):
+    except BeyondAutomaton:
         expression = None
     else:
         if expression is None:
