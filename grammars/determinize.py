@@ -18,7 +18,7 @@ Flags = NDArray[np.bool_]
 
 _POOL_LIMIT = 8_000_000
 """How many members all sets together may have: 32 MB."""
-_WORK_LIMIT = 400_000_000
+_WORK_LIMIT = 150_000_000
 """How many members are looked at, all classes together, before it is given up: about a second."""
 
 

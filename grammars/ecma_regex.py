@@ -4,72 +4,31 @@ Read with the `u` flag's characters (code points) and Annex B's leniency (`\-`, 
 https://tc39.es/ecma262/#sec-patterns
 """
 
-from dataclasses import dataclass
 from typing import NoReturn
 
 from falsework.grammars import code_points
 from falsework.grammars.code_points import Ranges
+from falsework.grammars.regex_tree import (
+    Alternatives,
+    Assertion,
+    Characters,
+    InvalidPattern,
+    LookAhead,
+    Pattern,
+    Repeat,
+    Sequence,
+    UnsupportedPattern,
+)
 
 NESTING_LIMIT = 60
+
+
 COUNT_LIMIT = 100_000
 
 
-class UnsupportedPattern(ValueError):
-    """A pattern that no automaton over code points says exactly (backreferences, look-behind)."""
-
-
-class InvalidPattern(ValueError):
-    """No regular expression of ECMA 262."""
-
-
-@dataclass(frozen=True)
-class Characters:
-    """One character of a set."""
-
-    inside: Ranges
-
-
-@dataclass(frozen=True)
-class Sequence:
-    """One part after the other."""
-
-    parts: tuple["Pattern", ...]
-
-
-@dataclass(frozen=True)
-class Alternatives:
-    """Any of the parts."""
-
-    parts: tuple["Pattern", ...]
-
-
-@dataclass(frozen=True)
-class Repeat:
-    """A part `low` to `high` times (None: without limit)."""
-
-    part: "Pattern"
-    low: int
-    high: int | None
-
-
-@dataclass(frozen=True)
-class Assertion:
-    r"""`^`, `$`, `\b` or `\B` (as `b` and `B`)."""
-
-    kind: str
-
-
-@dataclass(frozen=True)
-class LookAhead:
-    """`(?=…)`, or `(?!…)` when negative."""
-
-    part: "Pattern"
-    negative: bool
-
-
-Pattern = Characters | Sequence | Alternatives | Repeat | Assertion | LookAhead
-
 _CONTROLS = {"t": 9, "n": 10, "v": 11, "f": 12, "r": 13, "0": 0}
+
+
 _QUANTIFIERS: dict[str, tuple[int, int | None]] = {"*": (0, None), "+": (1, None), "?": (0, 1)}
 
 

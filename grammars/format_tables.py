@@ -15,7 +15,7 @@ from falsework.grammars.pattern_dfa import pattern_dfa
 from falsework.grammars.string_formats import STRING_FORMATS
 
 TABLES = Path(__file__).with_name("format_tables.json")
-_BUILD_SECONDS = 120.0
+_BUILD_STEPS = 100_000_000
 """A format that isn't in the tables is compiled once a process, not at a request's cost."""
 
 
@@ -40,12 +40,12 @@ def loose_format_dfa(name: str) -> CharDFA:
     one = STRING_FORMATS[name]
     if one.certain:
         return format_dfa(name)
-    return pattern_dfa(one.loose, Budget(_BUILD_SECONDS), upper=True)
+    return pattern_dfa(one.loose, Budget(_BUILD_STEPS), upper=True)
 
 
 def compiled(name: str) -> CharDFA:
     """Compile a format from its pattern."""
-    dfa = pattern_dfa(whole(name), Budget(_BUILD_SECONDS, 100_000_000))
+    dfa = pattern_dfa(whole(name), Budget(_BUILD_STEPS))
     return dfa.minimal(rounds=len(dfa.rows))
 
 

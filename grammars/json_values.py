@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from falsework.grammars.char_dfa import texts
 from falsework.grammars.expressions import (
     NFA,
     Expression,
@@ -18,6 +19,7 @@ from falsework.grammars.expressions import (
     separated,
     sequence,
 )
+from falsework.grammars.strings import text_grammar
 
 FREE_DEPTH = 4
 """How deep a value without a schema may nest."""
@@ -206,10 +208,10 @@ def _add_others(
 
 
 def other_keys(names: Sequence[str], spelling: Notation) -> Expression:
-    """Say a key that is none of `names`."""
+    """Say a key that is none of `names`, however it is spelled."""
     if not names:
         return regex(f'"{spelling.character}*"')
-    return _other_keys(names)
+    return text_grammar(texts(sorted(names)).complement())
 
 
 def _label(name: str, *, bare: bool) -> bytes:
@@ -219,34 +221,3 @@ def _label(name: str, *, bare: bool) -> bytes:
         msg = f"'{name}' is no name for a keyword argument, which this model's calls are made of"
         raise NotRepresentable(msg)
     return f"{name}=".encode()
-
-
-def _other_keys(names: Sequence[str]) -> Expression:
-    """Say a key that is none of `names`; without escapes, so that no spelling hides a name."""
-    taken = [name.encode() for name in names]
-
-    def add(net: NFA, start: int) -> int:
-        # Along the tree of the taken names: whoever leaves it is free, who ends on one is stuck.
-        opened, end = net.literal(start, b'"'), net.add_node()
-        free = net.add_node()
-        net.jumps.append((regex(f"{_PLAIN}*")(net, free), closing := net.add_node()))
-        net.edges.append((closing, 0x22, 0x22, end))
-        _leave(net, opened, taken, free, closing)
-        return end
-
-    return add
-
-
-def _leave(net: NFA, node: int, rests: Sequence[bytes], free: int, closing: int) -> None:
-    """Add the ways from a node of the tree of taken names; only whole characters leave it."""
-    if b"" not in rests:
-        net.jumps.append((node, closing))
-    texts = [rest.decode() for rest in rests if rest]
-    heads = sorted({text[0] for text in texts})
-    barred = "".join(rf"\x{{{ord(head):x}}}" for head in heads)
-    net.jumps.append((regex(rf'[^"\\\x00-\x1f{barred}]')(net, node), free))
-    for head in heads:
-        if head in '"\\' or ord(head) < 0x20:  # noqa: PLR2004 - only ever said escaped
-            continue
-        below = [text[1:].encode() for text in texts if text[0] == head]
-        _leave(net, net.literal(node, head.encode()), below, free, closing)

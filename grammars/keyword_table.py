@@ -23,7 +23,7 @@ class Row(NamedTuple):
     invalid: Any
 
 
-_NEVER = "–"
+_NEVER = "never"
 _OBJECT = {"type": "object"}
 _ARRAY = {"type": "array"}
 
@@ -72,7 +72,7 @@ KEYWORD_ROWS: dict[str, Row] = {
         {**_ARRAY, "items": {"enum": ["a", "b"]}, "uniqueItems": True}, ["b", "a"], ["a", "a"],
     ),
     "contains": Row(
-        "with minContains and maxContains up to 400 places", "several in one schema, or more places",
+        "with minContains and maxContains up to 400 places", "several in one, more places",
         {**_ARRAY, "contains": {"const": 5}}, [4, 5], [4],
     ),
     "minContains": Row(
@@ -121,8 +121,8 @@ KEYWORD_ROWS: dict[str, Row] = {
         "what can't be taken away",
         {"oneOf": [{"type": "integer"}, {"type": "number", "minimum": 2}]}, 1, 2,
     ),
-    "not": Row("by the opposite of each keyword inside", "multipleOf, uniqueItems, patternProperties,"
-               " additionalProperties, propertyNames and constant arrays or objects inside",
+    "not": Row("by the opposite of each keyword inside", "multipleOf, uniqueItems, "
+               "patternProperties, additionalProperties, propertyNames, constant arrays or objects",
                {"not": {"type": ["string", "null"]}}, 1, "a"),
     "if": Row(
         "as two alternatives", "as not",
@@ -130,7 +130,8 @@ KEYWORD_ROWS: dict[str, Row] = {
          "else": {"required": ["c"]}}, {"a": 1, "b": 1}, {"a": 1},
     ),
     "then": Row("with if", "as not", {"if": {"type": "integer"}, "then": {"minimum": 1}}, 1, 0),
-    "else": Row("with if", "as not", {"if": {"type": "integer"}, "else": {"type": "null"}}, None, "a"),
+    "else": Row("with if", "as not",
+                {"if": {"type": "integer"}, "else": {"type": "null"}}, None, "a"),
     "$ref": Row(
         "inside the schema; recursion by llguidance", _NEVER,
         {"$ref": "#/$defs/a", "$defs": {"a": {"type": "null"}}}, None, 1,
@@ -196,7 +197,7 @@ def page() -> str:
     escaped = [line.replace("\\b", "`\\b`") for line in rows]
     return "\n".join([
         _HEAD + "\n".join(escaped), "", "## Formats", "",
-        "Where validators differ, a format is the narrower reading: no leap seconds, hosts in ASCII.",
+        "Where validators differ, a format is the narrower reading: no leap seconds, ASCII hosts.",
         "", "| format | source |", "|---|---|", *formats, "", "## Examples", "",
         "| keyword | schema | may be said |", "|---|---|---|", *examples, "",
     ])  # fmt: skip

@@ -14,7 +14,7 @@ from falsework.grammars import code_points, ecma_regex
 from falsework.grammars.budget import Budget
 from falsework.grammars.char_dfa import CharDFA, TooManyCharacterStates, explored
 from falsework.grammars.code_points import Ranges
-from falsework.grammars.ecma_regex import (
+from falsework.grammars.regex_tree import (
     Alternatives,
     Assertion,
     Characters,

@@ -10,9 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from falsework.grammars.budget import Budget
-from falsework.grammars.numbers import Numbers, spelled
+from falsework.grammars.numbers import Numbers
+from falsework.grammars.scalar_keywords import check, matches, may_match
 from falsework.grammars.schema_documents import REF_ALONE, Document, Subschema
-from falsework.grammars.schema_keywords import KEYWORDS, check, is_value_of, matches, may_match, readings
+from falsework.grammars.schema_keywords import KEYWORDS, readings
 from falsework.grammars.schema_negation import negated
 from falsework.grammars.schema_terms import (
     ANYTHING,
@@ -22,7 +23,6 @@ from falsework.grammars.schema_terms import (
     Check,
     Constants,
     Node,
-    Null,
     Objects,
     Term,
     Terms,
@@ -31,6 +31,7 @@ from falsework.grammars.schema_terms import (
     together,
     type_of,
 )
+from falsework.grammars.schema_values import is_value_of
 from falsework.grammars.strings import Strings
 
 TERM_LIMIT = 200
@@ -119,32 +120,6 @@ class Algebra:
         """Return the listed array or object of a text, its members in the order as listed."""
         return self.constants.get(text, json.loads(text))
 
-    def listed(self, node: Node, most: int) -> list[Any] | None:
-        """Return the values of a node, where it has no more than `most`; None: it may have."""
-        values: list[Any] = []
-        if node == ANYTHING:
-            return None
-        for term in self.terms(node):
-            value = term.value
-            if isinstance(value, Constants):
-                values += [self.constant(text) for text in sorted(value.texts)]
-            elif isinstance(value, Booleans):
-                values += sorted(value.values, reverse=True)
-            elif isinstance(value, Null):
-                values.append(None)
-            elif isinstance(value, Strings | Numbers) and value.values is not None:
-                settled = value.settled(self.budget) if isinstance(value, Strings) else value
-                found: Any = (settled and settled.values) or ()
-                values += [
-                    one if isinstance(one, str) else json.loads(spelled(one))
-                    for one in sorted(found)
-                ]
-            else:
-                return None
-            if term.checks or len(values) > most:
-                return None
-        return values
-
     def literal(self, subschema: Subschema, holds: bool) -> Terms:
         """Return the terms of one schema, or of its opposite."""
         one = (subschema, holds)
@@ -192,7 +167,7 @@ class Algebra:
         return tuple(found)
 
     def narrowed(self, terms: Terms, further: Terms, left: Check) -> Terms:
-        """Return the terms of what is in both; where that are too many, `left` is left to a check."""
+        """Return the terms of what is in both; where they multiply, `left` is left to a check."""
         if len(terms) * len(further) > PRODUCT_LIMIT and min(len(terms), len(further)) > 1:
             return tuple(term.checked([left]) for term in terms)
         return self.met(terms, further)

@@ -131,7 +131,8 @@ class Document:
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as fault:
             msg = f"'{reference}' can't be followed"
             raise of.error(msg, keyword) from fault
-        if not isinstance(found.contents, Mapping | bool):
+        contents: Any = found.contents
+        if not isinstance(contents, Mapping | bool):
             msg = f"'{reference}' leads to no schema"
             raise of.error(msg, keyword)
         pointer = reference[1:] if reference.startswith(("#/", "#")) else of.pointer + f"/{keyword}"

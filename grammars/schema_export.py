@@ -10,7 +10,8 @@ from fractions import Fraction
 from typing import Any
 
 from falsework.grammars import code_points, ecma_regex
-from falsework.grammars.ecma_regex import (
+from falsework.grammars.numbers import Numbers
+from falsework.grammars.regex_tree import (
     Alternatives,
     Assertion,
     Characters,
@@ -19,7 +20,6 @@ from falsework.grammars.ecma_regex import (
     Sequence,
     UnsupportedPattern,
 )
-from falsework.grammars.numbers import Numbers
 from falsework.grammars.schema_algebra import Algebra
 from falsework.grammars.schema_grammar import COUNTED_LIMIT
 from falsework.grammars.schema_terms import (
@@ -250,4 +250,6 @@ def _class(inside: code_points.Ranges) -> str:
 
 
 def _character(code: int) -> str:
-    return chr(code) if chr(code).isascii() and chr(code).isalnum() else rf"\x{{{code:x}}}"
+    if chr(code).isascii() and chr(code).isalnum():
+        return chr(code)
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004 - four digits

@@ -5,10 +5,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from falsework.grammars import json_values
-from falsework.grammars.char_dfa import ANY_TEXT, CharDFA, TooManyCharacterStates, texts
-from falsework.grammars.expressions import NFA, Expression, choice, literal
+from falsework.grammars.array_grammar import containing_grammar, items_grammar, subsets_grammar
+from falsework.grammars.char_dfa import CharDFA, TooManyCharacterStates, texts
+from falsework.grammars.expressions import Expression, choice, literal
 from falsework.grammars.json_values import Notation, NotRepresentable, Property
-from falsework.grammars.numbers import Numbers, NumberTooComplex, number_grammar
+from falsework.grammars.number_grammar import NumberTooComplex, number_grammar
+from falsework.grammars.numbers import Numbers
 from falsework.grammars.pattern_dfa import pattern_dfa
 from falsework.grammars.schema_algebra import Algebra
 from falsework.grammars.schema_terms import (
@@ -17,33 +19,39 @@ from falsework.grammars.schema_terms import (
     Arrays,
     Booleans,
     Check,
-    Constants,
     Node,
     Null,
     Objects,
     Term,
     together,
 )
+from falsework.grammars.schema_values import listed_values, names_dfa
 from falsework.grammars.strings import Strings, string_grammar, text_grammar
 
 COUNTED_LIMIT = 64
 """Up to which number of members minProperties and maxProperties are counted."""
+
+
 UNIQUE_LIMIT = 8
 """Up to how many possible items uniqueItems is said: each doubles the states."""
+
+
 CONTAINS_LIMIT = 400
 """How many places contains may count: items times found ones."""
+
+
+NAMES_LIMIT = 20_000
+"""How many characters the names of an object's members may have, all together."""
 FREE_NODES = 3_600
 """About how many nodes a value without a schema has."""
+
+
 OTHERS_DEPTH = 1
 """How deep the values of members nest that an object with named members allows without a word."""
 
 
-class RecursiveSchema(ValueError):
-    """A schema whose values nest without limit."""
-
-
-class TooDeep(ValueError):
-    """A schema whose values nest deeper than the limit."""
+class BeyondAutomaton(ValueError):
+    """A schema whose values nest without limit or too deep, or whose names are too long."""
 
 
 class GrammarBuilder:
@@ -73,9 +81,9 @@ class GrammarBuilder:
             self.size += self._sizes[node]
             return self._kept[node]
         if node in self._open:
-            raise RecursiveSchema
+            raise BeyondAutomaton
         if len(self._open) > self._depth_limit:
-            raise TooDeep
+            raise BeyondAutomaton
         self._open.append(node)
         before = self.size
         try:
@@ -118,11 +126,7 @@ class GrammarBuilder:
         if isinstance(value, Booleans):
             words = {True: self._notation.true, False: self._notation.false}
             return choice([literal(words[one]) for one in sorted(value.values, reverse=True)])
-        return self._constants(value)
-
-    def _constants(self, constants: Constants) -> Expression | None:
-        values = [self._algebra.constant(text) for text in sorted(constants.texts)]
-        return self._listed(values)
+        return self._listed(self._algebra.constant(text) for text in sorted(value.texts))
 
     def _listed(self, values: Iterable[Any]) -> Expression | None:
         parts = []
@@ -168,12 +172,14 @@ class GrammarBuilder:
         named = list(dict.fromkeys(
             itertools.chain(*(layer.names for layer in objects.layers), objects.required)
         ))  # fmt: skip
+        if sum(map(len, named)) > NAMES_LIMIT:
+            raise BeyondAutomaton
         members = []
         for name in named:
             value = self._member(objects, name)
             if value is not None:
                 members.append(Property(name, value, name in objects.required))
-                self.size += len(name) + 6
+                self.size += 3 * len(name) + 6  # its label, and what keys of others aren't
             elif name in objects.required:
                 return None
         others = [] if bare or self._is_closed(objects) else self._others(objects, named)
@@ -226,7 +232,8 @@ class GrammarBuilder:
         if not patterns and objects.keys == ANYTHING:
             rest = self._rest(together(*(layer.rest for layer in objects.layers)), named)
             return [(json_values.other_keys(named, self._notation), rest)] if rest else []
-        names = self._names(objects.keys)
+        names, checks = names_dfa(algebra, objects.keys)
+        self.checks.update(dict.fromkeys(checks))
         if named and names is not None:
             names = names.intersection(texts(sorted(named)).complement(), algebra.budget)
         kinds: list[tuple[CharDFA, frozenset[str]]] = [(names, frozenset())] if names else []
@@ -241,7 +248,7 @@ class GrammarBuilder:
             ]
         found = []
         for dfa, matched in kinds:
-            value = self._rest(self._other(objects, matched), named)
+            value = self._rest(objects.other(matched), named)
             if value is not None:
                 found.append((text_grammar(dfa), value))
         return found
@@ -251,26 +258,6 @@ class GrammarBuilder:
         if named and node == ANYTHING:
             return json_values.any_value(self._notation, OTHERS_DEPTH)
         return self.node(node)
-
-    def _other(self, objects: Objects, matched: frozenset[str]) -> Node:
-        """Return what holds for members whose names match some patterns."""
-        return together(*(
-            node
-            for layer in objects.layers
-            for node in [n for p, n in layer.patterns if p in matched] or [layer.rest]
-        ))  # fmt: skip
-
-    def _names(self, keys: Node) -> CharDFA | None:
-        """Return the automaton of the names that members may have; None: of none."""
-        if keys == ANYTHING:
-            return ANY_TEXT
-        found: CharDFA | None = None
-        for term in self._algebra.terms(keys):
-            if isinstance(term.value, Strings):
-                self.checks.update(dict.fromkeys(sorted(term.checks)))
-                made = term.value.dfa(self._algebra.budget)
-                found = made if found is None else found.union(made, self._algebra.budget)
-        return None if found is None or found.empty else found
 
     def _arrays(self, arrays: Arrays) -> Expression | None:
         if arrays.unique and (arrays.high is None or arrays.high > 1):
@@ -291,7 +278,7 @@ class GrammarBuilder:
         """Return what says arrays of different items, where there are few possible ones."""
         if arrays.prefix_length or arrays.contains:
             return None
-        values = self._algebra.listed(arrays.item(0), UNIQUE_LIMIT)
+        values = listed_values(self._algebra, arrays.item(0), UNIQUE_LIMIT)
         if values is None:
             return None
         return subsets_grammar(
@@ -311,121 +298,3 @@ class GrammarBuilder:
             other = together(item, contains.other) if contains.high is not None else item
             positions.append((self.node(together(item, contains.item)), self.node(other)))
         return containing_grammar(positions, arrays.low, arrays.high, contains.low, contains.high)
-
-
-def items_grammar(
-    prefix: list[Expression | None], rest: Expression | None, low: int, high: int | None
-) -> Expression | None:
-    """Say an array: the first items each as its own, then any number of others."""
-    first = next((n for n, one in enumerate(prefix) if one is None), None)
-    if first is not None:
-        prefix, rest = prefix[:first], None
-    if rest is None:
-        high = len(prefix) if high is None else min(high, len(prefix))
-    if high is not None and low > high:
-        return None
-    prefix = prefix if high is None else prefix[:high]
-
-    def add(net: NFA, start: int) -> int:
-        end = net.add_node()
-        node = net.literal(start, b"[")
-        for count in range(max(len(prefix), low, high or 0) + 1):
-            if count >= low:
-                net.jumps.append((node, end))
-            if count == high:
-                break
-            item = prefix[count] if count < len(prefix) else rest
-            assert item is not None
-            if high is None and count >= max(len(prefix), low):
-                _add_endless(net, node, item, end, first=count == 0)
-                break
-            entry = net.literal(node, b", " if count else b"")
-            if not count:
-                entry = net.add_node()
-                net.jumps.append((node, entry))
-            node = item(net, entry)
-        return net.literal(end, b"]")
-
-    return add
-
-
-def _add_endless(net: NFA, node: int, item: Expression, end: int, *, first: bool) -> None:
-    entry = net.add_node()
-    net.jumps.append((node if first else net.literal(node, b", "), entry))
-    behind = item(net, entry)
-    net.jumps.append((behind, end))
-    net.jumps.append((net.literal(behind, b", "), entry))
-
-
-def subsets_grammar(values: list[Expression], low: int, high: int | None) -> Expression | None:
-    """Say an array of some of the values, in any order, each at most once."""
-    most = len(values) if high is None else min(high, len(values))
-    if low > most:
-        return None
-
-    def add(net: NFA, start: int) -> int:
-        end = net.add_node()
-        nodes = {0: net.literal(start, b"[")}
-        for used in range(1 << len(values)):
-            count = used.bit_count()
-            if used not in nodes or count > most:
-                continue
-            if count >= low:
-                net.jumps.append((nodes[used], end))
-            if count == most:
-                continue
-            entry = net.literal(nodes[used], b", ") if used else nodes[used]
-            for number, value in enumerate(values):
-                following = used | 1 << number
-                if following != used:
-                    target = nodes.setdefault(following, -1)
-                    if target < 0:
-                        target = nodes[following] = net.add_node()
-                    net.jumps.append((value(net, entry), target))
-        return net.literal(end, b"]")
-
-    return add
-
-
-def containing_grammar(
-    positions: list[tuple[Expression | None, Expression | None]],
-    low: int,
-    high: int | None,
-    least: int,
-    most: int | None,
-) -> Expression:
-    """Say an array with `least` to `most` items of one kind: (that kind, other) by position.
-
-    The last position stands for all further ones.
-    """
-    last = len(positions) - 1
-    counted = least if most is None else most
-
-    def add(net: NFA, start: int) -> int:
-        end = net.add_node()
-        nodes = {(0, 0): net.literal(start, b"[")}
-        opened = net.add_node()
-        net.jumps.append((nodes[0, 0], opened))
-        queue = [(0, 0)]
-        for place in queue:
-            count, found = place
-            if count >= low and found >= least:
-                net.jumps.append((nodes[place], end))
-            if high is not None and count >= high:
-                continue
-            following = min(count + 1, last) if high is None else count + 1
-            entry = net.literal(nodes[place], b", ") if place != (0, 0) else opened
-            for kind, item in enumerate(positions[min(count, last)]):
-                counts = found if kind else found + 1
-                if item is None or (most is not None and counts > most):
-                    continue
-                target = (following, min(counts, counted))
-                if target not in nodes:
-                    nodes[target] = net.add_node()
-                    queue.append(target)
-                begun = net.add_node()
-                net.jumps.append((entry, begun))
-                net.jumps.append((item(net, begun), nodes[target]))
-        return net.literal(end, b"]")
-
-    return add

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from falsework.grammars import json_values
-from falsework.grammars.budget import Budget, BudgetExceeded
+from falsework.grammars.budget import DEFAULT_STEPS, Budget, BudgetExceeded
 from falsework.grammars.expressions import Expression
 from falsework.grammars.schema_algebra import EXCLUSION_STEPS, Algebra
 from falsework.grammars.schema_documents import Document, open_document
 from falsework.grammars.schema_errors import UnsupportedSchema
 from falsework.grammars.schema_export import SchemaExport
-from falsework.grammars.schema_grammar import GrammarBuilder, RecursiveSchema, TooDeep
+from falsework.grammars.schema_grammar import BeyondAutomaton, GrammarBuilder
 from falsework.grammars.schema_terms import Check, Node, Objects
 
 How = Literal["automaton", "llguidance", "checked"]
@@ -29,8 +29,8 @@ class Limits:
 
     bytes: int = 512 * 1024
     depth: int = 64
-    states: int = 150_000
-    seconds: float = 1.5
+    states: int = 50_000
+    steps: int = DEFAULT_STEPS
 
 
 DEFAULT_LIMITS = Limits()
@@ -90,7 +90,7 @@ def plan(
     """
     if arguments:
         schema = _parameters(schema)
-    budget = Budget(limits.seconds)
+    budget = Budget(limits.steps)
     try:
         document = open_document(schema, limits.depth, limits.bytes)
         for exclusions in (EXCLUSION_STEPS, 0):
@@ -149,7 +149,7 @@ def _planned(
             expression = _bare(builder, algebra, root)
         else:
             expression = builder.node(root)
-    except (RecursiveSchema, TooDeep):
+    except BeyondAutomaton:
         expression = None
     else:
         if expression is None:
@@ -173,12 +173,12 @@ def _planned(
 
 
 def _satisfies(algebra: Algebra, root: Node, limits: Limits, value: Any) -> bool:
-    algebra.budget = Budget(limits.seconds)
+    algebra.budget = Budget(limits.steps)
     return algebra.satisfies(root, value)
 
 
 def _exported(algebra: Algebra, root: Node, limits: Limits, *, closed: bool) -> LLGuidanceSchema:
-    algebra.budget = Budget(limits.seconds)
+    algebra.budget = Budget(limits.steps)
     export = SchemaExport(algebra, closed=closed)
     try:
         written = export.document(root)

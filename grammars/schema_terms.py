@@ -122,6 +122,16 @@ class Objects:
     low_check: Check = ("minProperties", "")
     high_check: Check = ("maxProperties", "")
 
+    def other(self, matched: frozenset[str]) -> Node:
+        """Return what holds for members that nobody named and whose names match some patterns."""
+        return together(
+            *(
+                node
+                for layer in self.layers
+                for node in [n for p, n in layer.patterns if p in matched] or [layer.rest]
+            )
+        )
+
 
 Value = Null | Booleans | Numbers | Strings | Arrays | Objects | Constants
 

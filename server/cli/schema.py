@@ -11,7 +11,7 @@ import typer
 import yaml
 
 if TYPE_CHECKING:
-    from falsework.grammars.schema_check import SchemaReport
+    from falsework.server.cli.schema_report import SchemaReport
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -48,7 +48,7 @@ def check(
     The status is 0 when all are accepted, 1 when one is refused, 2 when the input can't be read.
     """
     # vLLM's CPU workers import the command line first, and fail where it has imported numba.
-    from falsework.grammars.schema_check import check_schema, warm_up  # noqa: PLC0415
+    from falsework.server.cli.schema_report import check_schema, warm_up  # noqa: PLC0415
 
     reports = []
     warm_up()

@@ -4,11 +4,11 @@ import jsonschema
 import pytest
 
 from falsework.grammars.keyword_table import KEYWORD_ROWS, PAGE, Row, page
-from falsework.grammars.schema_check import check_schema
 from falsework.grammars.schema_keywords import KEYWORDS
+from falsework.server.cli.schema_report import check_schema
 
-SAID = {name: row for name, row in KEYWORD_ROWS.items() if row.said != "–"}
-CHECKED = {name: row for name, row in KEYWORD_ROWS.items() if row.said == "–"}
+SAID = {name: row for name, row in KEYWORD_ROWS.items() if row.said != "never"}
+CHECKED = {name: row for name, row in KEYWORD_ROWS.items() if row.said == "never"}
 
 
 def test_the_table_has_every_keyword_that_is_read() -> None:
@@ -33,13 +33,15 @@ def test_a_keyword_that_is_not_said_is_named_as_left_to_a_check(name: str, row: 
     assert (report.how, report.keyword, report.admitted) == ("checked", name, (True,))
 
 
-@pytest.mark.parametrize(
-    ("name", "row"), [(n, r) for n, r in SAID.items() if r.schema.get("exclusiveMinimum") is not True
-                      and "additionalItems" not in r.schema], ids=lambda one: str(one)[:20]
-)  # fmt: skip
-def test_the_examples_are_those_of_a_validator(name: str, row: Row) -> None:
+OLDER = {"exclusiveMinimum", "additionalItems", "dependencies"}
+"""Rows whose example is in the spelling of an older draft."""
+
+
+@pytest.mark.parametrize("name", sorted(SAID.keys() - OLDER))
+def test_the_examples_are_those_of_a_validator(name: str) -> None:
+    row = SAID[name]
     checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
     validator = jsonschema.Draft202012Validator(row.schema, format_checker=checker)
 
     assert validator.is_valid(row.valid)
-    assert name == "dependencies" or not validator.is_valid(row.invalid)
+    assert not validator.is_valid(row.invalid)

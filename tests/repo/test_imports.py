@@ -65,6 +65,7 @@ SOURCES = sorted(
 PACKAGES = [path for path in SOURCES if path.name == "__init__.py"]
 
 DISTRIBUTIONS = {
+    "jsonschema_specifications": "jsonschema-specifications",
     "mcp_types": "mcp-types",
     "opentelemetry": "opentelemetry-api",
     "opentelemetry.exporter": "opentelemetry-exporter-otlp-proto-http",
