@@ -178,8 +178,11 @@ def _body(form: ReplyFormat, plan: ReplyPlan) -> Expression:
     answer = _answer(form, plan)
     if form.answer is not None and not trigger:
         _refuse_ambiguity(answer, head, form.answer_where)
+    marked = optional(_marked_text(form)) if form.markup.text_opening else sequence()
     habitual = [
-        sequence(_spelled(habit.prefix), _Calls(habit, arguments, parallel=form.choice.parallel))
+        sequence(
+            marked, _spelled(habit.prefix), _Calls(habit, arguments, parallel=form.choice.parallel)
+        )
         for habit in alternative_formats(form)
     ]
     return choice([sequence(choice(ways), calls), *habitual, answer])
@@ -187,13 +190,18 @@ def _body(form: ReplyFormat, plan: ReplyPlan) -> Expression:
 
 def _text_before_calls(form: ReplyFormat) -> Expression:
     """Say text, then the calls up to the first name."""
-    markup, barred = form.markup, barred_characters(form)
+    markup = form.markup
     if markup.text_opening:
-        closing = markup.text_closing
-        marked = text_until_marker(closing, barred, _excluded(form, closing))
-        return sequence(literal(markup.text_opening), marked, _spelled(markup.prefix))
-    text = text_until_marker(markup.trigger, barred, _excluded(form, markup.trigger))
+        return sequence(_marked_text(form), _spelled(markup.prefix))
+    text = text_until_marker(markup.trigger, barred_characters(form), _excluded(form, markup.trigger))
     return sequence(text, _spelled(markup.prefix[len(markup.trigger) :]))
+
+
+def _marked_text(form: ReplyFormat) -> Expression:
+    """Say text before calls with its marks round it."""
+    closing = form.markup.text_closing
+    text = text_until_marker(closing, barred_characters(form), _excluded(form, closing))
+    return sequence(literal(form.markup.text_opening), text)
 
 
 def _spelled(literal_text: str) -> Expression:

@@ -79,7 +79,8 @@ class TurnBuilder:
         prompt = await anyio.to_thread.run_sync(self.lay_out, request)
         form = self._form(request, prompt)
         sampling = self._fitted(request, len(prompt.tokens))
-        if not (form.tools or form.answer is not None or form.text or form.thinking):
+        constrained = form.tools or form.answer is not None or form.text or form.thinking
+        if not (constrained or form.markup.answer_opening):
             return PreparedTurn(request, prompt.tokens, sampling, None, form)
         kept = await self.constraints.compiled(form)
         opening = kept.opening
