@@ -174,8 +174,8 @@ class ToolCallFormat:
         of_habits = tuple(literal for habit in self.habits for literal in habit.literals)
         return (
             self.opening, self.before_name, self.after_name, self.after_arguments, self.separator,
-            self.closing, self.optional_id, self.answer_opening, self.answer_closing, self.text_opening,
-            self.text_closing, *of_elements, *of_habits,
+            self.closing, self.optional_id, self.answer_opening, self.answer_closing,
+            self.text_opening, self.text_closing, *of_elements, *of_habits,
         )  # fmt: skip
 
     def excluded_before(self, marker: str) -> tuple[str, ...]:

@@ -110,15 +110,24 @@ class _Template:
         return closes in self.source
 
     def with_past_calls(self, dialect: Dialect) -> Dialect:
-        """Return the dialect with the way in which this template takes past calls, if it does."""
+        """Return the dialect with the way in which this template takes past calls, if it does.
+
+        The best way is the one whose calls are spelled as the dialect's are.
+        """
         calls = _PROBES[:1] if dialect.one_call_a_message else _PROBES
-        for way in _WAYS:
-            for text in self._probed(way, tools=_TOOLS, counts=(len(calls),)):
-                if all(_mentions(text, call) for call in calls):
-                    if self._is_malformed(way, dialect):  # ours takes arguments as text
-                        return replace(dialect, past_calls=_WAYS[0])
-                    return replace(dialect, past_calls=way, chat_template="")
-        return replace(dialect, chat_template="")
+        spelled = dialect.markup.render(calls)
+        found = [
+            (spelled in text, way)
+            for way in _WAYS
+            for text in self._probed(way, tools=_TOOLS, counts=(len(calls),))
+            if all(_mentions(text, call) for call in calls)
+        ]
+        if not found:
+            return replace(dialect, chat_template="")
+        _, way = max(found, key=lambda one: one[0])
+        if self._is_malformed(way, dialect):  # ours takes arguments as text
+            return replace(dialect, past_calls=_WAYS[0])
+        return replace(dialect, past_calls=way, chat_template="")
 
     def _is_malformed(self, way: PastCalls, dialect: Dialect) -> bool:
         """Tell whether two turns with calls are written in another way than one."""
@@ -169,7 +178,7 @@ def _turn(calls: Sequence[Call], way: PastCalls) -> dict[str, Any]:
 
 
 def _written(dialect: Dialect, texts: Sequence[str]) -> str:
-    """Return the longest spelling of calls by the dialect, or a habit of it, in one of the texts."""
+    """Return the longest spelling of calls by the dialect in one of the texts."""
     spelled = [dialect.markup.render(_PROBES[:count]) for count in (2, 1)]
     return next((call for call in spelled if any(call in text for text in texts)), "")
 

@@ -1,1 +1,1 @@
-"""The model families: to add one, add a module with one `Dialect`. Each literal names its source."""
+"""The model families: to add one, add a module with one `Dialect`; literals name their source."""

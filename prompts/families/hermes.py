@@ -1,6 +1,6 @@
 """Hermes 2 Pro and 3, Qwen 2.5, Qwen 3, QwQ, Granite 4, and models without calls of their own.
 
-The chat template of Qwen/Qwen2.5-7B-Instruct: <tool_call>\n{"name": …, "arguments": …}\n</tool_call>.
+The chat template of Qwen/Qwen2.5-7B-Instruct: JSON with name and arguments between two tags.
 """
 
 from falsework.grammars.call_formats import ReasoningTags, ToolCallFormat

@@ -25,12 +25,15 @@ EXAMPLE_REQUEST = {
     "parallel_tool_calls": False,
 }
 
+_UNKNOWN_FAMILY = "its template shows no tool calls that we know; tools are explained in our words"
+
 
 def startup_banner(settings: Settings, dialect: str, port: int) -> str:
     """Return it, with a line for the shell that makes the model call a tool."""
     url = f"http://{_reachable(settings.host)}:{port}/v1"
+    known = f"{dialect} ({_UNKNOWN_FAMILY})" if dialect == "scaffold" else dialect
     return (
-        f"\n  model    {settings.model_id}\n  dialect  {dialect}\n  URL      {url}\n\n"
+        f"\n  model    {settings.model_id}\n  dialect  {known}\n  URL      {url}\n\n"
         f"Try it:\n\n{example_curl(settings, url)}\n"
     )
 

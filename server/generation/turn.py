@@ -99,7 +99,8 @@ class TurnBuilder:
         prompt = await anyio.to_thread.run_sync(self.lay_out, question)
         form = self._form(question, prompt)
         sampling = self._fitted(question.sampling, len(prompt.tokens))
-        if not (form.tools or form.answer is not None or form.thinking):
+        marked = bool(form.markup.answer_opening)
+        if not (form.tools or form.answer is not None or form.thinking or marked):
             return PreparedTurn(prompt.tokens, sampling, None, form)
         kept = await self._compiled(form)
         opening = kept.opening

