@@ -19,7 +19,7 @@ OPEN = {
 }
 """Which rooms each room may use: itself, and those behind it."""
 
-SCRIPTS = {"against_vllm", "bfcl", "first_token", "likely", "masks", "runtime", "soak"}
+SCRIPTS = {"against_vllm", "bfcl", "first_token", "likely", "masks", "prompts", "runtime", "soak"}
 """Of bench, what is run by itself and uses what the tests use."""
 
 SOURCES = sorted(
