@@ -1,6 +1,6 @@
 """What escaping costs: a long prompt laid out by us, against template and tokenizer alone.
 
-    python -m falsework.bench.prompts MODEL [--runs N]
+    python bench/prompts.py MODEL [--chat-template FILE] [--runs N]
 
 MODEL is a folder with a tokenizer and a chat template, or a name on the hub. Both ways take turns;
 the figures are ratios of the time that a thread computes. `forged` is the same conversation with

@@ -96,7 +96,7 @@ def _spelling(decoder: str) -> Any:
         return _from_printable
     if "ByteFallback" in decoder or "Metaspace" in decoder or "\u2581" in decoder:
         return _from_sentencepiece
-    msg = f"its decoder is neither byte-level nor SentencePiece: {decoder}"
+    msg = f"The tokenizer's decoder is neither byte-level nor SentencePiece: {decoder}"
     raise UnknownTokenizer(msg)
 
 

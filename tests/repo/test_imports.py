@@ -51,6 +51,7 @@ SCRIPTS = {
     "fuzz_sampling",
     "likely",
     "masks",
+    "prompts",
     "runtime",
     "soak",
 }
