@@ -77,7 +77,7 @@ class TurnBuilder:
         sampling = self._fitted(request, len(prompt.tokens))
         if not (form.tools or form.answer is not None or form.text or form.thinking):
             return PreparedTurn(request, prompt.tokens, sampling, None, form)
-        kept = await self.constraints.compiled(form)
+        kept = await self.constraints.compiled(form, request.owner)
         opening = kept.opening
         if request.sampling.logprobs is not None or len(opening.tokens) >= sampling.max_tokens:
             opening = NO_PREFIX
