@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from falsework.grammars.text_grammar import TextGrammar
+
 
 @dataclass(frozen=True)
 class Tool:
@@ -16,6 +18,10 @@ class Tool:
     """Where the client wrote the schema, for error messages: `tools[0].function.parameters`."""
     strict: bool = False
     """Every keyword has to be enforced while decoding, or the schema is refused."""
+    custom: bool = False
+    """A tool of free text: its one argument is `input`."""
+    grammar: TextGrammar | None = None
+    """What a custom tool's text may be. It is said as it is, no JSON, and ends the reply."""
 
 
 @dataclass(frozen=True)

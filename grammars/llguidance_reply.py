@@ -83,16 +83,8 @@ def _ways(rules: _Rules, form: ReplyFormat, plan: ReplyPlan) -> list[str]:
         return [_text(rules, form.text)] if form.text else [_answer(rules, form, answer)]
     markup = form.markup
     for number, tool in enumerate(tools):
-        if markup.elements:
-            msg = "this model's calls can't spell a schema that is recursive or as large"
-            raise UnsupportedFormat(msg, tool.where, tool=tool.name)
-        schema = _exported(plan.arguments[tool.name], tool.where, tool.name)
-        if markup.notation.bare_arguments:
-            _keyword_arguments(rules, f"arguments_{number}", schema, tool)
-        else:
-            rules.add(f"arguments_{number}", json_rule(schema))
-    names = [tool.name for tool in tools]
-    calls = _calls(rules, "calls", form.markup, names, parallel=form.choice.parallel)
+        _argument_rule(rules, number, tool, markup, plan)
+    calls = _calls(rules, "calls", markup, tools, parallel=form.choice.parallel)
     head, trigger = markup.prefix, markup.trigger
     ways = [f"{_spelled(head)} {calls}"]
     if form.choice.mode == "required":
@@ -108,9 +100,26 @@ def _ways(rules: _Rules, form: ReplyFormat, plan: ReplyPlan) -> list[str]:
     if answer is not None and not trigger:
         _refuse_ambiguity(answer, head, form.answer_where)
     for number, habit in enumerate(alternative_formats(form)):
-        said = _calls(rules, f"habit_{number}", habit, names, parallel=form.choice.parallel)
+        said = _calls(rules, f"habit_{number}", habit, tools, parallel=form.choice.parallel)
         ways.append(f"{_spelled(habit.prefix)} {said}")
     return [*ways, _answer(rules, form, answer)]
+
+
+def _argument_rule(
+    rules: _Rules, number: int, tool: Tool, markup: ToolCallFormat, plan: ReplyPlan
+) -> None:
+    """Add the rule of a tool's arguments, or the grammar of its text."""
+    if tool.grammar:
+        rules.others.append({"name": f"tool_{number}", "lark_grammar": tool.grammar.lark()})
+        return
+    if markup.elements:
+        msg = "this model's calls can't spell a schema that is recursive or as large"
+        raise UnsupportedFormat(msg, tool.where, tool=tool.name)
+    schema = _exported(plan.arguments[tool.name], tool.where, tool.name)
+    if markup.notation.bare_arguments:
+        _keyword_arguments(rules, f"arguments_{number}", schema, tool)
+    else:
+        rules.add(f"arguments_{number}", json_rule(schema))
 
 
 def _exported(plan: SchemaPlan, where: str, tool: str | None) -> Schema:
@@ -121,20 +130,28 @@ def _exported(plan: SchemaPlan, where: str, tool: str | None) -> Schema:
 
 
 def _calls(
-    rules: _Rules, name: str, markup: ToolCallFormat, tools: Sequence[str], *, parallel: bool
+    rules: _Rules, name: str, markup: ToolCallFormat, tools: Sequence[Tool], *, parallel: bool
 ) -> str:
-    """Add a rule for calls, from the first one's name to their end."""
-    ways = [
-        f"{_literal(tool)} {_spelled(markup.after_name)} arguments_{number}"
-        for number, tool in enumerate(tools)
-    ]
-    call_id = f"({_spelled(markup.optional_id)})?" if markup.optional_id else ""
-    behind = f"{call_id} {_literal(markup.after_arguments)}"
-    call = rules.add(f"{name}_one", f"({' | '.join(ways)}) {behind}")
-    again = ""
-    if parallel and markup.parallel:
-        again = f" ({_spelled(markup.separator + markup.before_name)} {call})*"
-    return rules.add(name, f"{call}{again} {_literal(markup.closing)}")
+    """Add a rule for calls, from the first one's name to their end.
+
+    The text of a custom tool's grammar is the last of a reply: nothing else tells where it ends.
+    """
+    begun = [f"{_literal(tool.name)} {_spelled(markup.after_name)}" for tool in tools]
+    whole = [f"{begun[i]} arguments_{i}" for i, tool in enumerate(tools) if not tool.grammar]
+    texts = [f"{begun[i]} @tool_{i}" for i, tool in enumerate(tools) if tool.grammar]
+    between = _spelled(markup.separator + markup.before_name)
+    several = parallel and markup.parallel
+    ways, earlier = [], ""
+    if whole:
+        call_id = f"({_spelled(markup.optional_id)})?" if markup.optional_id else ""
+        behind = f"{call_id} {_literal(markup.after_arguments)}"
+        call = rules.add(f"{name}_one", f"({' | '.join(whole)}) {behind}")
+        again = f" ({between} {call})*" if several else ""
+        ways.append(f"{call}{again} {_literal(markup.closing)}")
+        earlier = f"({call} {between})* " if several else ""
+    if texts:
+        ways.append(f"{earlier}({' | '.join(texts)})")
+    return rules.add(name, " | ".join(ways))
 
 
 def _keyword_arguments(rules: _Rules, name: str, schema: Schema, tool: Tool) -> None:

@@ -3,9 +3,11 @@
 It trusts the constraint and repairs nothing: text that isn't as the markup says is a `Misread`.
 """
 
+import json
 from collections.abc import Callable
 
 from falsework.grammars.argument_reader import ArgumentsReader
+from falsework.grammars.bare_key_reader import BareKeyReader
 from falsework.grammars.call_formats import (
     NO_MATCH,
     ToolCallFormat,
@@ -43,6 +45,7 @@ class OutputParser:
         self._pending = opening
         self._received = len(opening)
         self._ended = False
+        self._texts = {tool.name for tool in form.tools if tool.grammar}
         self._closing = ""
         self._behind_text: Callable[[], list[Event] | None] = self._nothing
         self._count = 0
@@ -50,7 +53,9 @@ class OutputParser:
         """Where each call's name begins, in characters of the reply."""
         self.answer_start: int | None = None
         """Where the answer begins, once it has."""
-        self._arguments: ArgumentsReader | ElementsReader = ArgumentsReader(form.markup.notation)
+        self._arguments: ArgumentsReader | ElementsReader | BareKeyReader = ArgumentsReader(
+            form.markup.notation
+        )
         self._answer = self._beginning if calls or form.markup.answer_opening else self._text
         first = self._block_start if form.thinking else self._opening_block
         bare = self._gap if form.markup.leading else self._answer
@@ -81,6 +86,10 @@ class OutputParser:
                    self._closed_text, self._nothing]  # fmt: skip
         if not self._markup.closing:
             resting.append(self._behind_call)
+        if complete and self._read == self._whole_text:
+            text, self._pending = self._pending, ""
+            said = json.dumps({"input": text}, ensure_ascii=False)
+            return [*events, Arguments(self._count, said), CallEnds(self._count)]
         if complete and (self._read not in resting or self._pending):
             msg = f"the reply ended inside a call, before {self._pending!r}"
             raise OutputParseError(msg)
@@ -199,7 +208,7 @@ class OutputParser:
         self.call_starts.append(self._received - len(self._pending))
         self._pending = self._pending[at + length :]
         self._arguments = self._reader_of(self._markup, name)
-        self._read = self._argument_text
+        self._read = self._whole_text if name in self._texts else self._argument_text
         return [CallBegins(self._count, name)]
 
     def _name_end(self) -> int:
@@ -212,7 +221,11 @@ class OutputParser:
         found = [at for at in map(self._pending.find, marks) if at >= 0]
         return min(found, default=-1)
 
-    def _reader_of(self, markup: ToolCallFormat, name: str) -> ArgumentsReader | ElementsReader:
+    def _reader_of(
+        self, markup: ToolCallFormat, name: str
+    ) -> ArgumentsReader | ElementsReader | BareKeyReader:
+        if markup.bare_keys:
+            return BareKeyReader(markup.bare_keys)
         if markup.elements is None:
             return ArgumentsReader(markup.notation)
         types = argument_types(self._parameters.get(name, {}))
@@ -225,6 +238,10 @@ class OutputParser:
         elif not text:
             return None
         return [Arguments(self._count, text)] if text else []
+
+    def _whole_text(self) -> list[Event] | None:
+        """Hold the text of a custom tool's grammar, which ends with the reply."""
+        return None
 
     def _behind_arguments(self) -> list[Event] | None:
         length = match_literal(self._markup.optional_id, self._pending)
@@ -240,13 +257,16 @@ class OutputParser:
         return [CallEnds(self._count - 1)]
 
     def _behind_call(self) -> list[Event] | None:
-        again = match_literal(self._markup.separator + self._markup.before_name, self._pending)
-        if again is None:
-            return None
-        if again != NO_MATCH:
-            self._pending = self._pending[again:]
+        markup = self._markup
+        separators = (markup.separator, *markup.other_separators)
+        lengths = [match_literal(one + markup.before_name, self._pending) for one in separators]
+        found = [length for length in lengths if length not in (None, NO_MATCH)]
+        if found:
+            self._pending = self._pending[found[0] :]
             self._read = self._name
             return []
+        if None in lengths and not self._ended:
+            return None
         self._expect(self._markup.closing, self._nothing)
         return []
 

@@ -4,9 +4,11 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from falsework.grammars import schema_plan
+from falsework.grammars.bare_key_arguments import bare_key_grammar
 from falsework.grammars.call_formats import (
     PLACEHOLDERS,
     ReasoningTags,
@@ -26,6 +28,7 @@ from falsework.grammars.expressions import (
     sequence,
 )
 from falsework.grammars.free_text import text_until_marker, text_without_marker
+from falsework.grammars.loosened_schema import loosen
 from falsework.grammars.schema_errors import UnsupportedSchema
 from falsework.grammars.schema_plan import SchemaPlan
 from falsework.grammars.text_grammar import TextGrammar
@@ -56,7 +59,7 @@ class ReplyFormat:
     def cache_key(self) -> bytes:
         """Return a digest that two forms share only if they admit the same replies."""
         tools = [
-            (tool.name, tool.parameters, tool.strict)
+            (tool.name, tool.parameters, tool.strict, tool.grammar and tool.grammar.lark())
             for tool in self.choice.callable_tools(self.tools)
         ]
         policy = (self.choice.mode, self.choice.parallel, bool(self.tools))
@@ -82,13 +85,18 @@ class ReplyPlan:
     arguments: Mapping[str, SchemaPlan] = field(default_factory=dict)
     answer: SchemaPlan | None = None
     text: TextGrammar | None = None
+    custom: bool = False
+    """Whether a tool has a grammar."""
 
     @property
     def needs_llguidance(self) -> bool:
         """Whether a byte automaton can't say one of the schemas or grammars."""
         plans = [*self.arguments.values(), *([self.answer] if self.answer else [])]
-        return (self.text is not None and self.text.syntax != "choice") or any(
-            plan.how == "llguidance" or plan.expression is None for plan in plans
+        text = self.text is not None and self.text.syntax != "choice"
+        return (
+            text
+            or self.custom
+            or any(plan.how == "llguidance" or plan.expression is None for plan in plans)
         )
 
 
@@ -96,23 +104,34 @@ def plan_reply(form: ReplyFormat) -> ReplyPlan:
     """Plan the schemas of a form; raise UnsupportedFormat for one that can't be served."""
     arguments = {}
     for tool in form.choice.callable_tools(form.tools):
+        if tool.grammar:
+            continue
         try:
             arguments[tool.name] = _arguments_plan(tool, form.markup)
         except UnsupportedSchema as fault:
             raise UnsupportedFormat(fault.reason, _at(tool.where, fault), tool=tool.name) from None
+    custom = any(tool.grammar for tool in form.choice.callable_tools(form.tools))
     if form.answer is None:
-        return ReplyPlan(arguments, text=form.text)
+        return ReplyPlan(arguments, text=form.text, custom=custom)
     try:
-        return ReplyPlan(arguments, schema_plan.plan(form.answer))
+        return ReplyPlan(arguments, schema_plan.plan(form.answer), custom=custom)
     except UnsupportedSchema as fault:
         raise UnsupportedFormat(fault.reason, _at(form.answer_where, fault), tool=None) from None
 
 
 def _arguments_plan(tool: Tool, markup: ToolCallFormat) -> SchemaPlan:
     plan = schema_plan.plan(tool.parameters, markup.notation, arguments=True)
-    if markup.elements is None:
+    if markup.elements:
+        build = partial(elements_grammar, elements=markup.elements)
+    elif markup.bare_keys:
+        build = partial(bare_key_grammar, notation=markup.bare_keys)
+    else:
         return plan
-    return replace(plan, expression=elements_grammar(tool.parameters, markup.elements))
+    expression, checks = loosen(tool.parameters, build)
+    checks = (*plan.checks, *checks)
+    return replace(
+        plan, how="checked" if checks else "automaton", expression=expression, checks=checks
+    )
 
 
 def reply_grammar(form: ReplyFormat, plan: ReplyPlan | None = None) -> Expression:
@@ -265,8 +284,9 @@ class _Calls:
             said = optional(_spelled(markup.optional_id))(net, said)
         end = net.literal(said, markup.after_arguments.encode())
         if self._parallel and markup.parallel:
-            again = _spelled(markup.separator + markup.before_name)
-            net.jumps.append((again(net, end), names))
+            for separator in (markup.separator, *markup.other_separators):
+                again = _spelled(separator + markup.before_name)
+                net.jumps.append((again(net, end), names))
         return net.literal(end, markup.closing.encode())
 
 

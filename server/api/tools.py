@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from falsework.grammars.events import Tool
+from falsework.grammars.text_grammar import TextGrammar
 from falsework.server.api import tool_filters
 from falsework.server.api.common_schema import check_schema_size
 from falsework.server.api.validation import TYPE, WireModel, select, validate
@@ -20,6 +21,7 @@ from falsework.server.errors import (
     InvalidSchemaError,
 )
 from falsework.server.settings import Settings
+from falsework.server.types import Json
 
 TOOL_NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]+")
 MAX_TOOL_NAME = 64
@@ -30,6 +32,14 @@ NO_ARGUMENTS: Mapping[str, Any] = {
     "additionalProperties": False,
 }
 """The schema of a tool that says nothing about its arguments: there are none."""
+
+FREE_TEXT_SCHEMA: Json = {
+    "type": "object",
+    "properties": {"input": {"type": "string"}},
+    "required": ["input"],
+    "additionalProperties": False,
+}
+"""The arguments of a custom tool: its text is the one argument of a function."""
 
 
 class FilteredParam(WireModel):
@@ -88,6 +98,22 @@ def unsupported_tool(kind: str, position: int) -> BadRequestError:
     return BadRequestError(message, f"tools[{position}].type", "invalid_value")
 
 
+class GrammarDefinition(WireModel):
+    """The grammar of a custom tool's text."""
+
+    definition: str
+    syntax: Literal["lark", "regex"]
+
+
+@dataclass(frozen=True)
+class CustomText:
+    """What the text of a custom tool may be: anything, or what a grammar says."""
+
+    grammar: GrammarDefinition | None = None
+    param: str = ""
+    """The field of the grammar's definition."""
+
+
 @dataclass(frozen=True)
 class FunctionDefinition:
     """A function of the client's, whichever protocol spelled it; `param` is the field it is in."""
@@ -97,6 +123,7 @@ class FunctionDefinition:
     parameters: Mapping[str, Any] | None
     param: str
     strict: bool = False
+    custom: CustomText | None = None
 
 
 def build_tools(
@@ -126,10 +153,30 @@ def build_tools(
 
 def _build(function: FunctionDefinition, limits: Settings) -> Tool:
     _check_name(function.name, f"{function.param}.name")
+    if function.custom:
+        return _custom_tool(function, function.custom, limits)
     parameters = function.parameters or NO_ARGUMENTS
     param = f"{function.param}.parameters"
     check_schema_size(parameters, param, limits, InvalidSchemaError.code)
     return Tool(function.name, function.description or "", parameters, param, function.strict)
+
+
+def _custom_tool(function: FunctionDefinition, text: CustomText, limits: Settings) -> Tool:
+    """Return a custom tool as a function whose one argument is its text.
+
+    A regex is the pattern of that argument. Text of a Lark grammar can't be said within JSON.
+    """
+    value: Json = {"type": "string"}
+    described, grammar = function.description or "", None
+    if text.grammar and text.grammar.syntax == "regex":
+        value["pattern"] = f"^(?:{text.grammar.definition})$"
+    elif text.grammar:
+        grammar = TextGrammar("lark", (text.grammar.definition,), text.param)
+        described += f"\n\nIts arguments are no JSON, but text of this grammar:\n{grammar.texts[0]}"
+    schema = {**FREE_TEXT_SCHEMA, "properties": {"input": value}}
+    size = {"definition": text.grammar.definition} if text.grammar else {}
+    check_schema_size(size, text.param, limits, "invalid_grammar")
+    return Tool(function.name, described, schema, text.param, custom=True, grammar=grammar)
 
 
 def _check_name(name: str, param: str) -> None:

@@ -23,7 +23,7 @@ from falsework.server.app import create_app, database_url, instance_id
 from falsework.server.cli.banner import startup_banner
 from falsework.server.cli.model_check import check_limits
 from falsework.server.engines.supervisor import EngineSupervisor
-from falsework.server.generation.constraints import CheckPolicy
+from falsework.server.generation.check_policy import CheckPolicy
 from falsework.server.generation.turn import TurnBuilder
 from falsework.server.http.protocol import MAX_HEAD_BYTES, LimitedProtocol
 from falsework.server.models import ProgressCallback, read_config

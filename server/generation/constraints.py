@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -34,11 +34,11 @@ from falsework.grammars.reply_grammar import (
     reply_grammar,
 )
 from falsework.grammars.schema_plan import SchemaPlan
-from falsework.grammars.schema_terms import Check
 from falsework.grammars.text_grammar import TextGrammar
 from falsework.grammars.vocabulary import Vocabulary
 from falsework.server.engines.base import Constraint
 from falsework.server.errors import BadRequestError, InvalidSchemaError
+from falsework.server.generation.check_policy import DEFAULT_CHECKS, CheckPolicy, refuse_checks
 from falsework.server.generation.fair_limiter import FairLimiter
 from falsework.server.generation.trial_process import TrialProcess, TrialTooLong
 from falsework.server.observability import telemetry
@@ -55,32 +55,6 @@ class ForcedPrefix:
     tokens: tuple[int, ...] = ()
     text: str = ""
 
-
-@dataclass(frozen=True)
-class CheckPolicy:
-    """What becomes of keywords that decoding can't enforce.
-
-    "check": calls and answers are judged when they are complete, and decoded again up to
-    `attempts` times; "refuse": the schema is refused.
-    """
-
-    unenforceable: Literal["check", "refuse"] = "check"
-    attempts: int = 2
-
-
-HINTS: Mapping[str, str] = {
-    "contains": "name the items with 'prefixItems' or 'items'",
-    "dependentSchemas": "write 'anyOf' with a branch for each case",
-    "else": "write 'anyOf' with a branch for each case",
-    "if": "write 'anyOf' with a branch for each case",
-    "not": "name what is allowed, with 'enum' or 'anyOf'",
-    "oneOf": "write 'anyOf'",
-    "then": "write 'anyOf' with a branch for each case",
-    "unevaluatedItems": "write 'items': false beside 'prefixItems'",
-    "unevaluatedProperties": "write 'additionalProperties': false beside 'properties'",
-    "uniqueItems": "ask for an object with a boolean for each item",
-}
-"""What to write instead of a keyword that can only be checked."""
 
 NO_PREFIX = ForcedPrefix()
 
@@ -117,7 +91,7 @@ class ConstraintCompiler:
         self,
         vocabulary: Vocabulary,
         encode: Callable[[str], Sequence[int]],
-        checks: CheckPolicy = CheckPolicy(),
+        checks: CheckPolicy = DEFAULT_CHECKS,
     ) -> None:
         self._vocabulary = vocabulary
         self._encode = encode
@@ -182,10 +156,10 @@ class ConstraintCompiler:
         """Refuse keywords that can only be checked, where the client or the operator wants it."""
         refused = self._checks.unenforceable == "refuse"
         for tool in form.choice.callable_tools(form.tools):
-            if tool.strict or refused:
-                _refuse(plan.arguments[tool.name].checks, tool.where, tool.name)
+            if (tool.strict or refused) and not tool.grammar:
+                refuse_checks(plan.arguments[tool.name].checks, tool.where, tool.name)
         if plan.answer and (form.answer_strict or refused):
-            _refuse(plan.answer.checks, form.answer_where, None)
+            refuse_checks(plan.answer.checks, form.answer_where, None)
 
     def _by_automaton(self, form: ReplyFormat, plan: ReplyPlan) -> CompiledConstraint:
         try:
@@ -202,6 +176,7 @@ class ConstraintCompiler:
     def _by_llguidance(self, form: ReplyFormat, plan: ReplyPlan) -> CompiledConstraint:
         grammar = lark_reply(form, plan)
         if reason := self._trials.ask("compile", grammar=grammar):
+            self._blame_tool(form)
             raise UnsupportedGrammar(reason)
         matcher = compile_grammar(self.llguidance_tokenizer(), grammar)
         if is_empty(matcher):
@@ -213,6 +188,14 @@ class ConstraintCompiler:
         # All are judged: llguidance lets a free object have a key twice.
         checks = {name: _judged(one) for name, one in _named(plan).items()}
         return CompiledConstraint(constraint, resting, opening, checks)
+
+    def _blame_tool(self, form: ReplyFormat) -> None:
+        """Raise where a custom tool's grammar can't be compiled alone."""
+        for tool in form.choice.callable_tools(form.tools):
+            if tool.grammar:
+                alone = json.dumps({"grammars": [{"lark_grammar": tool.grammar.lark()}]})
+                if reason := self._trials.ask("compile", grammar=alone):
+                    raise _bad_grammar(tool.grammar, reason)
 
     def judge(self, judged: Judged, text: str) -> Mapping[str, Any] | None:
         """Return the first fault of a JSON text, see `trial_worker`; raise TrialTooLong."""
@@ -258,13 +241,6 @@ class ConstraintCompiler:
         while spelled and not _whole(b"".join(spelled)):
             spelled.pop()  # a token may end inside a character, which a prompt shouldn't
         return ForcedPrefix(tokens[: len(spelled)], b"".join(spelled).decode())
-
-
-def _refuse(checks: Sequence[Check], where: str, tool: str | None) -> None:
-    for keyword, pointer in checks:
-        hint = HINTS.get(keyword, "leave it out, or leave out 'strict'")
-        msg = f"'{keyword}' can't be enforced while decoding, only checked afterwards: {hint}"
-        raise UnsupportedFormat(msg, f"{where}#{pointer}", tool=tool)
 
 
 def _judged(plan: SchemaPlan) -> Judged:

@@ -60,6 +60,11 @@ class GenerationRequest:
     """Who asks, see `http.auth.principal`."""
 
     @property
+    def custom_tools(self) -> frozenset[str]:
+        """The names of tools that take free text."""
+        return frozenset(tool.name for tool in self.tools if tool.custom)
+
+    @property
     def can_call(self) -> bool:
         """Whether the reply may hold a call."""
         return bool(self.choice.callable_tools(self.tools))

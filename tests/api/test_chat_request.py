@@ -1,5 +1,6 @@
 """What a request means."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -76,12 +77,13 @@ def test_without_tools_there_is_no_call_to_choose(tools: Any, choice: str | None
     assert (question.tools, question.choice, question.can_call) == ((), ToolChoice("none"), False)
 
 
-def test_strict_changes_nothing_for_every_schema_is_enforced() -> None:
+def test_strict_changes_nothing_but_what_may_be_checked_only() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
 
     loose, strict = (asked(tools=[tool(parameters=schema, strict=s)]) for s in (False, True))
 
-    assert loose == strict
+    assert (loose.tools[0].strict, strict.tools[0].strict) == (False, True)
+    assert loose == replace(strict, tools=(replace(strict.tools[0], strict=False),))
     assert loose.tools[0].parameters == schema
     assert loose.tools[0].where == "tools[0].function.parameters"
 

@@ -11,7 +11,7 @@ from support.scripted_chat import folded, told
 from falsework.grammars.events import Call
 from falsework.server.engines.scripted import ScriptedEngine, ScriptedReply
 from falsework.server.errors import InvalidSchemaError, OutputCheckFailed
-from falsework.server.generation.constraints import CheckPolicy
+from falsework.server.generation.check_policy import CheckPolicy
 from falsework.server.generation.turn import TurnBuilder
 
 Json = dict[str, Any]

@@ -20,7 +20,7 @@ from falsework.server.app import create_app
 from falsework.server.cli.process import Server, bind
 from falsework.server.engines.scripted import ScriptedEngine
 from falsework.server.generation.admission import AdmissionController
-from falsework.server.generation.constraints import CheckPolicy
+from falsework.server.generation.check_policy import CheckPolicy
 from falsework.server.generation.turn import TurnBuilder
 from falsework.server.generation.turn_runner import TurnRunner
 from falsework.server.observability.request_metrics import RequestMetrics

@@ -26,12 +26,20 @@ class ToolCallFunction(WireModel):
     arguments: str
 
 
+class CustomToolCall(WireModel):
+    """What an earlier call of a custom tool said."""
+
+    name: str
+    input: str
+
+
 class ToolCallParam(WireModel):
     """An earlier call of the assistant."""
 
     id: str
     type: str = "function"
     function: ToolCallFunction | None = None
+    custom: CustomToolCall | None = None
 
 
 class ExecutedToolCall(WireModel):

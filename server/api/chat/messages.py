@@ -93,9 +93,13 @@ ROLE_PARSERS: Mapping[str, Callable[[MessageParam, str], Message]] = {
 
 
 def _call(call: ToolCallParam, param: str) -> Call:
+    if call.type == "custom" and call.custom:
+        arguments = json.dumps({"input": call.custom.input}, ensure_ascii=False)
+        return Call(call.custom.name, arguments)
     if call.type != "function" or call.function is None:
         raise BadRequestError(
-            f"Invalid value: '{call.type[:100]}'. Only calls of functions are supported.",
+            f"Invalid value: '{call.type[:100]}'. Only calls of functions and custom tools "
+            "are supported.",
             f"{param}.type",
             "invalid_value",
         )

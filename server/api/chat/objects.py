@@ -1,5 +1,6 @@
 """Chat completions, whole or in chunks: folds of the events of a reply."""
 
+import json
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, nullcontext
@@ -76,6 +77,12 @@ def _begins(event: CallBegins) -> Json:
     return _call_delta(event.index, id=new_id("call_"), type="function", function=function)
 
 
+def _custom_call(name: str, arguments: str) -> Json:
+    """Return the call of a custom tool, whose text is the one argument of a function."""
+    text = json.loads(arguments)["input"]
+    return {"id": new_id("call_"), "type": "custom", "custom": {"name": name, "input": text}}
+
+
 def _arguments(event: Arguments) -> Json:
     return _call_delta(event.index, function={"arguments": event.text})
 
@@ -99,6 +106,9 @@ class _ChoiceState:
 
     role: bool = False
     answer: bool = False
+    custom: str | None = None
+    """The custom tool whose call is being said, and its arguments so far."""
+    arguments: str = ""
     logprobs: list[TokenLogprob] = field(default_factory=list)
 
     def take_logprobs(self) -> list[TokenLogprob]:
@@ -153,11 +163,25 @@ class ChunkBuilder:
 
     def _fields(self, delta: ChoiceDelta, state: _ChoiceState) -> list[Json]:
         """Return the `delta` objects of the events."""
-        built = (DELTA_BUILDERS[type(event)](event) for event in delta.events)
+        built = (self._field(event, state) for event in delta.events)
         fields = [one for one in built if one]
         state.answer |= any("content" in one or "tool_calls" in one for one in fields)
         empty = delta.finish and not state.answer
         return [*fields, {"content": ""}] if empty else fields
+
+    def _field(self, event: Event, state: _ChoiceState) -> Json | None:
+        """Return the `delta` object of an event; the call of a custom tool comes whole."""
+        match event:
+            case CallBegins(name=name) if name in self._request.custom_tools:
+                state.custom, state.arguments = name, ""
+                return None
+            case Arguments() if state.custom is not None:
+                state.arguments += event.text
+                return None
+            case CallEnds() if state.custom is not None:
+                name, state.custom = state.custom, None
+                return _call_delta(event.index, **_custom_call(name, state.arguments))
+        return DELTA_BUILDERS[type(event)](event)
 
     def _chunk(
         self,
@@ -209,7 +233,10 @@ class CompletionBuilder:
         tokens = [token for delta in deltas for token in delta.logprobs]
         return {
             "index": index,
-            "message": _message([event for delta in deltas for event in delta.events]),
+            "message": _message(
+                [event for delta in deltas for event in delta.events],
+                self._header.request.custom_tools,
+            ),
             "logprobs": _logprobs(self._header.request, tokens),
             "finish_reason": deltas[-1].finish,
         }
@@ -259,10 +286,14 @@ def usage_object(usage: Usage) -> Json:
     }
 
 
-def _message(events: list[Event]) -> Json:
+def _message(events: list[Event], custom_tools: frozenset[str]) -> Json:
     text = "".join(event.text for event in events if isinstance(event, Text))
     reasoning = "".join(event.text for event in events if isinstance(event, Reasoning))
-    calls = [_call(event, events) for event in events if isinstance(event, CallBegins)]
+    calls = [
+        _call(event, events, custom=event.name in custom_tools)
+        for event in events
+        if isinstance(event, CallBegins)
+    ]
     message: Json = {
         "role": "assistant",
         "content": text or (None if calls else ""),
@@ -274,11 +305,13 @@ def _message(events: list[Event]) -> Json:
     return {**message, "tool_calls": calls} if calls else message
 
 
-def _call(begin: CallBegins, events: list[Event]) -> Json:
+def _call(begin: CallBegins, events: list[Event], *, custom: bool) -> Json:
     pieces = [
         event.text
         for event in events
         if isinstance(event, Arguments) and event.index == begin.index
     ]
+    if custom:
+        return _custom_call(begin.name, "".join(pieces))
     function = {"name": begin.name, "arguments": "".join(pieces)}
     return {"id": new_id("call_"), "type": "function", "function": function}

@@ -14,9 +14,10 @@ from falsework.server.api.tool_choice import (
     one_tool,
     some_tools,
 )
-from falsework.server.api.tools import FunctionDefinition, build_tools
+from falsework.server.api.tools import CustomText, FunctionDefinition, build_tools
+from falsework.server.api.validation import WireModel
 from falsework.server.engines.base import SamplingParams
-from falsework.server.errors import BadRequestError
+from falsework.server.errors import BadRequestError, missing_parameter
 from falsework.server.generation.request import GenerationRequest, ParamNames
 from falsework.server.settings import Settings
 
@@ -31,12 +32,7 @@ def to_generation_request(
 ) -> GenerationRequest:
     """Return what a request asks of the model; raise BadRequestError."""
     _check_lengths(request, limits)
-    functions = [
-        _definition(tool.function, f"tools[{i}].function")
-        if isinstance(tool, schema.FunctionTool)
-        else None
-        for i, tool in enumerate(request.tools or ())
-    ]
+    functions = [_definition(tool, f"tools[{i}]") for i, tool in enumerate(request.tools or ())]
     tools = build_tools(functions, server_tools.by_position, limits)
     if server_tools.by_position and (request.n or 1) > 1:
         message = "'n' has to be 1 where the server runs tools: each choice would run them."
@@ -58,21 +54,38 @@ def to_generation_request(
         template_switches=request.chat_template_kwargs or {},
         stream=bool(request.stream),
         include_usage=_include_usage(request),
-        named=isinstance(request.tool_choice, schema.FunctionChoice),
+        named=isinstance(request.tool_choice, schema.FunctionChoice | schema.CustomChoice),
         metadata=request.metadata,
         limit=_max_tokens(request),
         params=ParamNames(schema=form.param),
     )
 
 
-def _definition(function: schema.FunctionParam, param: str) -> FunctionDefinition:
-    return FunctionDefinition(
-        function.name,
-        function.description,
-        function.parameters,
-        param,
-        strict=bool(function.strict),
-    )
+def _definition(tool: WireModel, param: str) -> FunctionDefinition | None:
+    """Return a client's tool as a function; None for a tool that the server runs."""
+    match tool:
+        case schema.FunctionTool(function=one):
+            return FunctionDefinition(
+                one.name,
+                one.description,
+                one.parameters,
+                f"{param}.function",
+                strict=bool(one.strict),
+            )
+        case schema.CustomTool(custom=one):
+            text = _custom_text(one.format, f"{param}.custom.format.grammar")
+            return FunctionDefinition(
+                one.name, one.description, None, f"{param}.custom", custom=text
+            )
+    return None
+
+
+def _custom_text(form: schema.CustomFormat | None, param: str) -> CustomText:
+    if form is None or form.type == "text":
+        return CustomText()
+    if form.grammar is None:
+        raise missing_parameter(param)
+    return CustomText(form.grammar, f"{param}.definition")
 
 
 def _check_lengths(request: schema.ChatCompletionRequest, limits: Settings) -> None:
@@ -94,8 +107,8 @@ def _check_lengths(request: schema.ChatCompletionRequest, limits: Settings) -> N
 def _tool_choice(request: schema.ChatCompletionRequest, tools: tuple[Tool, ...]) -> ToolChoice:
     parallel = request.parallel_tool_calls is not False
     match request.tool_choice or ANY_TOOL:
-        case schema.FunctionChoice(function=function):
-            return one_tool(FunctionRef(function.name if function else None, CHOICE_PARAM), tools)
+        case schema.FunctionChoice(function=named) | schema.CustomChoice(custom=named):
+            return one_tool(FunctionRef(named.name if named else None, CHOICE_PARAM), tools)
         case schema.AllowedToolsChoice(allowed_tools=allowed):
             param = f"{CHOICE_PARAM}.allowed_tools"
             references = [
@@ -110,7 +123,8 @@ def _tool_choice(request: schema.ChatCompletionRequest, tools: tuple[Tool, ...])
 
 
 def _function_name(tool: schema.ToolRef) -> str | None:
-    return tool.function.name if tool.function and tool.type == "function" else None
+    named = {"custom": tool.custom, "function": tool.function}.get(tool.type)
+    return named.name if named else None
 
 
 def _text_form(

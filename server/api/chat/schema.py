@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from falsework.server.api.chat.message_schema import MessageParam
 from falsework.server.api.chat.structured_outputs import GuidedFields
 from falsework.server.api.common_schema import CommonFields, expand_shorthand_choice
-from falsework.server.api.tools import parse_tool_params
+from falsework.server.api.tools import GrammarDefinition, parse_tool_params
 from falsework.server.api.validation import UnsupportedFields, WireModel, one_of, parse_body
 
 IGNORED_FIELDS = frozenset(
@@ -83,6 +83,28 @@ class FunctionTool(WireModel):
     function: FunctionParam
 
 
+class CustomFormat(WireModel):
+    """The form that a custom tool's text must have: any text, or a grammar's."""
+
+    type: Literal["grammar", "text"]
+    grammar: GrammarDefinition | None = None
+
+
+class CustomParam(WireModel):
+    """A tool of free text as a client defines it."""
+
+    name: str
+    description: str | None = None
+    format: CustomFormat | None = None
+
+
+class CustomTool(WireModel):
+    """A tool of free text that the client runs."""
+
+    type: Literal["custom"]
+    custom: CustomParam
+
+
 class FunctionName(WireModel):
     """A function that is named."""
 
@@ -94,6 +116,7 @@ class ToolRef(WireModel):
 
     type: str
     function: FunctionName | None = None
+    custom: FunctionName | None = None
 
 
 class AllowedTools(WireModel):
@@ -115,13 +138,19 @@ class FunctionChoice(WireModel):
     function: FunctionName | None = None
 
 
+class CustomChoice(WireModel):
+    """tool_choice: one custom tool."""
+
+    custom: FunctionName | None = None
+
+
 class ModeChoice(WireModel):
     """tool_choice: any tool, by one word."""
 
     type: Literal["auto", "none", "required"]
 
 
-TOOLS: dict[str, type[WireModel]] = {"function": FunctionTool}
+TOOLS: dict[str, type[WireModel]] = {"custom": CustomTool, "function": FunctionTool}
 
 
 def _tools(tools: object) -> list[WireModel] | None:
@@ -131,6 +160,7 @@ def _tools(tools: object) -> list[WireModel] | None:
 TOOL_CHOICES: dict[str, type[WireModel]] = {
     "allowed_tools": AllowedToolsChoice,
     "auto": ModeChoice,
+    "custom": CustomChoice,
     "function": FunctionChoice,
     "none": ModeChoice,
     "required": ModeChoice,

@@ -21,7 +21,13 @@ from falsework.server.api.responses.schema import (
 )
 from falsework.server.api.server_tools import ServerTools, resolve_server_tools
 from falsework.server.api.tool_choice import FunctionRef, any_tool, one_tool, some_tools
-from falsework.server.api.tools import FunctionDefinition, build_tools, parse_tool_params
+from falsework.server.api.tools import (
+    CustomText,
+    FunctionDefinition,
+    GrammarDefinition,
+    build_tools,
+    parse_tool_params,
+)
 from falsework.server.api.validation import WireModel, validate
 from falsework.server.errors import (
     MAX_QUOTED,
@@ -33,14 +39,6 @@ from falsework.server.generation.request import GenerationRequest, ParamNames, R
 from falsework.server.settings import Settings
 from falsework.server.tools.registry import ToolRegistry
 from falsework.server.types import Json
-
-FREE_TEXT_SCHEMA: Json = {
-    "type": "object",
-    "properties": {"input": {"type": "string"}},
-    "required": ["input"],
-    "additionalProperties": False,
-}
-"""The arguments of a custom tool: its text is the one argument of a function."""
 
 PARAMS = ParamNames(messages="input", schema="text.format.schema")
 FORMAT = ("text", "format")
@@ -121,11 +119,22 @@ def _definition(tool: WireModel, position: int) -> FunctionDefinition | None:
                 tool.name, tool.description, tool.parameters, param, strict=strict
             )
         case CustomTool():
-            if tool.format and tool.format.type != "text":
-                message = "Custom tools take free text here: leave 'format' out."
-                raise BadRequestError(message, f"{param}.format", "unsupported_parameter")
-            return FunctionDefinition(tool.name, tool.description, FREE_TEXT_SCHEMA, param)
+            return FunctionDefinition(
+                tool.name, tool.description, None, param, custom=_custom_text(tool, param)
+            )
     return None
+
+
+def _custom_text(tool: CustomTool, param: str) -> CustomText:
+    if tool.format is None or tool.format.type == "text":
+        return CustomText()
+    for field in ("definition", "syntax"):
+        if getattr(tool.format, field) is None:
+            raise missing_parameter(f"{param}.format.{field}")
+    grammar = GrammarDefinition(
+        definition=tool.format.definition or "", syntax=tool.format.syntax or "lark"
+    )
+    return CustomText(grammar, f"{param}.format.definition")
 
 
 def _tool_choice(

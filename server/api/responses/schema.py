@@ -90,9 +90,11 @@ class ResponseToolChoice(ResponseToolRef):
 
 
 class CustomFormat(WireModel):
-    """The form that a custom tool's text must have."""
+    """The form that a custom tool's text must have: any text, or a grammar's."""
 
-    type: str
+    type: Literal["grammar", "text"]
+    definition: str | None = None
+    syntax: Literal["lark", "regex"] | None = None
 
 
 class CustomTool(WireModel):

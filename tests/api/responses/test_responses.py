@@ -204,9 +204,32 @@ def test_a_custom_tool_is_given_free_text_and_its_output_taken(scaffold: TurnBui
     assert second.output_text == "Noted."
 
 
-def test_a_custom_tool_with_a_grammar_is_refused(scaffold: TurnBuilder) -> None:
-    form = {"type": "grammar", "syntax": "regex", "definition": "a+"}
+@pytest.mark.parametrize("syntax", ["lark", "regex"])
+def test_a_custom_tool_may_have_a_grammar(scaffold: TurnBuilder, syntax: str) -> None:
+    definition = {"lark": "start: /a+b/", "regex": "a+b"}[syntax]
+    said = calls(("take_note", '{"input": "aab"}'))
+    if syntax == "lark":  # its text ends the reply
+        said = said.partition('{"input"')[0] + "aab"
+    form = {"type": "grammar", "syntax": syntax, "definition": definition}
+    with responding(scaffold, said) as house:
+        reply = made(house, tools=[{**NOTE, "format": form}])
+
+    assert [(item.type, item.input) for item in reply.output] == [("custom_tool_call", "aab")]
+
+
+@pytest.mark.parametrize(
+    ("form", "param"),
+    [
+        ({"type": "grammar", "syntax": "lark"}, "tools[0].format.definition"),
+        ({"type": "grammar", "definition": "a"}, "tools[0].format.syntax"),
+        (
+            {"type": "grammar", "syntax": "lark", "definition": "start: x"},
+            "tools[0].format.definition",
+        ),
+    ],
+)
+def test_a_grammar_that_is_none_is_refused(scaffold: TurnBuilder, form: Json, param: str) -> None:
     with responding(scaffold, "x") as house, pytest.raises(openai.BadRequestError) as caught:
         made(house, tools=[{**NOTE, "format": form}])
 
-    assert caught.value.param == "tools[0].format"
+    assert caught.value.param == param
