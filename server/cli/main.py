@@ -32,10 +32,11 @@ app.add_typer(tools_commands, name="tools", help="Check a tools file, or call on
 HIDDEN_DEFAULTS: tuple[Any, ...] = (None, "", ())
 """Defaults that an option's help text leaves out: its sentence says what happens."""
 
-FLAG_TYPES: Mapping[Any, Any] = {"api_key": list[str]}
+LIST_FLAGS = ("allowed_hosts", "allowed_origins", "api_key")
+FLAG_TYPES: Mapping[Any, Any] = dict.fromkeys(LIST_FLAGS, list[str])
 """Types of flags where they aren't those of the settings."""
 
-METAVARS = {"api_key": "<str>"}
+METAVARS = dict.fromkeys(LIST_FLAGS, "<str>")
 
 PANELS = {"model": "Model", "host": "Endpoint", "max_body_bytes": "Limits", "device": "Engine"}
 """Headings of `serve --help`, each by the first setting under it."""

@@ -39,11 +39,12 @@ from falsework.grammars.vocabulary import Vocabulary
 from falsework.server.engines.base import Constraint
 from falsework.server.errors import BadRequestError, InvalidSchemaError
 from falsework.server.generation.check_policy import DEFAULT_CHECKS, CheckPolicy, refuse_checks
+from falsework.server.generation.fair_limiter import FairLimiter
 from falsework.server.generation.trial_process import TrialProcess, TrialTooLong
 from falsework.server.observability import telemetry
 
 GRAMMAR_CACHE_BYTES = 256 * 2**20
-MAX_PARALLEL_COMPILES = 2
+MAX_PARALLEL_COMPILES = 3
 """Grammars that are compiled at once; others wait, and hold up nobody who needs none."""
 
 
@@ -95,7 +96,8 @@ class ConstraintCompiler:
         self._vocabulary = vocabulary
         self._encode = encode
         self._checks = checks
-        self._compilers = anyio.CapacityLimiter(MAX_PARALLEL_COMPILES)
+        self._compilers = FairLimiter(MAX_PARALLEL_COMPILES)
+        self._threads = anyio.CapacityLimiter(MAX_PARALLEL_COMPILES)
         self._trials = TrialProcess()
         self._tokenizer: LLTokenizer | None = None
         self._cache: cachetools.LRUCache[bytes, CompiledConstraint] = cachetools.LRUCache(
@@ -103,9 +105,10 @@ class ConstraintCompiler:
         )
         self._compiling: dict[bytes, anyio.Event] = {}
 
-    async def compiled(self, form: ReplyFormat) -> CompiledConstraint:
+    async def compiled(self, form: ReplyFormat, owner: str = "") -> CompiledConstraint:
         """Return a form's constraint, kept or compiled now; once for requests that come at once.
 
+        Owners are served in turn, so that one's new schemas delay no other's for long.
         Raise InvalidSchemaError for a schema or grammar that can't be enforced.
         """
         key = form.cache_key()
@@ -117,7 +120,10 @@ class ConstraintCompiler:
             began = time.monotonic()
             compiled = self._compiling[key] = anyio.Event()
             try:
-                kept = await anyio.to_thread.run_sync(self._compile, form, limiter=self._compilers)
+                async with self._compilers.hold(owner):
+                    kept = await anyio.to_thread.run_sync(
+                        self._compile, form, limiter=self._threads
+                    )
                 self._cache[key] = kept
             finally:
                 del self._compiling[key]

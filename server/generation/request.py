@@ -56,6 +56,8 @@ class GenerationRequest:
     limit: int = 0
     """The tokens that all turns of the model may take together; 0 is no limit."""
     params: ParamNames = ParamNames()
+    owner: str = ""
+    """Who asks, see `http.auth.principal`."""
 
     @property
     def custom_tools(self) -> frozenset[str]:

@@ -82,7 +82,7 @@ class TurnBuilder:
         constrained = form.tools or form.answer is not None or form.text or form.thinking
         if not (constrained or form.markup.answer_opening):
             return PreparedTurn(request, prompt.tokens, sampling, None, form)
-        kept = await self.constraints.compiled(form)
+        kept = await self.constraints.compiled(form, request.owner)
         opening = kept.opening
         if request.sampling.logprobs is not None or len(opening.tokens) >= sampling.max_tokens:
             opening = NO_PREFIX

@@ -45,6 +45,7 @@ async def create_chat_completion(
         raise BadRequestError(message, "tools", "invalid_value")
     chat = await _restore_executed(services, owner, chat)
     generation = to_generation_request(chat, services.settings, server_tools)
+    generation = replace(generation, owner=owner)
     completion = _Completion(request, services, owner, generation, server_tools, deadline)
     if not server_tools.by_position and IDEMPOTENCY_HEADER not in request.headers:
         return await completion.reply()

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing, suppress
+from dataclasses import replace
 
 import anyio
 
@@ -69,7 +70,9 @@ class ResponseService:
         prepared = await prepare_request(
             request, before, items, self._settings, self._registry, owner
         )
-        first_turn = await self._runner.builder.build(prepared.generation)
+        generation = replace(prepared.generation, owner=owner)
+        prepared = replace(prepared, generation=generation)
+        first_turn = await self._runner.builder.build(generation)
         answers = parse_approvals(before, items, prepared.server_tools.names)
         logprobs = prepared.generation.sampling.logprobs is not None
         builder = ResponseEventBuilder(response, prepared.server_tools.labels, logprobs=logprobs)
