@@ -3,6 +3,7 @@
 # make test-fast   what needs no engine and no minutes: under one of them
 # make check   formatter, linter, types
 # make docs    the lists of docs/architecture.md and docs/files.md anew
+# make families   the model families over their published templates, into docs/models.md
 # make bench   our time over that of vLLM's own server, in one run (half an hour)
 # make lock    the pinned lists in requirements/ anew, from pyproject.toml
 
@@ -25,7 +26,7 @@ LOCK = $(VENV)/bin/uv pip compile --quiet $(UPGRADE) --universal --no-header \
 LOCK_CPU = $(LOCK) --python-version 3.11 $(LOCK_TORCH) --override requirements/left-out.txt \
 	--extra cpu --group builtin
 
-.PHONY: serve test test-fast check docs bench format lock clean
+.PHONY: serve test test-fast check docs families bench format lock clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.runtime
@@ -45,6 +46,9 @@ check: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	PYTHONPATH=tests $(VENV)/bin/python -m support.architecture
+
+families: $(VENV)/.dev
+	cd tests && PYTHONPATH=. ../$(VENV)/bin/python -m support.family_matrix --into ../docs/models.md $(ARGS)
 
 bench: $(VENV)/.dev
 	$(VENV)/bin/pip install --quiet matplotlib==3.11.2

@@ -7,7 +7,7 @@ from typing import Any
 
 from falsework.grammars.dfa import DEAD, DFA, START
 
-TRIES = 200_000
+TRIES = 20_000
 
 
 class SearchTooLong(ValueError):
@@ -79,10 +79,10 @@ class _Search:
             if begun == DEAD:
                 continue
             ways = []
-            for name in left:
+            for name, value in left.items():
                 if name in names:
                     label = self._step(begun, json.dumps(name, ensure_ascii=False) + ": ")
-                    for behind in dict.fromkeys(self._said(label, left[name])) if label else ():
+                    for behind in dict.fromkeys(self._said(label, value)) if label else ():
                         place = (behind, names - {name})
                         if place not in seen:
                             seen.add(place)

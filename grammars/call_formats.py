@@ -87,11 +87,41 @@ class ElementNotation:
 
 
 @dataclass(frozen=True)
+class BareKeyNotation:
+    """Arguments as `key:value,…` with keys in alphabetical order; `quote` stands round strings.
+
+    Strings are raw; lists and objects inside are spelled in the same way, in brackets and braces.
+    """
+
+    quote: str
+
+    @property
+    def literals(self) -> tuple[str, ...]:
+        """Return all literals in which a special token may be spelled."""
+        return (self.quote,)
+
+    def render(self, arguments: dict[str, Any]) -> str:
+        """Return the members of an arguments object."""
+        ordered = sorted(arguments.items(), key=lambda member: member[0].lower())
+        return ",".join(f"{key}:{self._value(value)}" for key, value in ordered)
+
+    def _value(self, value: Any) -> str:
+        if isinstance(value, str):
+            return self.quote + value + self.quote
+        if isinstance(value, dict):
+            return "{" + self.render(value) + "}"
+        if isinstance(value, list):
+            return "[" + ",".join(map(self._value, value)) + "]"
+        return json_values.dumps(value)
+
+
+@dataclass(frozen=True)
 class ToolCallFormat:
     """The literals round calls: `opening`, then calls with `separator` between, then `closing`.
 
     One call is `before_name`, the tool's name, `after_name`, the arguments, `after_arguments`;
     NUMBER and CALL_ID may stand in the two round the name and in `optional_id`.
+    Calls may also have one of `other_separators` between them.
     `trigger` begins the calls (a prefix of `opening + before_name`) and stands in no answer text,
     so calls may follow text; empty: calls stand only at the beginning of a reply.
     `barred` are first characters that no answer text has: what begins like a call must be one.
@@ -110,6 +140,7 @@ class ToolCallFormat:
     after_arguments: str
     opening: str = ""
     separator: str = "\n"
+    other_separators: tuple[str, ...] = ()
     closing: str = ""
     trigger: str = ""
     barred: str = ""
@@ -117,6 +148,7 @@ class ToolCallFormat:
     optional_id: str = ""
     notation: json_values.Notation = json_values.JSON
     elements: ElementNotation | None = None
+    bare_keys: BareKeyNotation | None = None
     answer_opening: str = ""
     answer_closing: str = ""
     text_opening: str = ""
@@ -137,12 +169,13 @@ class ToolCallFormat:
     @property
     def literals(self) -> tuple[str, ...]:
         """Return all literals, in which special tokens of the vocabulary may be spelled."""
-        of_elements = self.elements.literals if self.elements else ()
+        own = self.elements or self.bare_keys
+        of_elements = own.literals if own else ()
         of_habits = tuple(literal for habit in self.habits for literal in habit.literals)
         return (
             self.opening, self.before_name, self.after_name, self.after_arguments, self.separator,
             self.closing, self.optional_id, self.answer_opening, self.answer_closing, self.text_opening,
-            self.text_closing, self.notation.quote, *of_elements, *of_habits,
+            self.text_closing, *of_elements, *of_habits,
         )  # fmt: skip
 
     def excluded_before(self, marker: str) -> tuple[str, ...]:
@@ -171,7 +204,8 @@ class ToolCallFormat:
 
     def _arguments(self, call: Call) -> str:
         """Return the arguments' text: untouched, but for notations that aren't JSON."""
-        if self.elements is None and self.notation is json_values.JSON:
+        own = self.elements or self.bare_keys
+        if own is None and self.notation is json_values.JSON:
             return call.arguments
         try:
             arguments = json.loads(call.arguments or "{}")
@@ -179,8 +213,8 @@ class ToolCallFormat:
             return call.arguments
         if not isinstance(arguments, dict):
             return call.arguments
-        if self.elements:
-            return self.elements.render(arguments)
+        if own:
+            return own.render(arguments)
         if self.notation.bare_arguments:
             return ", ".join(
                 f"{k}={json_values.dumps(v, self.notation)}" for k, v in arguments.items()

@@ -13,6 +13,7 @@ from falsework.grammars.call_formats import ElementNotation
 from falsework.grammars.expressions import Expression, choice, literal, optional, sequence
 from falsework.grammars.free_text import raw_string
 from falsework.grammars.schema_errors import SchemaPath, UnsupportedSchema
+from falsework.grammars.schema_keywords import KEYWORDS
 
 PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
 """What templates that print Python values write for true, false and null."""
@@ -28,7 +29,13 @@ _LOOKS_LIKE = {
 """Text that isn't a string where its schema admits this type too, as a regex."""
 _WORDS_LOOK_LIKE = {"boolean": "True|False", "null": "None"}
 _TYPES = frozenset({"string", *_LOOKS_LIKE})
-_STRING_KEYWORDS = ("pattern", "format", "contentEncoding", "contentMediaType")
+_STRING_KEYWORDS = ("pattern", "format", "contentEncoding", "contentMediaType", "not", "if")
+_OBJECT_KEYWORDS = (
+    "anyOf", "oneOf", "not", "if", "enum", "const", "patternProperties", "propertyNames",
+    "minProperties", "maxProperties", "dependentRequired", "dependentSchemas", "dependencies",
+    "unevaluatedProperties",
+)  # fmt: skip
+"""What this module can't enforce for a raw string, or for an object that isn't JSON."""
 _DEFINITIONS = ("$defs", "definitions")
 TYPE_KEYWORDS = {
     "object": frozenset({"properties", "required", "additionalProperties"}),
@@ -52,8 +59,8 @@ def argument_types(parameters: Schema) -> dict[str, frozenset[str]]:
     """Return the JSON types that each argument of a tool may have; integers are numbers."""
     root = parameters if isinstance(parameters, Mapping) else {}
     return {
-        name: frozenset(kind for kind, _ in _parts(one, root))
-        for name, one in _object_of(root).get("properties", {}).items()
+        name: frozenset(kind for kind, _ in parts_of(one, root))
+        for name, one in object_of(root).get("properties", {}).items()
     }
 
 
@@ -63,7 +70,7 @@ def elements_grammar(parameters: Schema, elements: ElementNotation) -> Expressio
     Raise UnsupportedSchema where elements can't spell it.
     """
     root = parameters if isinstance(parameters, Mapping) else {}
-    schema = _object_of(root)
+    schema = object_of(root)
     if schema.get("additionalProperties", False) is not False:
         msg = "this model's calls have no spelling for additionalProperties"
         raise UnsupportedSchema(msg, "/additionalProperties", "additionalProperties")
@@ -72,17 +79,17 @@ def elements_grammar(parameters: Schema, elements: ElementNotation) -> Expressio
     parts = []
     for name, one in properties.items():
         path = SchemaPath().child("properties", name)
-        parts_of_one = list(_parts(one, root))
+        parts_of_one = list(parts_of(one, root))
         if parts_of_one or name in required:
             element = _Argument(elements, root, name, path).element(parts_of_one)
             parts.append(element if name in required else optional(element))
     return sequence(*parts)
 
 
-def _object_of(root: Mapping[str, Any]) -> Mapping[str, Any]:
+def object_of(root: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the schema of the arguments object, references and allOf followed."""
     schema = _followed(root, root)
-    for keyword in ("anyOf", "oneOf"):
+    for keyword in _OBJECT_KEYWORDS:
         if keyword in schema:
             msg = f"'{keyword}' can't stand at the top of this model's arguments"
             raise UnsupportedSchema(msg, f"/{keyword}", keyword)
@@ -101,12 +108,16 @@ def _followed(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str
         beside = {k: v for k, v in schema.items() if k != "$ref"}
         schema = {**found, **beside} if isinstance(found, Mapping) else beside
     for part in schema.get("allOf", ()):
-        if isinstance(part, Mapping):
-            schema = {**_followed(part, root), **schema}
+        inside = _followed(part, root) if isinstance(part, Mapping) else {}
+        for keyword in inside.keys() & schema.keys() & KEYWORDS:
+            if inside[keyword] != schema[keyword]:
+                msg = f"'{keyword}' inside and beside 'allOf' can't be enforced together"
+                raise UnsupportedSchema(msg, "", "allOf")
+        schema = {**inside, **schema}
     return {k: v for k, v in schema.items() if k != "allOf"}
 
 
-def _parts(schema: Schema, root: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def parts_of(schema: Schema, root: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Cut a schema into (type, schema of values of that type alone)."""
     if schema is False:
         return
@@ -119,15 +130,30 @@ def _parts(schema: Schema, root: Mapping[str, Any]) -> Iterator[tuple[str, Mappi
         return
     for keyword in ("anyOf", "oneOf"):
         if keyword in schema:
-            beside = {k: v for k, v in schema.items() if k != keyword}
-            for branch in schema[keyword]:
-                if branch is not False:
-                    merged = {**beside, **branch} if isinstance(branch, Mapping) else beside
-                    yield from _parts(merged, root)
+            yield from _branches(schema, keyword, root)
             return
     rest = {k: v for k, v in schema.items() if k != "nullable"}
     for kind in _named_types(schema):
         yield "number" if kind == "integer" else kind, {**rest, "type": kind}
+
+
+def _branches(
+    schema: Mapping[str, Any], keyword: str, root: Mapping[str, Any]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the parts of an anyOf, or of a oneOf whose branches have no type in common."""
+    beside = {k: v for k, v in schema.items() if k != keyword}
+    seen: set[str] = set()
+    for branch in schema[keyword]:
+        if branch is False:
+            continue
+        merged = {**beside, **branch} if isinstance(branch, Mapping) else beside
+        parts = list(parts_of(merged, root))
+        kinds = {kind for kind, _ in parts}
+        if keyword == "oneOf" and kinds & seen:
+            msg = "'oneOf' can't be enforced here between values of one type"
+            raise UnsupportedSchema(msg, "", keyword)
+        seen |= kinds
+        yield from parts
 
 
 def _listed_parts(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

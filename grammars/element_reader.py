@@ -99,12 +99,12 @@ class ElementsReader:
         if found:
             self._pending = rest
             self._read = self._between
-            return _escaped(before) + '"'
+            return escaped(before) + '"'
         longest = min(len(closing) - 1, len(self._pending))
         keep = next((n for n in range(longest, 0, -1) if self._pending.endswith(closing[:n])), 0)
         cut = len(self._pending) - keep
         text, self._pending = self._pending[:cut], self._pending[cut:]
-        return _escaped(text) if text else None
+        return escaped(text) if text else None
 
     def _structure(self) -> str | None:
         text, rest = self._json.feed(self._pending)
@@ -138,6 +138,6 @@ class ElementsReader:
         self._pending = self._pending[len(literal) :]
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Return text as it stands inside a JSON string."""
     return json.dumps(text, ensure_ascii=False)[1:-1]

@@ -43,8 +43,6 @@ class Notation:
     character: str
     bare_arguments: bool
     """Arguments are written `name=value, …` instead of as an object."""
-    quote: str = '"'
-    """What stands before and behind a string."""
 
 
 # RFC 8259; lone surrogates are left out, no UTF-8 text can hold them.

@@ -5,6 +5,7 @@ part stays what it is, numbers with such bounds have at most `EXACT_DIGITS` digi
 """
 
 import functools
+import itertools
 import json
 import math
 from collections.abc import Iterator
@@ -223,9 +224,9 @@ class _Spelling:
             if not compared:
                 cuts |= {theirs, theirs + 1}
         bounds = sorted(cut for cut in cuts if cut >= first)
-        yield from ((low, high - 1) for low, high in zip(bounds, bounds[1:], strict=False))
+        yield from ((low, high - 1) for low, high in itertools.pairwise(bounds))
 
-    def ends(self, at: _Place) -> bool:
+    def ends(self, at: _Place) -> bool:  # noqa: PLR0911 - one for each bound
         if at.part not in {"zero", "whole", "fraction"}:
             return False
         numbers = self.numbers

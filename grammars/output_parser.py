@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 
 from falsework.grammars.argument_reader import ArgumentsReader
+from falsework.grammars.bare_key_reader import BareKeyReader
 from falsework.grammars.call_formats import (
     NO_MATCH,
     ToolCallFormat,
@@ -52,7 +53,9 @@ class OutputParser:
         """Where each call's name begins, in characters of the reply."""
         self.answer_start: int | None = None
         """Where the answer begins, once it has."""
-        self._arguments: ArgumentsReader | ElementsReader = ArgumentsReader(form.markup.notation)
+        self._arguments: ArgumentsReader | ElementsReader | BareKeyReader = ArgumentsReader(
+            form.markup.notation
+        )
         self._answer = self._beginning if calls or form.markup.answer_opening else self._text
         first = self._block_start if form.thinking else self._opening_block
         bare = self._gap if form.markup.leading else self._answer
@@ -218,7 +221,11 @@ class OutputParser:
         found = [at for at in map(self._pending.find, marks) if at >= 0]
         return min(found, default=-1)
 
-    def _reader_of(self, markup: ToolCallFormat, name: str) -> ArgumentsReader | ElementsReader:
+    def _reader_of(
+        self, markup: ToolCallFormat, name: str
+    ) -> ArgumentsReader | ElementsReader | BareKeyReader:
+        if markup.bare_keys:
+            return BareKeyReader(markup.bare_keys)
         if markup.elements is None:
             return ArgumentsReader(markup.notation)
         types = argument_types(self._parameters.get(name, {}))
@@ -250,13 +257,16 @@ class OutputParser:
         return [CallEnds(self._count - 1)]
 
     def _behind_call(self) -> list[Event] | None:
-        again = match_literal(self._markup.separator + self._markup.before_name, self._pending)
-        if again is None:
-            return None
-        if again != NO_MATCH:
-            self._pending = self._pending[again:]
+        markup = self._markup
+        separators = (markup.separator, *markup.other_separators)
+        lengths = [match_literal(one + markup.before_name, self._pending) for one in separators]
+        found = [length for length in lengths if length not in (None, NO_MATCH)]
+        if found:
+            self._pending = self._pending[found[0] :]
             self._read = self._name
             return []
+        if None in lengths and not self._ended:
+            return None
         self._expect(self._markup.closing, self._nothing)
         return []
 

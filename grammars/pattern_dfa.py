@@ -5,6 +5,7 @@ is a set of threads. Assertions are decided when the next character is known.
 """
 
 import functools
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -284,7 +285,7 @@ def _swept(
     spans = iter(inside)
     span = next(spans, None)
     bounds = sorted(changes)
-    for low, following in zip(bounds, bounds[1:], strict=False):
+    for low, following in itertools.pairwise(bounds):
         for change, thread in changes[low]:
             counts[thread] = counts.get(thread, 0) + change
             if not counts[thread]:

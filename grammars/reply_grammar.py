@@ -4,9 +4,11 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from falsework.grammars import schema_plan
+from falsework.grammars.bare_key_arguments import bare_key_grammar
 from falsework.grammars.call_formats import (
     PLACEHOLDERS,
     ReasoningTags,
@@ -26,6 +28,7 @@ from falsework.grammars.expressions import (
     sequence,
 )
 from falsework.grammars.free_text import text_until_marker, text_without_marker
+from falsework.grammars.loosened_schema import loosen
 from falsework.grammars.schema_errors import UnsupportedSchema
 from falsework.grammars.schema_plan import SchemaPlan
 from falsework.grammars.text_grammar import TextGrammar
@@ -118,9 +121,17 @@ def plan_reply(form: ReplyFormat) -> ReplyPlan:
 
 def _arguments_plan(tool: Tool, markup: ToolCallFormat) -> SchemaPlan:
     plan = schema_plan.plan(tool.parameters, markup.notation, arguments=True)
-    if markup.elements is None:
+    if markup.elements:
+        build = partial(elements_grammar, elements=markup.elements)
+    elif markup.bare_keys:
+        build = partial(bare_key_grammar, notation=markup.bare_keys)
+    else:
         return plan
-    return replace(plan, expression=elements_grammar(tool.parameters, markup.elements))
+    expression, checks = loosen(tool.parameters, build)
+    checks = (*plan.checks, *checks)
+    return replace(
+        plan, how="checked" if checks else "automaton", expression=expression, checks=checks
+    )
 
 
 def reply_grammar(form: ReplyFormat, plan: ReplyPlan | None = None) -> Expression:
@@ -273,8 +284,9 @@ class _Calls:
             said = optional(_spelled(markup.optional_id))(net, said)
         end = net.literal(said, markup.after_arguments.encode())
         if self._parallel and markup.parallel:
-            again = _spelled(markup.separator + markup.before_name)
-            net.jumps.append((again(net, end), names))
+            for separator in (markup.separator, *markup.other_separators):
+                again = _spelled(separator + markup.before_name)
+                net.jumps.append((again(net, end), names))
         return net.literal(end, markup.closing.encode())
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from falsework.grammars.budget import Budget
 from falsework.grammars.numbers import Numbers, spelled
 from falsework.grammars.schema_documents import REF_ALONE, Document, Subschema
-from falsework.grammars.schema_keywords import KEYWORDS, is_value_of, matches, may_match, readings
+from falsework.grammars.schema_keywords import KEYWORDS, check, is_value_of, matches, may_match, readings
 from falsework.grammars.schema_negation import negated
 from falsework.grammars.schema_terms import (
     ANYTHING,
@@ -35,6 +35,8 @@ from falsework.grammars.strings import Strings
 
 TERM_LIMIT = 200
 """How many alternatives a schema may have before exclusions are left to a check."""
+PRODUCT_LIMIT = 2_000
+"""How many pairs of alternatives two keywords may have before the second is left to a check."""
 EXCLUSION_STEPS = 4_000
 """How many pairs of alternatives are compared for exclusions (oneOf, not, if) in one schema."""
 
@@ -132,9 +134,10 @@ class Algebra:
                 values.append(None)
             elif isinstance(value, Strings | Numbers) and value.values is not None:
                 settled = value.settled(self.budget) if isinstance(value, Strings) else value
+                found: Any = (settled and settled.values) or ()
                 values += [
                     one if isinstance(one, str) else json.loads(spelled(one))
-                    for one in sorted((settled and settled.values) or ())  # type: ignore[type-var]
+                    for one in sorted(found)
                 ]
             else:
                 return None
@@ -169,8 +172,8 @@ class Algebra:
         if subschema.draft in REF_ALONE and isinstance(subschema.get("$ref"), str):
             return self.literal(self.document.followed(subschema, "$ref"), True)
         terms = EVERYTHING
-        for reading in readings(subschema):
-            terms = self.met(terms, reading(self, subschema))
+        for keyword, reading in readings(subschema):
+            terms = self.narrowed(terms, reading(self, subschema), check(subschema, keyword))
             if not terms:
                 break
         return terms
@@ -187,6 +190,12 @@ class Algebra:
                 if both is not None:
                     found[both] = None
         return tuple(found)
+
+    def narrowed(self, terms: Terms, further: Terms, left: Check) -> Terms:
+        """Return the terms of what is in both; where that are too many, `left` is left to a check."""
+        if len(terms) * len(further) > PRODUCT_LIMIT and min(len(terms), len(further)) > 1:
+            return tuple(term.checked([left]) for term in terms)
+        return self.met(terms, further)
 
     def _met(self, one: Term, other: Term) -> Term | None:
         if type_of(one.value) != type_of(other.value):
@@ -270,23 +279,23 @@ class Algebra:
             found.update(dict.fromkeys(part))
         return tuple(found)
 
-    def excluding(self, terms: Terms, excluded: Iterable[Subschema], check: Check) -> Terms:
+    def excluding(self, terms: Terms, excluded: Iterable[Subschema], left: Check) -> Terms:
         """Return the terms less what satisfies any of the schemas; noted where it isn't exact."""
         for one in excluded:
             try:
-                terms = self._less(terms, one, check)
+                terms = self._less(terms, one, left)
             except _TooManyExclusions:
-                terms = tuple(term.checked([check]) for term in terms)
+                terms = tuple(term.checked([left]) for term in terms)
         return terms
 
-    def _less(self, terms: Terms, one: Subschema, check: Check) -> Terms:
+    def _less(self, terms: Terms, one: Subschema, left: Check) -> Terms:
         nested, self._excluding = self._excluding, True
         try:
             opposite = self.literal(one, False)
             if len(terms) * len(opposite) > TERM_LIMIT:
                 raise _TooManyExclusions
             return self.met(terms, tuple(
-                Term(term.value, frozenset({check}) if term.checks else term.checks)
+                Term(term.value, frozenset({left}) if term.checks else term.checks)
                 for term in opposite
             ))  # fmt: skip
         finally:

@@ -49,6 +49,15 @@ class Subschema:
         """Return what a keyword says here."""
         return self.schema.get(keyword, default) if isinstance(self.schema, Mapping) else default
 
+    def __contains__(self, keyword: str) -> bool:
+        """Tell whether a keyword stands here."""
+        return isinstance(self.schema, Mapping) and keyword in self.schema
+
+    @property
+    def keywords(self) -> frozenset[str]:
+        """The keywords and annotations that stand here."""
+        return frozenset(self.schema if isinstance(self.schema, Mapping) else ())
+
     def error(self, reason: str, keyword: str | None = None) -> UnsupportedSchema:
         """Return the refusal of a keyword here."""
         below = f"/{escape_pointer(keyword)}" if keyword else ""
@@ -154,7 +163,7 @@ def draft_of(schema: Schema, default: str = LATEST) -> str:
         msg = "$schema must be a string"
         raise UnsupportedSchema(msg, "/$schema", "$schema")
     draft = DRAFTS.get(named.rstrip("#").replace("https://json-schema.org/draft-", _HTTP))
-    if draft is None and named.startswith(("http://json-schema.org/schema", "https://json-schema.org/schema")):  # fmt: skip
+    if named.partition("://")[2].startswith("json-schema.org/schema"):
         draft = LATEST
     if draft is None:
         msg = f"no dialect of JSON Schema '{named}' is known"
@@ -257,7 +266,8 @@ def _tuple_items(schema: dict[str, Any], draft: str) -> None:
 def _exclusive_flags(schema: dict[str, Any]) -> None:
     for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if isinstance(schema.get(exclusive), bool):
-            if schema.pop(exclusive) and bound in schema:
+            exclusively = schema.pop(exclusive)
+            if exclusively and bound in schema:
                 schema[exclusive] = schema.pop(bound)
 
 

@@ -5,7 +5,7 @@ that every regex engine reads them alike.
 """
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
@@ -28,7 +28,6 @@ from falsework.grammars.schema_terms import (
     Arrays,
     Booleans,
     Check,
-    Constants,
     Node,
     Null,
     Objects,
@@ -84,7 +83,7 @@ class SchemaExport:
             return parts[0]
         return {"anyOf": parts} if parts else False
 
-    def _term(self, term: Term) -> dict[str, Any] | None:
+    def _term(self, term: Term) -> dict[str, Any] | None:  # noqa: PLR0911 - one for each type
         value = term.value
         if isinstance(value, Objects):
             return self._objects(value)
@@ -99,7 +98,6 @@ class SchemaExport:
         if isinstance(value, Booleans):
             both = len(value.values) > 1
             return {"type": "boolean"} if both else {"enum": sorted(value.values)}
-        assert isinstance(value, Constants)
         return {"enum": [self._algebra.constant(text) for text in sorted(value.texts)]}
 
     def _strings(self, strings: Strings) -> dict[str, Any] | None:
@@ -164,7 +162,7 @@ class SchemaExport:
         named = dict.fromkeys(
             itertools.chain(*(layer.names for layer in objects.layers), objects.required)
         )
-        properties = {
+        properties: dict[str, Json] = {
             name: self._node(algebra.member(objects, name))
             for name in named
             if algebra.has_key(objects, name)
@@ -172,7 +170,7 @@ class SchemaExport:
         }
         if any(name not in properties for name in objects.required):
             return None
-        left_out = {name: False for name in named if name not in properties}
+        left_out: dict[str, Json] = {name: False for name in named if name not in properties}
         made: dict[str, Any] = {"type": "object"}
         made |= {"properties": properties | left_out} if named else {}
         made |= {"required": list(objects.required)} if objects.required else {}
@@ -253,6 +251,3 @@ def _class(inside: code_points.Ranges) -> str:
 
 def _character(code: int) -> str:
     return chr(code) if chr(code).isascii() and chr(code).isalnum() else rf"\x{{{code:x}}}"
-
-
-assert Mapping

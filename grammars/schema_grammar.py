@@ -32,6 +32,8 @@ UNIQUE_LIMIT = 8
 """Up to how many possible items uniqueItems is said: each doubles the states."""
 CONTAINS_LIMIT = 400
 """How many places contains may count: items times found ones."""
+FREE_NODES = 3_600
+"""About how many nodes a value without a schema has."""
 OTHERS_DEPTH = 1
 """How deep the values of members nest that an object with named members allows without a word."""
 
@@ -56,25 +58,32 @@ class GrammarBuilder:
         self._depth_limit = depth_limit
         self._closed = closed
         self._kept: dict[Node, Expression | None] = {}
+        self._sizes: dict[Node, int] = {}
+        self.size = 0
+        """About how many nodes the expressions have that were asked for, each use counted."""
         self._open: list[Node] = []
         self.checks: dict[Check, None] = {}
 
     def node(self, node: Node) -> Expression | None:
         """Return what says the values of a node; None: there are none."""
         if node == ANYTHING:
+            self.size += FREE_NODES
             return json_values.any_value(self._notation)
         if node in self._kept:
+            self.size += self._sizes[node]
             return self._kept[node]
         if node in self._open:
             raise RecursiveSchema
         if len(self._open) > self._depth_limit:
             raise TooDeep
         self._open.append(node)
+        before = self.size
         try:
             made = self._union(node)
         finally:
             self._open.pop()
         self._kept[node] = made
+        self._sizes[node] = self.size - before
         return made
 
     def _union(self, node: Node) -> Expression | None:
@@ -85,6 +94,7 @@ class GrammarBuilder:
         for term in terms:
             self._algebra.budget.spend()
             part = self.term(term)
+            self.size += 8
             if part is not None:
                 self.checks.update(dict.fromkeys(sorted(term.checks)))
                 parts.append(part)
@@ -92,7 +102,7 @@ class GrammarBuilder:
             return parts[0]
         return choice(parts) if parts else None
 
-    def term(self, term: Term, *, bare: bool = False) -> Expression | None:
+    def term(self, term: Term, *, bare: bool = False) -> Expression | None:  # noqa: PLR0911 - one for each type
         """Return what says the values of a term; None: there are none."""
         value = term.value
         if isinstance(value, Objects):
@@ -119,6 +129,7 @@ class GrammarBuilder:
         for value in values:
             try:
                 parts.append(json_values.constant(value, self._notation))
+                self.size += len(str(value)) + 2
             except NotRepresentable:
                 continue  # with a lone surrogate, which no text can hold
         return choice(parts) if parts else None
@@ -162,6 +173,7 @@ class GrammarBuilder:
             value = self._member(objects, name)
             if value is not None:
                 members.append(Property(name, value, name in objects.required))
+                self.size += len(name) + 6
             elif name in objects.required:
                 return None
         others = [] if bare or self._is_closed(objects) else self._others(objects, named)
@@ -269,7 +281,10 @@ class GrammarBuilder:
         if arrays.contains:
             return self._containing(arrays)
         prefix = [self.node(arrays.item(index)) for index in range(arrays.prefix_length)]
+        before = self.size
         rest = self.node(arrays.item(len(prefix)))
+        rounds = max(arrays.low, arrays.high or 0) - len(prefix) - 1
+        self.size += max(0, rounds) * (self.size - before)
         return items_grammar(prefix, rest, arrays.low, arrays.high)
 
     def _unique(self, arrays: Arrays) -> Expression | None:

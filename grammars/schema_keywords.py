@@ -127,7 +127,7 @@ _BOUNDS: dict[str, Callable[[Subschema], Numbers]] = {
 def _numbers(_: "Algebra", of: Subschema) -> Terms:
     numbers = bounds(of)
     checks: list[Check] = []
-    if "multipleOf" in of.schema and numbers:  # type: ignore[operator]
+    if "multipleOf" in of and numbers:
         step = Numbers(step=exact(of.get("multipleOf")))
         try:
             check_step(step)
@@ -140,7 +140,7 @@ def _numbers(_: "Algebra", of: Subschema) -> Terms:
 def _strings(algebra: "Algebra", of: Subschema) -> Terms:
     rules: list[Rule] = []
     checks: list[Check] = []
-    if "pattern" in of.schema:  # type: ignore[operator]
+    if "pattern" in of:
         if pattern_holds(of, of.get("pattern"), "pattern", algebra.budget):
             rules.append(Rule("pattern", of.get("pattern")))
         else:
@@ -199,7 +199,8 @@ def pattern_holds(
         try:
             jsonschema_rs.validator_for({"pattern": pattern})
         except ValueError:
-            msg = f"'{pattern[:200]}' is no regular expression of ECMA 262: {fault}"
+            why = str(fault) or "it is too large"
+            msg = f"'{pattern[:200]}' can't be read as a regular expression of ECMA 262: {why}"
             raise of.error(msg, keyword) from None
         return False
     return True
@@ -227,7 +228,7 @@ def _arrays(algebra: "Algebra", of: Subschema) -> Terms:
     if high is not None and low > high:
         return without("array")
     contains: list[Contains] = []
-    if "contains" in of.schema and of.draft != "4":  # type: ignore[operator]
+    if "contains" in of and of.draft != "4":
         inside = algebra.document.child(of, "contains")
         counted = of.draft not in {"6", "7"}
         contains.append(
@@ -259,7 +260,7 @@ def items(algebra: "Algebra", of: Subschema) -> tuple[tuple[Node, ...], Node]:
     prefix = tuple(
         algebra.node(document.child(of, keyword, str(n))) for n in range(len(first or ()))
     )
-    rest = algebra.node(document.child(of, behind)) if behind in of.schema else ANYTHING  # type: ignore[operator]
+    rest = algebra.node(document.child(of, behind)) if behind in of else ANYTHING
     return prefix, rest
 
 
@@ -269,7 +270,7 @@ def _objects(algebra: "Algebra", of: Subschema) -> Terms:
     if high is not None and low > high:
         return without("object")
     keys = ANYTHING
-    if "propertyNames" in of.schema and of.draft != "4":  # type: ignore[operator]
+    if "propertyNames" in of and of.draft != "4":
         keys = algebra.node(algebra.document.child(of, "propertyNames"))
     required = tuple(dict.fromkeys(of.get("required", ())))
     objects = Objects(
@@ -289,7 +290,7 @@ def members(algebra: "Algebra", of: Subschema) -> tuple[Layer | None, list[Check
         for name in of.get("properties", {})
     }
     rest = ANYTHING
-    if "additionalProperties" in of.schema:  # type: ignore[operator]
+    if "additionalProperties" in of:
         rest = algebra.node(document.child(of, "additionalProperties"))
     patterns = []
     for pattern in of.get("patternProperties", {}):
@@ -334,7 +335,7 @@ def _dependents(algebra: "Algebra", of: Subschema) -> Terms:
         further = algebra.met(terms, among("object", [absent(algebra, of, name), *having]))
         if len(further) > DEPENDENTS_LIMIT:
             keyword = next(k for k in ("dependentRequired", "dependentSchemas", "dependencies")
-                           if k in of.schema)  # type: ignore[operator]  # fmt: skip
+                           if k in of)  # fmt: skip
             return tuple(term.checked([check(of, keyword)]) for term in terms)
         terms = further
     return terms
@@ -355,7 +356,7 @@ def branches(algebra: "Algebra", of: Subschema, keyword: str) -> list[Subschema]
 def _all_of(algebra: "Algebra", of: Subschema) -> Terms:
     terms: Terms = EVERYTHING
     for one in branches(algebra, of, "allOf"):
-        terms = algebra.met(terms, algebra.literal(one, True))
+        terms = algebra.narrowed(terms, algebra.literal(one, True), check(of, "allOf"))
     return terms
 
 
@@ -387,7 +388,7 @@ def _if(algebra: "Algebra", of: Subschema) -> Terms:
     document = algebra.document
     condition = document.child(of, "if")
     then, otherwise = (
-        algebra.literal(document.child(of, keyword), True) if keyword in of.schema else EVERYTHING  # type: ignore[operator]
+        algebra.literal(document.child(of, keyword), True) if keyword in of else EVERYTHING
         for keyword in ("then", "else")
     )
     if then is otherwise is EVERYTHING:
@@ -452,16 +453,15 @@ KEYWORDS = frozenset(keyword for keywords, _ in READINGS for keyword in keywords
 """All keywords that say something; all others are annotations."""
 
 
-def readings(of: Subschema) -> Iterator[Reading]:
-    """Yield the readings of the keywords that stand in a schema."""
+def readings(of: Subschema) -> Iterator[tuple[str, Reading]]:
+    """Yield the readings of the keywords that stand in a schema, each with the first of them."""
     for keywords, reading in READINGS:
-        if any(keyword in of.schema for keyword in keywords):  # type: ignore[operator]
-            if keywords == ("const",) and of.draft == "4":
-                continue
-            yield reading
+        standing = next((keyword for keyword in keywords if keyword in of), None)
+        if standing is not None and not (standing == "const" and of.draft == "4"):
+            yield standing, reading
 
 
-def is_value_of(algebra: "Algebra", term: Any, value: Any) -> bool:
+def is_value_of(algebra: "Algebra", term: Any, value: Any) -> bool:  # noqa: PLR0911 - one for each type
     """Tell whether a JSON value is one of a term's."""
     if isinstance(term, Null):
         return value is None

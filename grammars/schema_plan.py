@@ -1,4 +1,4 @@
-"""How a JSON Schema is served: by the automaton, by llguidance, or checked when it is complete.
+"""How a JSON Schema is served: by the automaton, by llguidance, or checked on the whole call.
 
 `plan` is the one entry: it reads a schema in the meaning of its draft and returns what may be said
 (an expression), what is left to check, and the schema for back ends that read JSON Schema.
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from falsework.grammars import json_values
 from falsework.grammars.budget import Budget, BudgetExceeded
-from falsework.grammars.expressions import NFA, Expression, GrammarTooLarge
+from falsework.grammars.expressions import Expression
 from falsework.grammars.schema_algebra import EXCLUSION_STEPS, Algebra
 from falsework.grammars.schema_documents import Document, open_document
 from falsework.grammars.schema_errors import UnsupportedSchema
@@ -30,13 +30,12 @@ class Limits:
     bytes: int = 512 * 1024
     depth: int = 64
     states: int = 150_000
-    seconds: float = 2.0
+    seconds: float = 1.5
 
 
 DEFAULT_LIMITS = Limits()
 
-SIMPLE_STEPS = 1000
-NODES_LIMIT = 120_000
+NODES_LIMIT = 150_000
 """A schema whose expression has more nodes is planned again, with exclusions left to checks."""
 
 
@@ -67,6 +66,8 @@ class SchemaPlan:
     expression: Expression | None = None
     checks: tuple[Check, ...] = ()
     exporting: Callable[[], LLGuidanceSchema] | None = field(default=None, repr=False)
+    satisfies: Callable[[Any], bool] = field(default=lambda _: True, repr=False)
+    """Whether a JSON value is one of those that may be said, whatever the back end."""
 
     @functools.cached_property
     def llguidance(self) -> LLGuidanceSchema:
@@ -94,28 +95,17 @@ def plan(
         document = open_document(schema, limits.depth, limits.bytes)
         for exclusions in (EXCLUSION_STEPS, 0):
             algebra = Algebra(document, budget, exclusions)
-            made = _planned(document, algebra, notation, arguments=arguments, limits=limits)
-            if exclusions_fit := (made.expression is None or _fits(made.expression, budget)):
+            made, size = _planned(document, algebra, notation, arguments=arguments, limits=limits)
+            if made.expression is None or size <= NODES_LIMIT:
                 return made
-        if not exclusions_fit and not made.llguidance.checks:
-            made = replace(made, how="llguidance", expression=None, checks=())
-        return made
+        exported = made.llguidance
+        how: How = "checked" if exported.checks else "llguidance"
+        return replace(made, how=how, expression=None, checks=exported.checks)
     except BudgetExceeded as fault:
         raise UnsupportedSchema(str(fault), "") from None
     except RecursionError:
         msg = "its references nest too deep"
         raise UnsupportedSchema(msg, "") from None
-
-
-def _fits(expression: Expression, budget: Budget) -> bool:
-    """Tell whether an expression has few enough nodes; those of simple schemas always have."""
-    if budget.spent < SIMPLE_STEPS:
-        return True
-    try:
-        expression(NFA(NODES_LIMIT), 0)
-    except GrammarTooLarge:
-        return False
-    return True
 
 
 def _parameters(schema: Any) -> dict[str, Any]:
@@ -127,13 +117,13 @@ def _parameters(schema: Any) -> dict[str, Any]:
         msg = f"a tool's parameters must have type object, not {json.dumps(types)[:200]}"
         raise UnsupportedSchema(msg, "/type", "type")
     made = {**schema, "type": "object"}
-    if not _SAYING_MORE & made.keys():
+    if not _SAYING_MORE & made.keys() and not made.get("properties"):
         made["additionalProperties"] = False
     return made
 
 
 _SAYING_MORE = frozenset({
-    "properties", "patternProperties", "additionalProperties", "$ref", "anyOf", "allOf", "oneOf",
+    "patternProperties", "additionalProperties", "$ref", "anyOf", "allOf", "oneOf",
     "required", "not", "if", "minProperties", "propertyNames", "dependentSchemas", "$dynamicRef",
     "$recursiveRef", "enum", "const", "unevaluatedProperties",
 })  # fmt: skip
@@ -147,7 +137,7 @@ def _planned(
     *,
     arguments: bool,
     limits: Limits,
-) -> SchemaPlan:
+) -> tuple[SchemaPlan, int]:
     root = algebra.node(document.root)
     if not algebra.terms(root):
         msg = "nothing satisfies it"
@@ -167,16 +157,24 @@ def _planned(
             raise UnsupportedSchema(msg, "")
     checks = tuple(builder.checks)
     export = functools.partial(_exported, algebra, root, limits, closed=arguments)
+    satisfies = functools.partial(_satisfies, algebra, root, limits)
     given = document.schema if isinstance(document.schema, bool) else dict(document.schema)
     if expression is not None and not checks:
-        return SchemaPlan("automaton", given, document.draft, expression, (), export)
+        made = SchemaPlan("automaton", given, document.draft, expression, (), export, satisfies)
+        return made, builder.size
     exported = export()
     how: How = "checked" if exported.checks else "llguidance"
     if how == "llguidance":
         expression, checks = None, ()
     elif expression is None:
         checks = exported.checks
-    return SchemaPlan(how, given, document.draft, expression, checks, lambda: exported)
+    made = SchemaPlan(how, given, document.draft, expression, checks, lambda: exported, satisfies)
+    return made, builder.size
+
+
+def _satisfies(algebra: Algebra, root: Node, limits: Limits, value: Any) -> bool:
+    algebra.budget = Budget(limits.seconds)
+    return algebra.satisfies(root, value)
 
 
 def _exported(algebra: Algebra, root: Node, limits: Limits, *, closed: bool) -> LLGuidanceSchema:

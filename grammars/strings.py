@@ -16,8 +16,8 @@ from falsework.grammars.expressions import (
     Expression,
     GrammarTooLarge,
 )
-from falsework.grammars.pattern_dfa import pattern_dfa
 from falsework.grammars.format_tables import format_dfa, loose_format_dfa
+from falsework.grammars.pattern_dfa import pattern_dfa
 
 
 @dataclass(frozen=True)
@@ -241,10 +241,11 @@ _MUST_ESCAPE: Ranges = ((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C))
 @functools.lru_cache(maxsize=4096)
 def _spellings(low: int, high: int) -> tuple[tuple[_Step, ...], ...]:
     """Return how the characters low..high are spelled, each way as ranges of bytes."""
-    found = []
+    found: list[tuple[_Step, ...]] = []
     for first, last in _MUST_ESCAPE:
-        for code in range(max(low, first), min(high, last) + 1):
-            found.append(tuple((byte, byte) for byte in json.dumps(chr(code))[1:-1].encode()))
+        codes = range(max(low, first), min(high, last) + 1)
+        escapes = (json.dumps(chr(code))[1:-1].encode() for code in codes)
+        found += [tuple((byte, byte) for byte in escape) for escape in escapes]
     for first, last in ((0x20, 0x21), (0x23, 0x5B), (0x5D, 0x10FFFF)):
         found += list(_utf8(max(low, first), min(high, last)))
     return tuple(found)

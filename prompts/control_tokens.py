@@ -11,12 +11,12 @@ import itertools
 import json
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from falsework.prompts.tokenizers import Tokenizer
 
-_HAS_MARK = re.compile(r"(?s)[<\[(].*[|｜_:▁].*[>\])]|.*[|｜].*")
+_HAS_MARK = re.compile(r"(?s)[<\[(].*[|｜_:▁].*[>\])]|.*[|｜].*|</?think>")
 """Spellings that no ordinary text has; other added tokens are words, blanks or tags of HTML."""
 
 
@@ -44,10 +44,17 @@ class ControlTokens:
         spellings = _trie_pattern(list(self._ids)) if self._ids else r"(?!)"
         self._spelling = re.compile(spellings)
         self._overlapping = re.compile(f"(?={spellings})")
+        self._opener = _any_of(name[0] for name in self._ids)
+        self._closer = _any_of(name[-1] for name in self._ids)
         self._prefixes = {name[:end] for name in self._ids for end in range(1, len(name))}
         self._suffixes = {name[start:] for name in self._ids for start in range(1, len(name))}
-        self._spellings = "\n".join(self._ids)
+        self._all_spellings = "\n".join(self._ids)
         self._longest = max(map(len, self._ids), default=0)
+
+    @property
+    def spellings(self) -> Collection[str]:
+        """The control tokens as text."""
+        return self._ids.keys()
 
     def escape(self, text: str) -> str:
         """Return the text with the secret word in each spelling of a control token.
@@ -58,19 +65,28 @@ class ControlTokens:
             starts = [found.start() + 1 for found in self._overlapping.finditer(text)]
             pieces = [text[a:b] for a, b in zip([0, *starts], [*starts, len(text)], strict=True)]
             text = self._secret.join(pieces)
-        ends = range(1, min(self._longest, len(text) + 1))
-        begins = self._is_inside(text) or any(text[:end] in self._suffixes for end in ends)
-        before = self._secret if begins else ""
-        behind = self._secret if any(text[-end:] in self._prefixes for end in ends) else ""
-        return before + text + behind
+        return self._guard_before(text) + text + self._guard_behind(text)
+
+    def _guard_before(self, text: str) -> str:
+        """Return the secret word where the text could end a control token, or be its middle."""
+        closers = self._closer.finditer(text, 0, self._longest)
+        ends = any(text[: found.end()] in self._suffixes for found in closers)
+        return self._secret if ends or self._is_inside(text) else ""
+
+    def _guard_behind(self, text: str) -> str:
+        """Return the secret word where the text could begin a control token."""
+        openers = self._opener.finditer(text, max(0, len(text) - self._longest))
+        begins = any(text[found.start() :] in self._prefixes for found in openers)
+        return self._secret if begins else ""
 
     def _is_inside(self, text: str) -> bool:
         """Tell whether a short text could be the middle of a control token; words only of tags."""
-        if not text or len(text) >= self._longest:
+        if not text or len(text) >= self._longest or text.isspace():
             return False
         if text.isalnum():
             return any(tag.format(text) in self._ids for tag in _TAGS)
-        return text in self._spellings
+        marked = self._opener.search(text) or self._closer.search(text) or "|" in text
+        return bool(marked) and text in self._all_spellings
 
     def escape_all(self, value: Any) -> Any:
         """Return a JSON value with all its texts escaped, the names of members too."""
@@ -122,6 +138,11 @@ class ControlTokens:
 
     def _renamed(self, spelling: str) -> str:
         return self._name(spelling) if spelling in self._ids else spelling
+
+
+def _any_of(characters: Iterable[str]) -> re.Pattern[str]:
+    ways = "|".join(map(re.escape, sorted(set(characters))))
+    return re.compile(ways or r"(?!)")
 
 
 def _trie_pattern(words: Sequence[str]) -> str:

@@ -70,6 +70,10 @@ class PromptRenderer:
     dialect: Dialect
     knows_tools: bool
 
+    def __post_init__(self) -> None:
+        """Make what all threads have to share: one secret word for one prompt."""
+        _ = self.control_tokens
+
     @cached_property
     def template(self) -> ChatTemplate:
         """The chat template of the model, or the dialect's in its place."""
@@ -90,11 +94,11 @@ class PromptRenderer:
         def call_turn(call_id: str, text: str, reasoning: str) -> Turn:
             calls, ids = (PROBE_CALL,), (call_id,)
             message = Message("assistant", text, calls, ids, reasoning=reasoning)
-            return self._factory.turn(message, TemplateFeatures())
+            return self.turns.turn(message, TemplateFeatures())
 
         def result_turn(call_id: str, text: str) -> Turn:
             result = Message("tool", text, call_id=call_id, name=PROBE_CALL.name)
-            return next(self._factory.turns([result], TemplateFeatures(), RawResults()))
+            return next(self.turns.turns([result], TemplateFeatures(), RawResults()))
 
         spelled = self.dialect.markup.render([PROBE_CALL])
         options = reasoning_switches(self.template, self.dialect, None)
@@ -106,7 +110,8 @@ class PromptRenderer:
         self.control_tokens.encode_renamed("")
 
     @cached_property
-    def _factory(self) -> TurnFactory:
+    def turns(self) -> TurnFactory:
+        """What makes turns of messages."""
         tool_role = self.knows_tools or self.dialect.template_writes_calls
         return TurnFactory(self.template, self.dialect, tool_role)
 
@@ -125,13 +130,15 @@ class PromptRenderer:
         `effort` is the request's reasoning_effort, `switches` are its chat_template_kwargs: raise
         UnknownSwitch for one that the template doesn't read.
         """
-        given = self._checked(switches or {})
-        escape = self.control_tokens.escape_all
-        conversation = [self._escaped(message) for message in messages]
-        described = [escape(_described(tool)) for tool in tools]
-        section = "" if self.knows_tools else self._section(described, parallel)
-        results = RawResults()
-        turns = self._turns(conversation, section, results)
+        try:
+            given = self._checked(switches or {})
+            conversation = [self._escaped(message) for message in messages]
+            described = [self.control_tokens.escape_all(_described(tool)) for tool in tools]
+            section = "" if self.knows_tools else self._section(described, parallel)
+            results = RawResults()
+            turns = self._turns(conversation, section, results)
+        except RecursionError as error:
+            raise ChatTemplateError("An argument or a schema nests too deeply.") from error
         offered = described if self.knows_tools and tools else None
         if offered is None and self.features.tools_as_list:
             offered = []
@@ -205,7 +212,7 @@ class PromptRenderer:
             messages = list(with_family_ids(messages, self.dialect))
         if self.dialect.one_call_a_message:
             messages = list(one_call_each(messages))
-        turns = list(self._factory.turns(messages, self.features, results))
+        turns = list(self.turns.turns(messages, self.features, results))
         if section:
             own: Turn = {"role": "system", "content": section}
             turns = list(one_system_message([*turns, own]))

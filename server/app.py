@@ -12,6 +12,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from falsework import __version__
 from falsework.server.api.chat import routes as chat_routes
@@ -32,6 +33,7 @@ from falsework.server.generation.admission import AdmissionController
 from falsework.server.generation.turn import TurnBuilder
 from falsework.server.generation.turn_runner import TurnRunner
 from falsework.server.http.auth import APIKeyAuth
+from falsework.server.http.browsers import BrowserChecks
 from falsework.server.http.middleware import RequestContextMiddleware
 from falsework.server.models import cache_dir
 from falsework.server.observability.tracing import RecentTraces, configure_tracing
@@ -86,6 +88,19 @@ def create_app(
 
     app = FastAPI(title="Falsework", version=__version__, openapi_url=None, lifespan=lifespan)
     app.state.admission = admission
+    app.add_middleware(
+        BrowserChecks,
+        open_to_all=not settings.api_key,
+        hosts=settings.allowed_hosts,
+        origins=settings.allowed_origins,
+    )
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+        )
     app.add_middleware(RequestContextMiddleware)
     app.add_exception_handler(APIError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -140,6 +155,7 @@ async def ready(services: ServicesDep) -> Json:
         raise ShuttingDown("This server is shutting down.")
     if not services.registry.healthy:
         raise ToolsUnavailable("This server can't run its tools any more.")
+    await services.store.check()
     with anyio.move_on_after(READY_SECONDS):
         await services.runner.engine.check_health()
         return {"status": "ready"}

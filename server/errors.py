@@ -5,9 +5,12 @@ APIError
 │   ├── InvalidSchemaError       a schema that can't be enforced
 │   └── ContextLengthExceeded    the prompt doesn't fit the model
 ├── AuthenticationError (401)
+├── PermissionDeniedError (403)  a page or a host that isn't allowed
 ├── NotFoundError (404)
+├── RequestTimeout (408)         the body didn't come
 ├── ConflictError (409)          the same request is being done
 ├── PayloadTooLarge (413)
+├── UnsupportedMediaType (415)
 ├── RateLimitError (429)
 ├── ClientDisconnected (499)     nobody is there to read the reply
 ├── InternalServerError (500)    our fault
@@ -78,6 +81,30 @@ class AuthenticationError(APIError):
     status = 401
     type = "authentication_error"
     code = "invalid_api_key"
+
+
+class PermissionDeniedError(APIError):
+    """A page or a host that the operator hasn't allowed."""
+
+    status = 403
+    type = "invalid_request_error"
+
+
+class RequestTimeout(APIError):
+    """The body didn't come in time."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+    headers = {"connection": "close"}
+
+
+class UnsupportedMediaType(APIError):
+    """The body doesn't say that it is JSON."""
+
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_media_type"
 
 
 class NotFoundError(APIError):

@@ -102,6 +102,16 @@ class Settings(BaseSettings):
         default=False,
         description="Let everyone who reaches a host beyond this machine in, without a key.",
     )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (),
+        description="Host names that clients may call a server without keys by, besides this "
+        "machine's own and IP addresses. Repeatable; a comma-separated list in the environment.",
+    )
+    allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (),
+        description="Origins (https://…) whose web pages may use this server. Repeatable; a "
+        "comma-separated list in the environment.",
+    )
     stream_calls: Literal["whole", "as_decoded"] = Field(
         "whole",
         description="Stream a call once it is complete, or as it is decoded: then a token limit "

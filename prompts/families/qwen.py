@@ -11,6 +11,7 @@ QWEN_XML = Dialect(
         before_name="<tool_call>\n<function=",
         after_name=">\n",
         after_arguments="</function>\n</tool_call>",
+        other_separators=("",),
         trigger="<tool_call>",
         elements=ElementNotation("<parameter=", ">\n", "\n</parameter>\n", python_words=True),
     ),

@@ -10,13 +10,17 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 import anyio
+import cachetools
+import structlog
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
 from falsework.server.errors import BadRequestError, ConflictError, NotFoundError
+from falsework.server.http.auth import principal
 from falsework.server.http.sse import cancel_on_disconnect, open_stream
 from falsework.server.ids import new_id
 from falsework.server.observability import telemetry
+from falsework.server.storage.errors import StorageUnavailable
 from falsework.server.storage.leases import IDEMPOTENCY_TTL
 from falsework.server.storage.replies import StoredReply
 from falsework.server.storage.store import Store
@@ -32,10 +36,14 @@ SDK_PREFIX = "sdk_"
 SDK_SECONDS = 900.0
 """How long after a request its SDK may retry it."""
 
+MAX_REFUSED = 10_000
+
 MAX_WAIT_SECONDS = 600
 POLL_SECONDS = 0.05
 POLL_GROWTH = 1.5
 LONGEST_POLL_SECONDS = 0.5
+
+log = structlog.get_logger("falsework")
 
 ResponseEvents = Callable[[str], AsyncGenerator[Json]]
 """Yields the events of a stored response by its id."""
@@ -111,6 +119,26 @@ class IdempotencyKeys:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._refused: cachetools.TTLCache[tuple[str, str, int], int]
+        self._refused = cachetools.TTLCache(MAX_REFUSED, SDK_SECONDS)
+        """How many attempts of an owner's body, by their number, were refused before they began."""
+
+    def note_refused(self, request: Request, body: bytes) -> None:
+        """Remember an SDK's attempt that is refused: its retry is a new request."""
+        number = _attempt(request)
+        if number is not None:
+            key = (principal(request), hashlib.sha256(body).hexdigest(), number)
+            self._refused[key] = self._refused.get(key, 0) + 1
+
+    def _is_refused(self, owner: str, digest: str, number: int) -> bool:
+        """Tell whether the attempt before was refused; each refusal has one retry."""
+        key = (owner, digest, number - 1)
+        count = self._refused.get(key, 0)
+        if count > 1:
+            self._refused[key] = count - 1
+        elif count:
+            del self._refused[key]
+        return count > 0
 
     @asynccontextmanager
     async def acquire(
@@ -132,9 +160,12 @@ class IdempotencyKeys:
         finally:
             with anyio.CancelScope(shield=True):
                 await acquired.join()
-                await self._store.idempotency.complete(
-                    owner, key, acquired.reply, acquired.seconds, acquired.response_id
-                )
+                try:
+                    await self._store.idempotency.complete(
+                        owner, key, acquired.reply, acquired.seconds, acquired.response_id
+                    )
+                except StorageUnavailable as error:  # it is kept in memory until it can be stored
+                    log.warning(telemetry.LOG_NOT_STORED, reason=error.message)
 
     async def _key(self, request: Request, owner: str, digest: str) -> str | None:
         key = request.headers.get(IDEMPOTENCY_HEADER)
@@ -145,10 +176,12 @@ class IdempotencyKeys:
                     IDEMPOTENCY_HEADER,
                 )
             return key
-        count = request.headers.get(SDK_RETRIES)
-        if count is None:
+        number = _attempt(request)
+        if number is None:
             return None
-        known = count != "0" and await self._store.idempotency.latest(owner, digest, SDK_PREFIX)
+        if number == 0 or self._is_refused(owner, digest, number):
+            return new_id(SDK_PREFIX)
+        known = await self._store.idempotency.latest(owner, digest, SDK_PREFIX)
         return known or new_id(SDK_PREFIX)
 
     async def _wait(self, request: Request, owner: str, key: str, digest: str) -> IdempotentRequest:
@@ -182,6 +215,14 @@ class IdempotencyKeys:
         return IdempotentRequest(
             self._store, earlier.run_id, keyed=True, seconds=seconds, memory=memory
         )
+
+
+def _attempt(request: Request) -> int | None:
+    """Return the number of an SDK's attempt, from 0; None where the client isn't an SDK."""
+    count = request.headers.get(SDK_RETRIES)
+    if count is None:
+        return None
+    return int(count) if count.isdecimal() else 1
 
 
 async def replay(

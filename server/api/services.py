@@ -9,7 +9,7 @@ from anyio.abc import TaskGroup
 from fastapi import Depends, Request
 
 from falsework.server.api.idempotency import IdempotencyKeys
-from falsework.server.errors import NotFoundError
+from falsework.server.errors import APIError, NotFoundError
 from falsework.server.generation.admission import AdmissionController
 from falsework.server.generation.turn_runner import TurnRunner
 from falsework.server.http.body import read_body
@@ -62,12 +62,16 @@ async def get_body(request: Request, services: ServicesDep) -> bytes:
 BodyDep = Annotated[bytes, Depends(get_body)]
 
 
-async def hold_seat(request: Request, services: ServicesDep, _: BodyDep) -> AsyncGenerator[None]:
+async def hold_seat(request: Request, services: ServicesDep, body: BodyDep) -> AsyncGenerator[None]:
     """Hold a seat until the reply is sent, or until whoever takes it over releases it.
 
     A request gets its seat once its body is there: one that never comes holds none.
     """
     with ExitStack() as seat:
-        seat.enter_context(services.admission.acquire())
+        try:
+            seat.enter_context(services.admission.acquire())
+        except APIError:
+            services.keys.note_refused(request, body)
+            raise
         request.state.seat = seat
         yield

@@ -17,8 +17,8 @@ from falsework import __version__
 from falsework.bench.endpoint import EndpointError
 from falsework.prompts.dialects import DIALECTS
 from falsework.prompts.errors import UnusableModel
+from falsework.server.cli.schema import app as schema_commands
 from falsework.server.cli.tools import app as tools_commands
-from falsework.server.engines.base import EngineStartError
 from falsework.server.errors import BadRequestError
 from falsework.server.models import UnknownModel, resolve_model
 from falsework.server.settings import CONFIG_VARIABLE, ConfigError, Settings, flag_name, load
@@ -26,6 +26,7 @@ from falsework.server.tools.config.loader import ToolsFileError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown")
 
+app.add_typer(schema_commands, name="schema", help="Tell how JSON Schemas are served.")
 app.add_typer(tools_commands, name="tools", help="Check a tools file, or call one of its tools.")
 
 HIDDEN_DEFAULTS: tuple[Any, ...] = (None, "", ())
@@ -66,6 +67,7 @@ def serve(config: Path | None = None, **flags: Any) -> None:
     """
     # vLLM's CPU workers import this file first, and fail where it has imported numba.
     from falsework.server.cli.process import EngineLostError, run_server  # noqa: PLC0415
+    from falsework.server.engines.base import EngineStartError  # noqa: PLC0415
 
     try:
         settings = load(flags, config)

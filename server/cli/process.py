@@ -25,6 +25,7 @@ from falsework.server.cli.model_check import check_limits
 from falsework.server.engines.supervisor import EngineSupervisor
 from falsework.server.generation.check_policy import CheckPolicy
 from falsework.server.generation.turn import TurnBuilder
+from falsework.server.http.protocol import MAX_HEAD_BYTES, LimitedProtocol
 from falsework.server.models import ProgressCallback, read_config
 from falsework.server.observability.logging import configure_logging
 from falsework.server.settings import ConfigError, Settings
@@ -52,6 +53,8 @@ class Server(uvicorn.Server):
                 app,
                 log_level=settings.log_level,
                 server_header=False,
+                http=LimitedProtocol,
+                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
                 timeout_graceful_shutdown=int(settings.drain_seconds) + SHUTDOWN_GRACE_SECONDS,
             )
         )

@@ -17,7 +17,7 @@ from falsework.server.generation.choice import ChoiceDelta, FinishReason
 from falsework.server.generation.request import GenerationRequest
 from falsework.server.generation.turn import PreparedTurn
 from falsework.server.generation.turn_runner import TurnRunner
-from falsework.server.generation.usage import Usage
+from falsework.server.generation.usage import NO_USAGE, Usage
 from falsework.server.ids import new_id
 from falsework.server.observability import telemetry
 from falsework.server.observability.request_metrics import RequestMetrics
@@ -51,8 +51,6 @@ class ApprovalRequired:
 class DeadlineExceeded:
     """The deadline has passed before the reply was complete."""
 
-
-NO_USAGE = Usage(0, 0)
 
 LoopEvent = (
     ChoiceDelta | Usage | ToolCallsStarted | ToolCallsFinished | ApprovalRequired | DeadlineExceeded
@@ -88,6 +86,8 @@ class ToolLoop:
     server_tools: frozenset[str]
     approval: frozenset[str] = frozenset()
     can_ask: bool = False
+    deadline: float = math.inf
+    """The client's, by the event loop's clock: it holds where the server runs no tools."""
     clients_calls: int = 0
     usage: Usage = NO_USAGE
 
@@ -207,8 +207,9 @@ class ToolLoop:
         self, request: GenerationRequest, turn: _Turn, prepared: PreparedTurn | None
     ) -> AsyncGenerator[ChoiceDelta]:
         """Yield one turn: all but the calls that the server runs, and its end."""
-        left = self.run.deadline.remaining() if self.server_tools else math.inf
-        deadline = anyio.current_time() + max(0.0, left)
+        deadline = self.deadline
+        if self.server_tools:
+            deadline = anyio.current_time() + max(0.0, self.run.deadline.remaining())
         async with aclosing(self.runner.stream(request, self.metrics, turn=prepared)) as deltas:
             while (delta := await self._next(deltas, deadline)) is not None:
                 if isinstance(delta, Usage):

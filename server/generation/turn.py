@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -22,6 +23,9 @@ from falsework.server.generation.constraints import (
     Judged,
 )
 from falsework.server.generation.request import GenerationRequest
+
+BUDGET_SWITCH = "thinking_budget"
+"""The switch by which chat templates take tokens for the think block (Seed-OSS)."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +110,19 @@ class TurnBuilder:
                 parallel=request.choice.parallel,
                 think=request.think_budget != 0,
                 effort=request.effort,
-                switches=request.template_switches,
+                switches=self._switches(request),
             )
         except UnknownSwitch as error:
             param = f"chat_template_kwargs.{error.name[:100]}"
             raise BadRequestError(str(error), param, "unsupported_parameter") from error
         except ChatTemplateError as error:
             raise BadRequestError(str(error), request.params.messages) from error
+
+    def _switches(self, request: GenerationRequest) -> Mapping[str, Any]:
+        """Return the switches of the chat template that the request sets, or its budget does."""
+        if request.think_budget is None or BUDGET_SWITCH not in self._prompter.template.switches:
+            return request.template_switches
+        return {BUDGET_SWITCH: request.think_budget, **request.template_switches}
 
     def _form(self, request: GenerationRequest, prompt: Prompt) -> ReplyFormat:
         dialect = self._prompter.dialect

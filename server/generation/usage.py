@@ -20,3 +20,6 @@ class Usage:
             self.cached + other.cached,
             self.reasoning + other.reasoning,
         )
+
+
+NO_USAGE = Usage(0, 0)

@@ -151,6 +151,9 @@ REPAIR_TURNS = Counter(
 IDEMPOTENT_REPLAYS = Counter(
     "falsework_idempotent_replays", "Requests answered by a kept response."
 )
+STORAGE_ERRORS = Counter(
+    "falsework_storage_errors", "Uses of the database that failed.", ("operation", "kind")
+)
 AMBIGUOUS_WRITES = Counter(
     "falsework_ambiguous_writes", "Writes whose answer never came.", ("tool", "resolved")
 )
@@ -241,6 +244,7 @@ LOG_MCP_STDERR = "MCP server wrote to its standard error"
 BROKEN_LINE, UNRECORDED_LINE = "call failed", "outcome not recorded"
 UNFINISHED_LINE, UNMADE_LINE = "work failed", "response failed"
 LOG_SWEEP_FAILED = "database not tidied"
+LOG_NOT_STORED = "not stored"
 """Log events."""
 
 BREAKER_NUMBERS = {"closed": 0, "half_open": 1, "open": 2}

@@ -21,7 +21,7 @@ class ApprovalTable(TableGroup):
         column = approvals.c
         where = (column.owner == owner) & (column.id == request_id) & (column.seal == digest)
         free = where & column.run_id.is_(None)
-        async with self._engine.begin() as connection:
+        async with self._write() as connection:
             await connection.execute(sql.update(approvals).where(free).values(run_id=run_id))
             taken = await connection.execute(sql.select(column.run_id).where(where))
             run: str | None = taken.scalar_one_or_none()

@@ -32,7 +32,7 @@ class CallTable(TableGroup):
     async def load(self, run_id: str) -> dict[tuple[str, str], ToolResult]:
         """Return the results of a run, by tool and canonical arguments."""
         query = sql.select(outcomes).where(outcomes.c.run_id == run_id)
-        async with self._engine.connect() as connection:
+        async with self._read() as connection:
             rows = (await connection.execute(query.order_by(outcomes.c.created))).all()
         results = [load_result(row) for row in rows]
         return {result.dedup_key: result for result in results}
@@ -47,6 +47,6 @@ class CallTable(TableGroup):
         if not call_ids:
             return {}
         query = sql.select(turns).where((turns.c.owner == owner) & turns.c.call_id.in_(call_ids))
-        async with self._engine.connect() as connection:
+        async with self._read() as connection:
             rows = (await connection.execute(query)).all()
         return {row.call_id: json.loads(row.executed) for row in rows}

@@ -27,9 +27,7 @@ LEASE_SECONDS = 30.0
 """A server that wasn't seen for so long has ended, and others end what it left open."""
 
 
-async def sweep(
-    connection: AsyncConnection, insert: Any, instance: str, *, restarted: bool
-) -> None:
+async def sweep(connection: AsyncConnection, instance: str, *, restarted: bool) -> None:
     """Write this server's heartbeat, mark the work of dead servers as failed, delete expired rows.
 
     `restarted`: what has this server's name was left by the process before it.
@@ -38,10 +36,6 @@ async def sweep(
     seen = instances.c.seen >= now - LEASE_SECONDS
     alive = sql.select(instances.c.name).where(seen)
     others = alive.where(instances.c.name != instance)
-    beat = insert.values(name=instance, seen=now)
-    await connection.execute(
-        beat.on_conflict_do_update(index_elements=["name"], set_={"seen": now})
-    )
     await _end_others(connection, others if restarted else alive)
     await _forget(connection, now)
     await connection.execute(sql.delete(instances).where(~seen))

@@ -1,11 +1,14 @@
 """What outlives a request, in SQLite or PostgreSQL; each group of tables has its own part."""
 
+import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import anyio
 import sqlalchemy as sql
 import structlog
+from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
@@ -15,6 +18,7 @@ from falsework.server.settings import ConfigError
 from falsework.server.storage import leases
 from falsework.server.storage.approvals import ApprovalTable
 from falsework.server.storage.calls import CallTable
+from falsework.server.storage.errors import StorageUnavailable, reason_of, typed_errors
 from falsework.server.storage.idempotency import IdempotencyTable
 from falsework.server.storage.leases import sweep
 from falsework.server.storage.responses import ResponseTable
@@ -23,6 +27,20 @@ from falsework.server.types import Json
 
 SINGLE_CONNECTION: Json = {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}
 """A database in memory is one connection: what one rolls back mustn't be another's."""
+
+POOLS: Mapping[str, Json] = {
+    "postgresql": {"pool_pre_ping": True, "pool_timeout": 5, "connect_args": {"timeout": 5}},
+    "sqlite": {"pool_timeout": 5},
+}
+"""A request waits so many seconds for a connection, and PostgreSQL's are tried before their use."""
+
+PRAGMAS: Mapping[str, str | int] = {
+    "busy_timeout": 2000,
+    "journal_mode": "WAL",
+    "synchronous": "FULL",
+}
+"""SQLite's settings: 2 s for a lock, then the request is refused; readers go on beside a writer;
+what is committed survives a loss of power, since a write is made only once it is on record."""
 
 log = structlog.get_logger("falsework")
 
@@ -49,21 +67,21 @@ class Store:
         engine = create_async_engine(
             address.set(drivername=DRIVERS[address.drivername]),
             hide_parameters=True,  # errors are logged, requests aren't
-            **(SINGLE_CONNECTION if in_memory else {}),
+            **(SINGLE_CONNECTION if in_memory else POOLS[address.drivername]),
         )
         store = cls(engine, instance)
         try:
-            if address.drivername == "sqlite" and address.database:
-                Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+            if address.drivername == "sqlite":
+                if address.database:
+                    Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+                event.listen(engine.sync_engine, "connect", _set_pragmas)
+                await _check_integrity(engine)
             async with engine.begin() as connection:
-                if engine.dialect.name == "sqlite":
-                    await connection.execute(sql.text("PRAGMA journal_mode=WAL"))
                 await connection.run_sync(migrate)
         except (SQLAlchemyError, OSError) as error:
             await engine.dispose()
-            message = (
-                f"database: {address.render_as_string()} can't be used: {type(error).__name__}"
-            )
+            _, sentence = reason_of(error)
+            message = f"database: {address.render_as_string()} can't be used: {sentence}"
             raise ConfigError(message) from error
         await store.sweep(restarted=True)
         return store
@@ -72,12 +90,22 @@ class Store:
         """Close the connections."""
         await self._engine.dispose()
 
+    async def check(self) -> None:
+        """Return when the database can be written; raise StorageUnavailable otherwise."""
+        with typed_errors("check"):
+            async with self._engine.begin() as connection:
+                await connection.execute(self._heartbeat())
+
     async def heartbeat_loop(self) -> None:
         """Write this server's heartbeat and sweep up after dead servers, for ever."""
         while True:
             await anyio.sleep(leases.HEARTBEAT_SECONDS)
             try:
                 await self.sweep()
+                await self.idempotency.flush()
+                await self.responses.flush()
+            except StorageUnavailable as error:
+                log.warning(telemetry.LOG_SWEEP_FAILED, reason=error.message)
             except Exception:
                 # The outermost handler of a task that nobody waits for.
                 log.exception(telemetry.LOG_SWEEP_FAILED)
@@ -87,6 +115,29 @@ class Store:
 
         `restarted`: what has this server's name was left by the process before it.
         """
-        async with self._engine.begin() as connection:
-            insert = UPSERTS[self._engine.dialect.name](instances)
-            await sweep(connection, insert, self._instance, restarted=restarted)
+        with typed_errors("sweep"):
+            async with self._engine.begin() as connection:
+                await connection.execute(self._heartbeat())
+                await sweep(connection, self._instance, restarted=restarted)
+
+    def _heartbeat(self) -> Any:
+        now = time.time()
+        beat = UPSERTS[self._engine.dialect.name](instances).values(name=self._instance, seen=now)
+        return beat.on_conflict_do_update(index_elements=["name"], set_={"seen": now})
+
+
+def _set_pragmas(connection: Any, _: Any) -> None:
+    cursor = connection.cursor()
+    for name, value in PRAGMAS.items():
+        cursor.execute(f"PRAGMA {name}={value}")
+    cursor.close()
+
+
+async def _check_integrity(engine: AsyncEngine) -> None:
+    """Raise ConfigError for a file of SQLite's that is damaged."""
+    async with engine.connect() as connection:
+        first = (await connection.execute(sql.text("PRAGMA quick_check(1)"))).scalar_one()
+    if first != "ok":
+        await engine.dispose()
+        message = f"database: its file is damaged ({first}): restore a copy, or move it away"
+        raise ConfigError(message)

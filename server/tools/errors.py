@@ -44,8 +44,8 @@ RETRYABLE: frozenset[ErrorType] = frozenset(
 )
 """Errors that a later call may not meet again."""
 
-REJECTED_STATUSES = frozenset({"429", "503"})
-"""HTTP statuses by which an upstream says that it did nothing."""
+PAUSE_REASONS = frozenset({"429", "503"})
+"""HTTP statuses whose Retry-After asks for a pause."""
 
 CHECK_HINT = "Check what became of it before doing it again."
 """The hint of an error whose write may have been applied."""
@@ -69,7 +69,8 @@ class ToolCallError(Exception):
     """The failure of a call, or of one attempt.
 
     `reason` is a value of `retry_on`: connect, timeout, reset, crash, or an HTTP status.
-    `sent`: the upstream may have received the attempt. `retry_after` is in seconds.
+    `sent`: the upstream may have received the attempt, and didn't say that it did nothing.
+    `retry_after` is in seconds.
     `code` is an HTTP status or a JSON-RPC error code. `excerpt` is the upstream's own text, which
     `Redactor.redact_error` appends to the message.
     """
@@ -96,7 +97,5 @@ def is_ambiguous(error: BaseException) -> bool:
     """Tell whether a write that was sent and failed so may have been applied all the same."""
     if not isinstance(error, ToolCallError):
         return True
-    if error.reason in REJECTED_STATUSES:
-        return False
     internal = error.reason == UNHANDLED_EXCEPTION or error.code == JSON_RPC_INTERNAL_ERROR
     return internal or error.kind in AMBIGUOUS

@@ -24,8 +24,9 @@ from falsework.server.tools.config.schema import (
 from falsework.server.tools.deadline import Deadline
 from falsework.server.tools.errors import ToolCallError
 from falsework.server.tools.executors.egress import EgressTransport, egress_rules
-from falsework.server.tools.executors.mcp import McpClient, McpExecutor
+from falsework.server.tools.executors.mcp import McpClient
 from falsework.server.tools.executors.mcp_http import MAX_MESSAGE_BYTES, http_transport
+from falsework.server.tools.executors.mcp_tool import McpExecutor
 from falsework.server.tools.resilience.upstream import Upstream
 from falsework.server.tools.services import ToolServices
 from falsework.server.tools.tool import ServerTool

@@ -21,7 +21,7 @@ from falsework.server.observability import telemetry
 from falsework.server.tools.config.policies import WRITE_EFFECTS, ToolPolicy
 from falsework.server.tools.deadline import Deadline
 from falsework.server.tools.errors import (
-    REJECTED_STATUSES,
+    PAUSE_REASONS,
     TRIPS_BREAKER,
     UNHANDLED_EXCEPTION,
     ToolCallError,
@@ -29,6 +29,7 @@ from falsework.server.tools.errors import (
 )
 from falsework.server.tools.executors.base import AttemptContext, Executor
 from falsework.server.tools.resilience.circuit_breaker import Permit
+from falsework.server.tools.resilience.pause import Pause
 from falsework.server.tools.resilience.upstream import Upstream
 from falsework.server.types import Json
 
@@ -79,7 +80,9 @@ class Retrier:
         rate = policy.rate_limit
         self._limiter = aiolimiter.AsyncLimiter(rate.calls, rate.per) if rate else None
         self._retry_on = {str(reason) for reason in policy.retry.retry_on}
+        self._not_applied_on = {str(status) for status in policy.retry.not_applied_on}
         self._writes = policy.effect in WRITE_EFFECTS
+        self._pause = Pause(upstream.clock)
         self._latencies: deque[float] = deque(maxlen=LATENCY_WINDOW)
 
     async def run(self, arguments: Json, state: CallState) -> Any:
@@ -104,7 +107,7 @@ class Retrier:
         if state.attempts >= retry.max_attempts or error.reason not in self._retry_on:
             return None
         repeatable = not self._writes or state.key is not None
-        if not (repeatable or not error.sent or error.reason in REJECTED_STATUSES):
+        if error.sent and not repeatable:
             return None
         requested = error.retry_after or 0.0
         spread = min(retry.cap, retry.base * 2 ** (state.attempts - 1))
@@ -175,8 +178,8 @@ class Retrier:
         except ToolCallError as error:
             counts_against = error.kind in TRIPS_BREAKER and error.reason != DEADLINE_REASON
             (breaker.record_failure if counts_against else breaker.release)(permit)
-            if error.reason in REJECTED_STATUSES:
-                self._upstream.pause_for(error.retry_after or 0.0)
+            if error.reason in PAUSE_REASONS:
+                self._start_pause(error.retry_after or 0.0)
             raise
         except BaseException:  # a cancellation says nothing about the upstream
             breaker.release(permit)
@@ -186,6 +189,12 @@ class Retrier:
         breaker.record_success(permit, seconds)
         return value
 
+    def _start_pause(self, seconds: float) -> None:
+        """Keep further attempts away as a Retry-After asks: the tool's, or the upstream's."""
+        retry = self._policy.retry
+        pause = self._upstream.pause if retry.pause_scope == "upstream" else self._pause
+        pause.start(min(seconds, retry.pause_cap))
+
     async def _acquire_permit(self, state: CallState) -> Permit:
         """Return a permit once pause, rate limit and breaker allow an attempt; or raise.
 
@@ -193,9 +202,8 @@ class Retrier:
         """
         breaker = self._upstream.breaker
         if breaker.would_allow:
-            await self._upstream.wait_until_allowed(
-                self._policy.retry.retry_after_cap, state.deadline
-            )
+            for pause in (self._pause, self._upstream.pause):
+                await pause.wait(self._policy.retry.retry_after_cap, state.deadline)
             await self._pass_limit(state.deadline)
             remaining = state.deadline.remaining()
             if remaining < max(MIN_ATTEMPT_SECONDS, self._quantile(0.5) or 0.0):
@@ -271,7 +279,9 @@ class Retrier:
         except ToolCallError as error:
             if error.reason == "timeout":
                 error.reason = deadline_reason or error.reason
-            if attempt.sent and is_ambiguous(error):
+            if error.reason in self._not_applied_on:
+                error.sent = False
+            elif attempt.sent and is_ambiguous(error):
                 state.ambiguous.add(error.reason)
             raise
         except Exception:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.chat_bodies import USER, Json
-from support.clients import CHAT, Reply, sent
+from support.clients import CHAT, Reply, left_open, sent
 from support.mcp_processes import over_http
 from support.response_bodies import responding
 from support.scripted_app import SETTINGS, Running, calls, eventually, scaffold_of
@@ -132,3 +132,27 @@ def test_a_key_is_the_same_however_its_header_is_spelled(scaffold: TurnBuilder) 
         ]
 
     assert found == [200, 200, 200]
+
+
+def test_a_new_write_whose_first_attempt_was_refused_is_no_retry_of_an_equal_one(
+    scaffold: TurnBuilder,
+) -> None:
+    settings = SETTINGS.model_copy(update={"max_concurrent_requests": 1})
+    body = {"model": "smollm2", "input": "?", "tools": [{"type": "server_tool", "name": "save"}]}
+    turns = [calls(("save", "{}")), "Saved.", ScriptedReply(["x"], "hang")]
+    turns += [calls(("save", "{}")), "Saved again."]
+    with an_upstream() as up:
+        file = {"tools": [http_tool(up, "save", method="POST")]}
+        with house_of(scaffold, *turns, file=file, settings=settings) as house:
+            first = sent(house, "POST", RESPONSES, body, x_stainless_retry_count="0")
+            lost = sent(house, "POST", RESPONSES, body, x_stainless_retry_count="1")
+            with left_open(house, stream=True):
+                assert eventually(lambda: house.engine.open == 1)
+                refused = sent(house, "POST", RESPONSES, body, x_stainless_retry_count="0")
+            assert eventually(lambda: house.app.state.admission.taken == 0)
+            second = sent(house, "POST", RESPONSES, body, x_stainless_retry_count="1")
+
+    assert lost.json == first.json
+    assert refused.status == 429
+    assert second.json["output"][-1]["content"][0]["text"] == "Saved again."
+    assert len(up.seen) == 2

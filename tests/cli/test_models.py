@@ -98,10 +98,8 @@ def test_a_conversion_that_fails_leaves_no_folder(
     assert left == {".smollm2.lock"}
 
 
-def test_a_local_folder_with_a_config_is_itself(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
-
-    assert resolve_model(str(tmp_path), ignore) == tmp_path
+def test_a_local_folder_with_a_whole_model_is_itself(smollm2: Path) -> None:
+    assert resolve_model(str(smollm2), ignore) == smollm2
 
 
 def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:

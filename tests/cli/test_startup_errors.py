@@ -75,9 +75,9 @@ def assert_refused(result: Result, *parts: str) -> None:
         ("model.safetensors", POINTER, ["model.safetensors", "git-lfs"]),
         ("model.safetensors", WEIGHTS[:-1], ["model.safetensors", "cut short"]),
         ("tokenizer.json", None, ["no tokenizer", "tokenizer.json"]),
-        ("tokenizer.json", b"{", ["tokenizer", "can't be used"]),
-        ("tokenizer.json", b'{"model": 1}', ["tokenizer", "can't be used"]),
-        ("tokenizer_config.json", b"{", ["tokenizer", "can't be used"]),
+        ("tokenizer.json", b"{", ["tokenizer", "can't be loaded"]),
+        ("tokenizer.json", b'{"model": 1}', ["tokenizer", "can't be loaded"]),
+        ("tokenizer_config.json", b"{", ["tokenizer", "can't be loaded"]),
     ],
 )
 def test_a_model_that_cannot_be_loaded(
@@ -94,7 +94,7 @@ def test_a_model_that_cannot_be_loaded(
 def test_a_template_that_is_missing(serve: Callable[..., Result], model: Path) -> None:
     (model / "chat_template.jinja").unlink()
 
-    assert_refused(serve(model), "tokenizer", "template")
+    assert_refused(serve(model), "chat template", "--chat-template")
 
 
 def test_a_hub_that_cannot_be_reached(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ VARIES = {"id", "arguments"}
 
 @pytest.fixture(scope="module")
 def server_of_the_readme(cloned: Path) -> Iterator[Path]:
-    with served(SERVE, cloned) as log:
+    with served(SERVE, cloned, 2048) as log:
         yield log
 
 
@@ -64,12 +65,21 @@ def assert_fits(arguments: str, schema: Any) -> None:
     assert faults(json.loads(arguments), schema) == [], arguments
 
 
+def passing(program: str, folder: Path, times: int = 3) -> Iterator[str]:
+    for _ in range(times):
+        with suppress(AssertionError):
+            yield run(".venv/bin/python -", folder, program)
+
+
 @pytest.mark.usefixtures("server_of_the_readme")
 @pytest.mark.parametrize("program", blocks("python"), ids=str)
 def test_a_program_prints_a_call_that_fits_and_then_an_answer(program: Block, cloned: Path) -> None:
-    """What the answer says is the model's: at the default temperature it may be None, a call."""
-    said = run(".venv/bin/python -", cloned, program.text)
+    """At the default temperature the built-in model is free to call again instead of answering,
+    or to call until its context is full, which ends the program: one of three runs has to pass.
+    """
+    said = next(passing(program.text, cloned), "")
 
+    assert said, "no run of three came to its end"
     first, *rest = said.splitlines()
     name, _, arguments = first.partition(" ")
     assert name == "get_weather"

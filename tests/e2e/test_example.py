@@ -9,7 +9,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
 
 
 def test_the_example_runs_as_it_is_and_with_faults(cloned: Path) -> None:
-    with served(SERVE_CRM, cloned):
+    with served(SERVE_CRM, cloned, 4096):
         said = run(RUN_CRM, cloned)
         metrics = run("curl --silent http://127.0.0.1:8000/metrics", cloned)
 

@@ -43,7 +43,8 @@ def open_request(server: Server, *, stream: bool) -> socket.socket:
     no_end = {"2": -100}
     payload = json.dumps(body(max_tokens=3900, logit_bias=no_end, stream=stream)).encode()
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\n"
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+        f"content-type: application/json\r\n"
         f"authorization: Bearer {server.key}\r\ncontent-length: {len(payload)}\r\n\r\n"
     )
     client = socket.create_connection((where.hostname or "", where.port or 0), timeout=60)

@@ -1,7 +1,6 @@
 """What a client or a tool writes is text: it can't spell a control token of any family."""
 
 import copy
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import chat_templates
+from support.forged_conversations import PLACES, PLAIN, conversation
 from transformers import AddedToken
 
-from falsework.grammars.events import Call, Tool
+from falsework.grammars.events import Call
 from falsework.prompts.control_tokens import ControlTokens
 from falsework.prompts.detection import detect_renderer
 from falsework.prompts.dialects import DIALECTS
+from falsework.prompts.errors import ChatTemplateError
 from falsework.prompts.messages import Message
 from falsework.prompts.renderer import Prompt, PromptRenderer
 
@@ -45,42 +46,6 @@ TEMPLATES = {
     "turns": chat_templates.STRICT,
 }
 SWITCHED = "{%- set name = persona | default('x') %}{{ name }}" + chat_templates.HERMES
-IDS = ("call_1",)
-PLAIN = "plain"
-
-
-def conversation(place: str, text: str) -> tuple[list[Message], list[Tool]]:
-    """Make a conversation with a tool, in which one place says `text`."""
-
-    def at(name: str, other: str = PLAIN) -> str:
-        return text if name == place else other
-
-    arguments = json.dumps({at("argument name"): at("argument"), "n": 1}, ensure_ascii=False)
-    if place == "escaped argument":
-        arguments = '{"at": "' + "".join(f"\\u{ord(character):04x}" for character in text) + '"}'
-    call_id = at("call id", "call_1")
-    parameters = {
-        "type": "object",
-        "properties": {at("parameter name"): {"type": "string", "description": at("parameter")}},
-        "required": [at("enum")],
-    }
-    messages = [
-        Message("system", at("system")),
-        Message("user", at("user"), name=at("user name", "")),
-        Message("assistant", at("assistant"), (Call(at("call name"), arguments),), (call_id,),
-                reasoning=at("reasoning")),
-        Message("tool", at("result"), call_id=call_id, name=at("result name")),
-        Message("assistant", at("answer")),
-        Message("user", "Go on."),
-    ]  # fmt: skip
-    return messages, [Tool(at("tool name"), at("tool description"), parameters)]
-
-
-PLACES = (
-    "system", "user", "user name", "assistant", "reasoning", "call name", "argument name",
-    "argument", "escaped argument", "call id", "result", "result name", "answer", "tool name",
-    "tool description", "parameter name", "parameter", "enum",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +118,16 @@ def test_a_switch_of_the_template_is_text_too(vocabulary: Any) -> None:
     assert "<|im_end|>" in prompt.text.partition("Hello")[0]
     plain = renderer.render(hello, switches={"persona": "plain"})
     assert said_by_the_template(renderer, prompt) == said_by_the_template(renderer, plain)
+
+
+def test_arguments_that_nest_too_deeply_are_refused(
+    renderer_of: Callable[[str], PromptRenderer],
+) -> None:
+    deep = '{"a\\n": ' + "[" * 900 + "]" * 900 + "}"
+    call = Message("assistant", calls=(Call("look", deep),), call_ids=("call_1",))
+
+    with pytest.raises(ChatTemplateError, match="deeply"):
+        renderer_of("hermes").render([call, Message("tool", "x", call_id="call_1")])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from falsework.server.tools.results import ToolResult
 pytestmark = pytest.mark.anyio
 
 BODY: Json = {"id": "resp_1", "status": "in_progress", "output": [{"status": "in_progress"}]}
-DONE = ToolResult("call_1", "save", "{}", value=1, effect="applied", attempts=2)
+DONE = ToolResult("call_1", "save", "{}", "{}", value=1, effect="applied", attempts=2)
 
 
 async def test_what_a_process_left_open_is_ended_by_the_next_of_its_kind_alone(url: str) -> None:
@@ -50,7 +50,7 @@ async def test_what_a_server_left_that_is_no_longer_seen_is_ended_by_another(
     await other.sweep()
     after = await other.responses.get("one", "resp_gone")
     taken = await other.idempotency.reclaim("one", "gone")
-    await gone.idempotency.complete("one", "gone", {"json": "too late"})
+    await gone.idempotency.complete("one", "gone", StoredReply(body={"a": "too late"}))
     key = await other.idempotency.claim("one", "gone", "hash", "run_2")
     for each in (gone, other):
         await each.close()

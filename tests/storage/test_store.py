@@ -8,7 +8,6 @@ from pathlib import Path
 import anyio
 import pytest
 import sqlalchemy as sql
-from sqlalchemy.exc import SQLAlchemyError
 from support.chat_bodies import Json
 from support.clients import client, sent
 from support.scripted_app import SETTINGS, calls, scaffold_of
@@ -17,6 +16,7 @@ from support.upstream import http_tool
 
 from falsework.server.generation.turn import TurnBuilder
 from falsework.server.settings import ConfigError
+from falsework.server.storage.errors import StorageUnavailable
 from falsework.server.storage.replies import TOMBSTONE, StoredReply
 from falsework.server.storage.store import Store
 from falsework.server.tools.errors import ToolCallError
@@ -114,8 +114,8 @@ async def test_what_became_of_a_key_is_told_to_who_comes_again(records: Store) -
 
 
 async def test_the_calls_of_a_run_are_remembered(records: Store) -> None:
-    fault = ToolCallError("timeout", "Too late.")
-    failed = ToolResult("call_2", "look", "{}", "{}", fault=fault, effect="none", attempts=3)
+    error = ToolCallError("timeout", "Too late.")
+    failed = ToolResult("call_2", "look", "{}", "{}", error=error, effect="none", attempts=3)
     await records.calls.save("run_1", DONE)
     await records.calls.save("run_1", failed)
 
@@ -129,7 +129,7 @@ async def test_what_a_database_complains_of_does_not_tell_what_was_asked(records
     async with records._engine.begin() as connection:
         await connection.execute(sql.text("DROP TABLE falsework_outcomes"))
 
-    with pytest.raises(SQLAlchemyError) as caught:
+    with pytest.raises(StorageUnavailable) as caught:
         await records.calls.save("run_1", DONE)
 
     assert "hunter2" not in str(caught.value)

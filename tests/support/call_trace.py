@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -56,18 +57,26 @@ def _begins(frame: FrameType) -> bool:
     return not resume & RESUMED and frame.f_code.co_name not in NOT_FUNCTIONS
 
 
+_of_the_request: ContextVar[bool] = ContextVar("_of_the_request", default=False)
+"""Whether what runs is the request's: tasks and threads have it of those that begin them."""
+
+
 @contextmanager
 def _traced(files: list[str]) -> Iterator[None]:
-    """Append the file of each call, without repeats; in every thread that begins within, too."""
+    """Append the file of each call, in every task and thread that begins within, too.
+
+    What the server does by itself, as heartbeats, is left out.
+    """
 
     def notice(frame: FrameType, event: str, _: Any) -> None:
-        if event != "call" or not _begins(frame):
+        if event != "call" or not _of_the_request.get() or not _begins(frame):
             return
         path = frame.f_code.co_filename
         path = str(ROOT) + "/" + path.removeprefix(LINKS) if path.startswith(LINKS) else path
         if path.startswith(ROOMS):
             files.append(path.removeprefix(f"{ROOT}/"))
 
+    ours = _of_the_request.set(True)
     threading.setprofile(notice)
     sys.setprofile(notice)
     try:
@@ -75,6 +84,7 @@ def _traced(files: list[str]) -> Iterator[None]:
     finally:
         sys.setprofile(None)
         threading.setprofile(None)
+        _of_the_request.reset(ours)
 
 
 async def _ask(app: Any, path: str, body: Json, state: Json) -> tuple[int, bytes]:

@@ -41,6 +41,7 @@ def sent(
 ) -> Reply:
     connection = HTTPConnection("127.0.0.1", house.port, timeout=timeout)
     raw = json.dumps(body).encode() if isinstance(body, dict) else body
+    headers = {"content_type": "application/json", **headers} if body is not None else headers
     try:
         connection.request(method, path, raw, {k.replace("_", "-"): v for k, v in headers.items()})
         return Reply(connection.getresponse())
@@ -55,7 +56,10 @@ def client(house: Running, key: str = "k") -> openai.OpenAI:
 def left_open(house: Running, **fields: Any) -> socket.socket:
     """Send a request and don't read the reply."""
     body = json.dumps({**HELLO, **fields}).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    )
     connection = socket.create_connection(("127.0.0.1", house.port), timeout=10)
     connection.sendall(head.encode() + body)
     return connection

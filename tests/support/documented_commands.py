@@ -44,13 +44,13 @@ def clone(folder: Path) -> Path:
 
 
 @contextmanager
-def served(command: str, folder: Path) -> Iterator[Path]:
+def served(command: str, folder: Path, max_model_len: int) -> Iterator[Path]:
     """Run a command that serves until it is ended; yield what it prints."""
     assert not is_open(PORT), f"the documents' port, {PORT}, is taken here"
     log = folder / "log.txt"
     settings = {
         "FALSEWORK_DATABASE": f"sqlite:///{folder}/kept.db",
-        "FALSEWORK_MAX_MODEL_LEN": "4096",
+        "FALSEWORK_MAX_MODEL_LEN": str(max_model_len),
     }
     with log.open("wb") as file:
         process = subprocess.Popen(

@@ -1,7 +1,8 @@
 """What the published template of every family makes of us: recognised, prompts, round trips."""
 
 import argparse
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from support.family_conversations import (
     as_openai,
     described,
 )
-from support.family_replies import read
+from support.family_replies import parsed, read
 from support.model_families import FAMILIES, Family
 
 _REFUSALS = (jinja2.TemplateError, TypeError, KeyError, ValueError, AttributeError)
@@ -76,6 +77,8 @@ def row(family: Family) -> Row:
         family, renderer.dialect.name, renderer.knows_tools, renderer.dialect.think is not None
     )
     for name, conversation in CONVERSATIONS.items():
+        if not renderer.knows_tools:  # where the template has no place for tools, none are offered
+            conversation = replace(conversation, tools=())  # noqa: PLW2901
         own = _reference(tokenizer, conversation, renderer)
         try:
             ours = renderer.render(
@@ -98,6 +101,8 @@ def _reference(tokenizer: Any, conversation: Conversation, renderer: PromptRende
     It is given what vLLM's server would: OpenAI's messages with arguments as objects, or as text
     where that fails; a model that can think is told by the request whether it shall.
     """
+    if not conversation.think and not {"enable_thinking", "thinking"} & renderer.template.variables:
+        return None  # the family has no way to say so
     calls = [call for message in conversation.messages for call in message.calls]
     switches: dict[str, Any] = {}
     if renderer.dialect.think:
@@ -113,8 +118,16 @@ def _reference(tokenizer: Any, conversation: Conversation, renderer: PromptRende
             continue
         twice = any('\\"city\\"' in text or '\\"place\\"' in text for _ in calls)
         if all(call.name in text for call in calls) and not twice and "None<" not in text:
-            return text
+            return _unquoted(text, conversation)
     return None
+
+
+def _unquoted(text: str, conversation: Conversation) -> str:
+    """Return a prompt with results as their makers document them, not as a JSON string again."""
+    for message in conversation.messages:
+        if message.role == "tool":
+            text = text.replace(json.dumps(message.text, ensure_ascii=False), message.text)
+    return text
 
 
 def _native(tokenizer: Any, renderer: PromptRenderer, calls: tuple[Call, ...]) -> str:
@@ -150,7 +163,9 @@ def _round_trips(tokenizer: Any, renderer: PromptRenderer) -> dict[str, bool | N
 
     def trip(reply: str, calls: tuple[Call, ...]) -> bool:
         try:
-            return automaton.accepts(reply) and read(form, list(reply)).calls == list(calls)
+            return automaton.accepts(reply) and parsed(read(form, list(reply)).calls) == parsed(
+                calls
+            )
         except OutputParseError:
             return False
 

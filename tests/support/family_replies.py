@@ -1,5 +1,6 @@
 """Replies of every family: the tools they call, what they may be, and what is heard of them."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -74,6 +75,11 @@ def read(form: ReplyFormat, pieces: Sequence[str], *, complete: bool = True) -> 
     reader = OutputParser(form)
     events = [event for piece in pieces for event in reader.feed(piece)]
     return fold([*events, *reader.close(complete=complete)])
+
+
+def parsed(calls: Iterable[Call]) -> list[tuple[str, object]]:
+    """Return calls with their arguments as values: some families order them otherwise."""
+    return [(call.name, json.loads(call.arguments)) for call in calls]
 
 
 def form_of(

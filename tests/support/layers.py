@@ -3,9 +3,11 @@
 ROOMS = ("server", "bench", "prompts", "grammars")
 
 LAYERS = (
-    ("grammars",),
+    ("grammars", "server/types.py", "server/ids.py", "server/tools/errors.py"),
+    ("prompts/dialect.py",),
+    ("prompts/families",),
     ("prompts", "server/errors.py", "server/models.py", "server/tools/deadline.py",
-     "server/tools/errors.py"),
+     "server/tools/redaction.py"),
     ("server/settings.py", "server/engines", "server/tools/validation.py",
      "server/tools/results.py"),
     ("server/observability", "server/tools/config"),
@@ -24,5 +26,6 @@ LAYERS = (
 """The folders from the ground up, and the files that stand apart from theirs.
 
 A file imports from its own place and from those of lower layers: no two places import each other.
-`server/tools` stands in two parts, since its subfolders raise its errors; so does `server` itself.
+Some folders stand in two parts: the subfolders of `server/tools` raise its errors, the families are
+what `prompts/dialect.py` says, and all of `server/` uses the files that lie directly in it.
 """

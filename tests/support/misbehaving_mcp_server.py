@@ -19,12 +19,35 @@ USUAL = {
     "tools/list": {"tools": [TOOL]},
     "tools/call": {"content": [{"type": "text", "text": "done"}]},
 }
-WORDS = {"hang": lambda: time.sleep(60), "die": lambda: os._exit(1)}
+NOTE = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": 1}}
+
+
+def flood(piece: str) -> None:
+    while True:
+        sys.stdout.write(piece)
+
+
+def complain() -> None:
+    for number in range(2000):
+        sys.stderr.write(f"error number {number} " + "x" * 80 + "\n")
+
+
+WORDS = {
+    "hang": lambda: time.sleep(60),
+    "die": lambda: os._exit(1),
+    "flood: one line": lambda: flood("x" * 2**16),
+    "flood: lines": lambda: flood("noise\n" * 1000),
+    "flood: messages": lambda: flood((json.dumps(NOTE) + "\n") * 1000),
+    "flood: bytes": lambda: flood("\0" * 2**16 + "\n"),
+    "errors: 2000": complain,
+}
+"""What is done instead of an answer, or before the usual one."""
 
 
 def answer(said: Any, asked: Any) -> str:
     if isinstance(said, str) and said in WORDS:
         WORDS[said]()
+        said = USUAL[asked["method"]]
     if isinstance(said, str):
         return said.replace("ID", json.dumps(asked["id"]))
     body = said if "error" in said else {"result": said}

@@ -59,7 +59,7 @@ FAMILIES = [
            "llama.cpp/unsloth-mistral-Devstral-Small-2507"),
     *_rows("mistral_call_id", "gptoss", "llama.cpp/Mistral-Small-3.2-24B-Instruct-2506"),
     *_rows("mistral_v3", "gptoss", "llama.cpp/mistralai-Mistral-Nemo-Instruct-2407"),
-    *_rows("scaffold", "gemma3", "trl/gemma4_v5", "llama.cpp/google-gemma-4-31B-it"),
+    *_rows("gemma4", "gemma3", "trl/gemma4_v5", "llama.cpp/google-gemma-4-31B-it"),
     *_rows("glm", "qwen3", "trl/glm4moe", "llama.cpp/GLM-4.6"),
     *_rows("glm47", "qwen3", "llama.cpp/GLM-4.7-Flash"),
     *_rows("minimax", "gptoss", "llama.cpp/MiniMax-M2"),

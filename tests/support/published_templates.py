@@ -42,20 +42,23 @@ def cache_folder() -> Path:
 
 
 @functools.cache
+def templates_of(source: str) -> dict[str, str]:
+    """Return the published templates of one source by name, `source/file` without its suffix."""
+    return {
+        f"{source}/{path.stem}": path.read_text("utf-8")
+        for path in sorted(_unpacked_templates(source).glob("*.jinja"))
+        if not path.stem.endswith("_training")
+    }
+
+
 def templates() -> dict[str, str]:
-    """Return all published templates by name, `source/file` without its suffix."""
-    found: dict[str, str] = {}
-    for source in PACKAGES:
-        folder = _unpacked_templates(source)
-        for path in sorted(folder.glob("*.jinja")):
-            if not path.stem.endswith("_training"):
-                found[f"{source}/{path.stem}"] = path.read_text("utf-8")
-    return found
+    """Return all published templates by name."""
+    return {name: text for source in PACKAGES for name, text in templates_of(source).items()}
 
 
 def template(name: str) -> str:
     """Return one published template."""
-    return templates()[name]
+    return templates_of(name.partition("/")[0])[name]
 
 
 def vocabulary_folder(name: str) -> Path:

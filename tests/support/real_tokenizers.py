@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+import pytest
 import tiktoken
 from transformers import PreTrainedTokenizerFast
 
@@ -100,4 +101,6 @@ def tokenizer(name: str, smollm2_folder: Path) -> Real:
     return made[name]()
 
 
-NAMES = ("smollm2", "llama3", "deepseek", "tekken")
+LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("llama3", "deepseek", "tekken")]
+NAMES = ("smollm2", *LARGE)
+"""Parameters of tests; of the large vocabularies each takes seconds to read."""

@@ -80,7 +80,7 @@ async def test_a_key_that_succeeds_at_last_settles_what_was_in_doubt() -> None:
         (says_bytes(b" " * 300_000), "unknown"),
         (says({}, 404), "not_applied"),
         (says({}, 429), "not_applied"),
-        (says({}, 503), "not_applied"),
+        (says({}, 503), "unknown"),
     ],
 )
 async def test_only_an_upstream_that_said_no_did_nothing(answer: Any, effect: str) -> None:

@@ -92,6 +92,7 @@ ASKS = {
         ({"tools/call": {"error": {"code": -32602, "message": "a is odd"}}}, "invalid_arguments"),
         ({"tools/call": {"error": {"code": -32603, "message": "oh"}}}, "upstream_error"),
         ({"tools/call": {"error": {"code": -32050, "message": "no"}}}, "upstream_rejected"),
+        ({"tools/call": {"error": {"code": -32000, "message": "no"}}}, "upstream_error"),
         ({"tools/call": {"content": [], "isError": True}}, "tool_error"),
         (ASKS, "precondition_failed"),
     ],

@@ -179,3 +179,53 @@ def test_a_path_may_be_a_reference(tmp_path: Path) -> None:
     document["paths"]["/c"] = {"$ref": "#/components/pathItems/c"}
 
     assert parameters_of(tmp_path, document) == {"a": TEXT}
+
+
+DOCUMENT = {
+    "openapi": "3.1.0",
+    "paths": {
+        "/customers/{id}": {
+            "parameters": [
+                {"name": "id", "in": "path", "required": True, "schema": {"type": "integer"}}
+            ],
+            "patch": {
+                "operationId": "updateCustomer",
+                "summary": "Update a customer.",
+                "parameters": [{"name": "dry", "in": "query", "schema": {"type": "boolean"}}],
+                "requestBody": {
+                    "content": {
+                        "application/json": {"schema": {"$ref": "#/components/schemas/Fields"}}
+                    }
+                },
+            },
+        }
+    },
+    "components": {
+        "schemas": {
+            "Fields": {
+                "type": "object",
+                "properties": {"stage": {"enum": ["won", "lost"]}},
+                "required": ["stage"],
+            }
+        }
+    },
+}
+
+
+async def test_an_operation_of_an_openapi_document_is_a_tool(tmp_path: Path) -> None:
+    document = tmp_path / "crm.json"
+    document.write_text(json.dumps(DOCUMENT))
+    async with upstream() as up:
+        openapi = {"document": str(document), "operation": "updateCustomer", "base_url": up.url}
+        async with toolbox({"name": "update", "openapi": openapi}) as box:
+            outcome = await call(box, '{"id": 7, "stage": "won", "dry": true}', "update")
+            tool = box.tools["update"]
+
+    (seen,) = up.seen
+    assert (outcome.ok, tool.entry.effect, tool.description) == (
+        True,
+        "write",
+        "Update a customer.",
+    )
+    assert (seen.method, seen.path) == ("PATCH", "/customers/7?dry=true")
+    assert json.loads(seen.body) == {"stage": "won"}

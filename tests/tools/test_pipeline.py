@@ -57,7 +57,7 @@ async def test_an_open_breaker_refuses_at_once_whatever_the_rate_limit_and_the_g
     async with upstream(always=says({}, 500)) as up, toolbox(http_tool(up, **fields)) as box:
         for n in range(2):
             await call(box, f'{{"id": {n}}}')
-        box.upstreams[up.url].pause_for(3)
+        box.upstreams[up.url].pause.start(3)
         ends = [await call(box, f'{{"id": {n}}}') for n in range(5, 25)]
 
     assert {kind(end) for end in ends} == {"circuit_open"}

@@ -176,59 +176,10 @@ def test_a_tool_is_called_by_hand_with_a_trace(tmp_path: Path) -> None:
     assert "attempt 1 took" in done.stderr
 
 
-DOCUMENT = {
-    "openapi": "3.1.0",
-    "paths": {
-        "/customers/{id}": {
-            "parameters": [
-                {"name": "id", "in": "path", "required": True, "schema": {"type": "integer"}}
-            ],
-            "patch": {
-                "operationId": "updateCustomer",
-                "summary": "Update a customer.",
-                "parameters": [{"name": "dry", "in": "query", "schema": {"type": "boolean"}}],
-                "requestBody": {
-                    "content": {
-                        "application/json": {"schema": {"$ref": "#/components/schemas/Fields"}}
-                    }
-                },
-            },
-        }
-    },
-    "components": {
-        "schemas": {
-            "Fields": {
-                "type": "object",
-                "properties": {"stage": {"enum": ["won", "lost"]}},
-                "required": ["stage"],
-            }
-        }
-    },
-}
-
-
-@pytest.mark.anyio
-async def test_an_operation_of_an_openapi_document_is_a_tool(tmp_path: Path) -> None:
-    document = tmp_path / "crm.json"
-    document.write_text(json.dumps(DOCUMENT))
-    async with upstream() as up:
-        openapi = {"document": str(document), "operation": "updateCustomer", "base_url": up.url}
-        async with toolbox({"name": "update", "openapi": openapi}) as box:
-            outcome = await call_tool(box, '{"id": 7, "stage": "won", "dry": true}', "update")
-            tool = box.tools["update"]
-
-    (seen,) = up.seen
-    assert (outcome.ok, tool.entry.effect, tool.description) == (
-        True,
-        "write",
-        "Update a customer.",
-    )
-    assert (seen.method, seen.path) == ("PATCH", "/customers/7?dry=true")
-    assert json.loads(seen.body) == {"stage": "won"}
-
-
 def test_an_operation_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
-    (tmp_path / "crm.json").write_text(json.dumps(DOCUMENT))
+    (tmp_path / "crm.json").write_text(
+        json.dumps({"paths": {"/c": {"patch": {"operationId": "updateCustomer"}}}})
+    )
     text = (
         "tools: [{name: t, openapi: {document: crm.json, operation: update, "
         'base_url: "http://x.example"}}]'

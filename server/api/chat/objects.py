@@ -11,8 +11,8 @@ from falsework.grammars.events import Arguments, CallBegins, CallEnds, Event, Re
 from falsework.server.engines.base import TokenLogprob
 from falsework.server.generation.choice import ChoiceDelta, FinishReason
 from falsework.server.generation.request import GenerationRequest
-from falsework.server.generation.tool_loop import NO_USAGE, LoopEvent, ToolCallsFinished
-from falsework.server.generation.usage import Usage
+from falsework.server.generation.tool_loop import LoopEvent, ToolCallsFinished
+from falsework.server.generation.usage import NO_USAGE, Usage
 from falsework.server.ids import new_id
 from falsework.server.observability.request_metrics import RequestMetrics, record_outcome
 from falsework.server.types import Json

@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
+import anyio
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
@@ -22,6 +23,7 @@ from falsework.server.http.auth import principal
 from falsework.server.http.client_timeout import client_timeout
 from falsework.server.http.sse import cancel_on_disconnect, open_stream
 from falsework.server.observability.request_metrics import RequestMetrics
+from falsework.server.storage.errors import NOT_STORED, StorageUnavailable
 from falsework.server.storage.replies import StoredReply
 from falsework.server.types import Json
 
@@ -33,6 +35,7 @@ async def create_chat_completion(
     request: Request, services: ServicesDep, body: BodyDep
 ) -> Response:
     """Answer a chat request."""
+    deadline = anyio.current_time() + client_timeout(request.headers)
     chat = parse(body)
     services.check_model(chat.model)
     owner = principal(request)
@@ -42,7 +45,7 @@ async def create_chat_completion(
         raise BadRequestError(message, "tools", "invalid_value")
     chat = await _restore_executed(services, owner, chat)
     generation = to_generation_request(chat, services.settings, server_tools)
-    completion = _Completion(request, services, owner, generation, server_tools)
+    completion = _Completion(request, services, owner, generation, server_tools, deadline)
     if not server_tools.by_position and IDEMPOTENCY_HEADER not in request.headers:
         return await completion.reply()
     async with AsyncExitStack() as stack:
@@ -72,6 +75,7 @@ class _Completion:
     owner: str
     generation: GenerationRequest
     server_tools: ServerTools
+    deadline: float
 
     async def reply(self) -> Response:
         """Return the reply of a request that is done anew each time it comes."""
@@ -108,7 +112,7 @@ class _Completion:
         completion = await cancel_on_disconnect(
             self.http, collect_completion(events, header, metrics)
         )
-        await executed_calls.save_executed_calls(self.services.store, self.owner, [completion])
+        await self._save([completion], completion)
         acquired.complete(StoredReply(body=completion))
         return JSONResponse(completion)
 
@@ -119,7 +123,7 @@ class _Completion:
         as_decoded = self.services.settings.stream_calls == "as_decoded"
         half_calls = self.generation.stream and as_decoded
         events: AsyncGenerator[Any] = self.services.runner.stream(
-            self.generation, metrics, half_calls=half_calls
+            self.generation, metrics, half_calls=half_calls, deadline=self.deadline
         )
         return events
 
@@ -130,5 +134,12 @@ class _Completion:
             async for chunk in chunks:
                 sent.append(chunk)
                 if any(choice["finish_reason"] for choice in chunk["choices"]):
-                    await executed_calls.save_executed_calls(self.services.store, self.owner, sent)
+                    await self._save(sent, chunk)
                 yield chunk
+
+    async def _save(self, chunks: list[Json], last: Json) -> None:
+        """Store what the server ran; where that fails it stands, and the reply warns."""
+        try:
+            await executed_calls.save_executed_calls(self.services.store, self.owner, chunks)
+        except StorageUnavailable as error:
+            last["warnings"] = [{"code": error.code, "message": NOT_STORED}]

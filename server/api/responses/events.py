@@ -94,6 +94,13 @@ class ResponseEventBuilder:
                 self._response.usage = event
         return []
 
+    def warn(self, warning: Json) -> None:
+        """Add a warning, once."""
+        if warning not in self._response.warnings:
+            self._response.warnings.append(warning)
+        if self.ended and "response" in self.events[-1]:
+            self.events[-1]["response"]["warnings"] = list(self._response.warnings)
+
     def finish(self, runtime: Json | None) -> list[Json]:
         """End as complete, or incomplete; `runtime` is the summary of the tool run."""
         self._response.runtime = runtime

@@ -1,13 +1,12 @@
 """Making a response: its events while it is made, each step stored before the next."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager, nullcontext
 
 import anyio
 import structlog
 
 from falsework.server.api.responses.approvals import call_digest
-from falsework.server.api.responses.events import ResponseEventBuilder
 from falsework.server.api.responses.runner import run_response
 from falsework.server.api.responses.schema import CreateResponseRequest
 from falsework.server.api.responses.state import InProgressResponse
@@ -15,8 +14,11 @@ from falsework.server.errors import APIError, InternalServerError
 from falsework.server.generation.turn_runner import TurnRunner
 from falsework.server.observability import telemetry
 from falsework.server.observability.request_metrics import record_outcome
+from falsework.server.storage.errors import NOT_STORED, StorageUnavailable
 from falsework.server.storage.store import Store
 from falsework.server.types import Json
+
+WRITTEN = frozenset({"applied", "unknown"})
 
 FAILURE_MESSAGE = "The server failed while it made the response."
 
@@ -65,36 +67,49 @@ class ResponseMaker:
         for event in ending:
             yield event
 
+    @contextmanager
+    def _warning(self, response: InProgressResponse, body: Json | None = None) -> Iterator[None]:
+        """Have a response go on that can't be stored: what it did stands, and it says so."""
+        try:
+            yield
+        except StorageUnavailable as error:
+            log.warning(telemetry.LOG_NOT_STORED, reason=error.message)
+            warning = {"code": error.code, "message": NOT_STORED}
+            response.builder.warn(warning)
+            if body:
+                body["warnings"] = [*body.get("warnings", ()), warning]
+
     def _steps(self, response: InProgressResponse) -> AsyncGenerator[list[Json]]:
         parts, builder = response.parts, response.builder
 
         async def save() -> None:
-            async with response.saving:
-                await self.update(parts.owner, parts.request, builder, running=True)
+            with self._warning(response):
+                if parts.request.store is False:
+                    return
+                async with response.saving:
+                    await self._store.responses.update(parts.owner, builder.body, [], running=True)
 
         async def save_approval(item: Json) -> None:
-            await self._store.approvals.create(parts.owner, item["id"], call_digest(item))
+            written = any(result.effect in WRITTEN for result in parts.run.executed)
+            with self._warning(response) if written else nullcontext():
+                await self._store.approvals.create(parts.owner, item["id"], call_digest(item))
 
         return run_response(parts, builder, self._runner, save, save_approval)
 
-    async def update(
-        self,
-        owner: str,
-        request: CreateResponseRequest,
-        builder: ResponseEventBuilder,
-        *,
-        running: bool,
+    async def store_end(
+        self, owner: str, request: CreateResponseRequest, body: Json, events: list[Json]
     ) -> None:
-        """Store what a response has become; its events once it has ended."""
+        """Store what a response has become in the end."""
         if request.store is not False:
-            events = [] if running else builder.events
-            await self._store.responses.update(owner, builder.body, events, running=running)
+            await self._store.responses.update(owner, body, events, running=False)
 
     async def _end(self, response: InProgressResponse) -> None:
         parts = response.parts
         try:
-            async with response.saving:
-                await self.update(parts.owner, parts.request, response.builder, running=False)
+            body = response.builder.body
+            with self._warning(response, body):
+                async with response.saving:
+                    await self.store_end(parts.owner, parts.request, body, response.events)
         finally:
             response.over = True
             response.notify()

@@ -28,6 +28,8 @@ class ResponseObject:
     error: Json | None = None
     incomplete: str = ""
     runtime: Json | None = None
+    warnings: list[Json] = field(default_factory=list)
+    """What was done though something went wrong beside it."""
     item_count: int = 0
 
     def next_item_id(self, prefix: str) -> str:
@@ -77,7 +79,8 @@ class ResponseObject:
             "user": request.user,
             "metadata": dict(request.metadata or {}),
         }
-        return {**body, "tool_runtime": self.runtime} if self.runtime else body
+        more = {"tool_runtime": self.runtime, "warnings": list(self.warnings)}
+        return {**body, **{name: value for name, value in more.items() if value}}
 
 
 def response_id_of_item(item_id: str) -> str:

@@ -55,7 +55,7 @@ class PreparedRequest:
     server_tools: ServerTools
 
 
-async def prepare_request(
+async def prepare_request(  # noqa: PLR0913 - here the parts of a request meet
     request: CreateResponseRequest,
     before: Sequence[Json],
     items: Sequence[Json],

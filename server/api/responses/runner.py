@@ -40,7 +40,13 @@ async def run_response(
         if label not in listed_servers(parts.history):
             yield builder.list_tools(label, tool_listing(label, parts.prepared))
     loop = ToolLoop(
-        runner, parts.run, parts.metrics, server_tools.names, server_tools.approval, can_ask=True
+        runner,
+        parts.run,
+        parts.metrics,
+        server_tools.names,
+        server_tools.approval,
+        can_ask=True,
+        deadline=parts.deadline,
     )
     with loop.workflow_span():
         async for events in _run_approved(parts, builder, loop, save):

@@ -3,6 +3,8 @@
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing, suppress
 
+import anyio
+
 from falsework.server.api.idempotency import IdempotentRequest
 from falsework.server.api.responses.approvals import consume_approvals, parse_approvals
 from falsework.server.api.responses.event_log import terminal_event
@@ -86,6 +88,7 @@ class ResponseService:
                 background=bool(request.background),
             ),
             await consume_approvals(answers, owner, run, self._store),
+            anyio.current_time() + seconds,
         )
         if request.background:
             builder.queue()
@@ -114,7 +117,7 @@ class ResponseService:
             await acquired.record(result)
             if builder.ended:
                 builder.set_result(result)  # of a write that outlived its response
-                await self._maker.update(owner, request, builder, running=False)
+                await self._maker.store_end(owner, request, builder.body, builder.events)
 
         own_tools = frozenset(self._registry.tools)
         run = self._registry.new_run(

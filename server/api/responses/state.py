@@ -31,6 +31,8 @@ class ResponseParts:
     run: ToolRun
     metrics: RequestMetrics
     approvals: list[ApprovalAnswer]
+    deadline: float
+    """The client's, by the event loop's clock."""
 
 
 @dataclass

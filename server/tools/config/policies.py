@@ -30,6 +30,7 @@ def _check_reason(reason: str | int) -> str | int:
 
 
 RetryReason = Annotated[str | int, AfterValidator(_check_reason)]
+Status = Annotated[int, Field(ge=RETRYABLE_STATUSES.start, lt=RETRYABLE_STATUSES.stop)]
 
 
 class RetryPolicy(Policy):
@@ -40,6 +41,15 @@ class RetryPolicy(Policy):
     cap: Seconds = 2.0
     retry_after_cap: Seconds = Field(default=5.0, description="The longest that is obeyed.")
     retry_on: tuple[RetryReason, ...] = (*RETRY_REASONS, 429, 502, 503, 504)
+    not_applied_on: tuple[Status, ...] = Field(
+        default=(429,), description="Statuses that mean that a write did nothing."
+    )
+    pause_cap: Seconds = Field(
+        default=60.0, description="The longest that a Retry-After keeps other calls away."
+    )
+    pause_scope: Literal["tool", "upstream"] = Field(
+        default="tool", description="Whose other calls a Retry-After keeps away."
+    )
 
 
 class RetryBudgetPolicy(Policy):
@@ -56,7 +66,9 @@ class BreakerPolicy(Policy):
     window: Seconds = 30.0
     min_calls: int = Field(default=10, ge=1)
     failure_rate: float = Field(default=0.5, gt=0, le=1)
-    slow_call: Seconds = 2.0
+    slow_call: Seconds | None = Field(
+        default=None, description="Slower calls count as slow; by itself none, as tools differ."
+    )
     slow_rate: float = Field(default=0.8, gt=0, le=1)
     open_for: Seconds = 5.0
     open_max: Seconds = 60.0

@@ -25,6 +25,9 @@ from falsework.server.tools.executors.response_limits import (
 MAX_MESSAGE_BYTES = 2**20
 """The size limit of any message, a list of tools for example; results have their own limit."""
 
+EVENT_CAPS = 4
+"""Messages of the largest size that one event may have to the library: the budget ends sooner."""
+
 SESSION_HEADER = "mcp-session-id"
 
 BODY_GRACE = 1.0
@@ -46,7 +49,9 @@ def http_transport(
         transport = McpHttpTransport(inner(), link, cap)
         async with (
             client(transport) as http_client,
-            streamable_http_client(url, http_client=http_client, max_sse_event_size=cap) as streams,
+            streamable_http_client(
+                url, http_client=http_client, max_sse_event_size=EVENT_CAPS * cap
+            ) as streams,
         ):
             yield streams
 

@@ -18,11 +18,17 @@ from mcp_types import (
 from falsework.server.tools.errors import ErrorType, ToolCallError
 from falsework.server.tools.executors.http_errors import STATUS_ERRORS
 
+SERVER_ERROR = CONNECTION_CLOSED
+"""The code by which the library says that a connection ended, and servers that they failed."""
+
+CLOSED_MESSAGES = ("Connection closed", "SSE stream")
+"""Beginnings of the library's messages where a connection or a response has ended."""
+
 STATUS_MESSAGES = frozenset({"Server returned an error response", "Not Found"})
 """The library's messages where an HTTP response has an error status and no JSON-RPC error."""
 
 JSONRPC_ERRORS: Mapping[int, tuple[ErrorType, str, str]] = {
-    CONNECTION_CLOSED: ("unavailable", "The connection to the MCP server broke.", "crash"),
+    SERVER_ERROR: ("upstream_error", "The MCP server failed: ", ""),
     INTERNAL_ERROR: ("upstream_error", "The MCP server failed.", ""),
     INVALID_PARAMS: ("invalid_arguments", "The MCP server refused the arguments: ", ""),
     PARSE_ERROR: ("bad_response", "The MCP server's answer can't be read.", ""),
@@ -39,7 +45,8 @@ DEFAULT_ERROR: tuple[ErrorType, str, str] = (
 
 def is_connection_lost(error: MCPError) -> bool:
     """Tell whether the connection can't be used any more."""
-    return bool(error.error.code == CONNECTION_CLOSED)
+    is_from_library = error.error.message.startswith(CLOSED_MESSAGES)
+    return bool(error.error.code == CONNECTION_CLOSED and is_from_library)
 
 
 def is_status_error(error: MCPError, status: ToolCallError) -> bool:
@@ -50,6 +57,9 @@ def is_status_error(error: MCPError, status: ToolCallError) -> bool:
 def to_error(error: MCPError, *, sent: bool) -> ToolCallError:
     """Return the ToolCallError for a JSON-RPC error."""
     code, text = error.error.code, error.error.message
+    if is_connection_lost(error):
+        message = "The connection to the MCP server broke."
+        return ToolCallError("unavailable", message, "crash", sent, code=code)
     kind, message, reason = JSONRPC_ERRORS.get(code, DEFAULT_ERROR)
     if code == PARSE_ERROR and "too_large: " in text:  # from our transport, through the library
         kind, message = "too_large", "The MCP server's answer has more bytes than it may."

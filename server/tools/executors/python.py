@@ -4,7 +4,9 @@ import asyncio
 import contextvars
 import inspect
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,6 @@ class PythonExecutor:
         self._cap = cap
         self._max_workers = max_workers
         self._processes = ProcessPool(max_workers, cap) if run_in == "process" else None
-        self._threads = ThreadPoolExecutor(max_workers, thread_name_prefix=self.upstream)
         self._abandoned: list[Future[bytes]] = []
         if (path := str(folder.resolve())) not in sys.path:
             sys.path.insert(0, path)  # worker processes get the same path
@@ -61,8 +62,7 @@ class PythonExecutor:
         return _parse_result(await self._run_in_thread(arguments, attempt), self._cap)
 
     async def aclose(self) -> None:
-        """Kill the processes, and abandon the threads."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Kill the processes; threads are daemons, which don't keep the server alive."""
         if self._processes:
             await self._processes.aclose()
 
@@ -76,11 +76,25 @@ class PythonExecutor:
             attempt.sent = True
             return call_to_json(self._name, arguments)
 
-        running = self._threads.submit(contextvars.copy_context().run, run)
+        running = _start_daemon(self.upstream, contextvars.copy_context(), run)
         try:
             return await asyncio.wrap_future(running)
         finally:
             self._abandoned.append(running)
+
+
+def _start_daemon(
+    name: str, context: contextvars.Context, run: Callable[[], bytes]
+) -> Future[bytes]:
+    """Run a function in a thread of its own; an executor's threads would be waited for at exit."""
+    future = Future[bytes]()
+
+    def work() -> None:
+        future.set_running_or_notify_cancel()
+        future.set_result(context.run(run))  # which returns errors, too
+
+    threading.Thread(target=work, name=name, daemon=True).start()
+    return future
 
 
 def _parse_result(output: bytes, cap: int) -> Any:

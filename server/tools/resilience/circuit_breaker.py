@@ -83,7 +83,8 @@ class CircuitBreaker:
 
     def record_success(self, permit: Permit, seconds: float) -> None:
         """Record that the upstream answered, after so many seconds."""
-        self._record(permit, failed=False, slow=seconds > self._policy.slow_call)
+        slow_call = self._policy.slow_call
+        self._record(permit, failed=False, slow=slow_call is not None and seconds > slow_call)
 
     def record_failure(self, permit: Permit) -> None:
         """Record that the upstream failed."""
