@@ -91,7 +91,7 @@ FAULTS: dict[str, Json] = {
     "no text": {"grammar": b"\xff"},
     "a prefix that can't be said": {"prefix": (1, 2, 3)},
     "a think block that is none": {"think_block": b"\x01", "think": ThinkingBudget(1, 1, (2,))},
-    "a grammar beyond its limits": {
+    "a grammar whose every way is barred": {
         "grammar": json.dumps(
             {"grammars": [{"lark_grammar": 'start: "' + "x" * 9 + '" start | a\na: a a | "b"'}]}
         ).encode(),
