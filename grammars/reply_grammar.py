@@ -193,7 +193,8 @@ def _text_before_calls(form: ReplyFormat) -> Expression:
     markup = form.markup
     if markup.text_opening:
         return sequence(_marked_text(form), _spelled(markup.prefix))
-    text = text_until_marker(markup.trigger, barred_characters(form), _excluded(form, markup.trigger))
+    barred, excluded = barred_characters(form), _excluded(form, markup.trigger)
+    text = text_until_marker(markup.trigger, barred, excluded)
     return sequence(text, _spelled(markup.prefix[len(markup.trigger) :]))
 
 
