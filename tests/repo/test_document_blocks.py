@@ -30,7 +30,7 @@ NOT_RUN = {
     ".venv/bin/python bench/soak.py": MINUTES,
     ".venv/bin/python bench/likely.py": MINUTES,
     "make lock": "asks a package index; tests/repo/test_requirements.py compares the lists",
-    "falsework prompt": "needs a model of the hub; tests/cli/test_prompt_command.py runs the command",
+    "falsework prompt": "needs the hub; tests/cli/test_prompt_command.py runs the command",
     "docker build": DOCKER,
     "docker run": DOCKER,
 }
