@@ -54,6 +54,7 @@ def test_a_counted_string_is_the_one_written_out(bounds: tuple[int, int]) -> Non
     assert difference(*both(bounded(*bounds))) is None
 
 
+@pytest.mark.slow
 @given(BOUNDS, BOUNDS, st.booleans())
 @settings(deadline=None)
 def test_counted_strings_beside_others_are_those_written_out(

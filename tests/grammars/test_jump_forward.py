@@ -171,6 +171,7 @@ def test_behind_its_budget_a_think_block_is_closed_between_two_characters(
     assert decoder.forced_tokens  # the blank lines, and the call that has to follow
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # vLLM's own, at import
 def test_what_is_likely_is_drafted_behind_what_is_forced(smollm2: Path) -> None:
     from falsework.server.engines.vllm.scheduler import Grammar  # noqa: PLC0415 - it warns of itself

@@ -30,6 +30,7 @@ NOT_RUN = {
     ".venv/bin/python bench/soak.py": MINUTES,
     ".venv/bin/python bench/likely.py": MINUTES,
     "make lock": "asks a package index; tests/repo/test_requirements.py compares the lists",
+    "falsework prompt": "needs the hub; tests/cli/test_prompt_command.py runs the command",
     "docker build": DOCKER,
     "docker run": DOCKER,
 }
@@ -47,8 +48,8 @@ def reason(command: str) -> str | None:
 
 def is_begun_by(command: str, begin: str) -> bool:
     words, first = shlex.split(command), shlex.split(begin)
-    exactly = first[0] != "docker"
-    return words == first if exactly else words[: len(first)] == first
+    whole = first[0] not in {"docker", "falsework"}
+    return words == first if whole else words[: len(first)] == first
 
 
 def documented() -> list[str]:
@@ -73,7 +74,7 @@ def test_every_block_is_of_a_known_kind(each: Block) -> None:
 
 
 SECRET = "/run/secrets/analytics"
-OTHER = "  - {name: other, http: {url: 'https://crm.example/other'}, effect: read}\n"
+OTHER = "  - {name: other, http: {url: 'https://other.example/other'}, effect: read}\n"
 COMPLETED = {("docs/tools.md", 0): ("tools:\n", f"tools:\n{OTHER}")}
 """Tools files that are shown in part, by document and number: a line, and what takes its place."""
 
@@ -144,6 +145,14 @@ def test_what_the_model_reads_of_a_failed_call_is_what_the_documents_show() -> N
     message = {"message": shown["error"]["message"]}
     assert {**read, "error": {**read["error"], **message}} == shown
     assert read["error"]["message"] == message["message"].replace("2.5 s", "0.05 s")
+
+
+def test_what_is_printed_behind_a_prompt_is_no_command() -> None:
+    text = "$ falsework prompt model request.json\n<|user|>hello\n$ make serve\n"
+
+    commands = Block("a.md", 1, "console", text).commands
+
+    assert commands == ("falsework prompt model request.json", "make serve")
 
 
 def test_a_block_is_read_with_its_place_and_language() -> None:

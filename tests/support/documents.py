@@ -29,8 +29,13 @@ class Block:
 
     @property
     def commands(self) -> tuple[str, ...]:
-        """The commands of a console block, each as it is typed, comments left out."""
-        return tuple(_commands(self.text.splitlines()))
+        """The commands of a console block, each as it is typed, comments left out.
+
+        Where some line has a prompt, the others are what is printed.
+        """
+        lines = self.text.splitlines()
+        typed = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+        return tuple(_commands(typed or lines))
 
 
 def blocks(language: str | None = None) -> list[Block]:

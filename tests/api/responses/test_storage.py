@@ -170,6 +170,7 @@ def test_a_response_that_is_deleted_while_it_is_made_stays_deleted(scaffold: Tur
             sdk.responses.retrieve(begun.id)
 
 
+@pytest.mark.slow
 def test_a_crowd_of_responses_is_kept(scaffold: TurnBuilder, tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"database": f"sqlite:///{tmp_path}/kept.db"})
     with house_of(scaffold, "Hello!", file={}, settings=settings) as house:
