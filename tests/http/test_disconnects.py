@@ -116,7 +116,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(
 
 
 def test_a_server_that_ends_lets_running_requests_finish(scaffold: TurnBuilder) -> None:
-    engine = ScriptedEngine(ScriptedReply(["x"] * 12000))
+    engine = ScriptedEngine(ScriptedReply(["x"] * 4000))
     settings = SETTINGS.model_copy(update={"drain_seconds": 30})
     heard: list[str] = []
     with running(engine, scaffold, settings) as house:
