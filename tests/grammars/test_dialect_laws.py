@@ -17,7 +17,6 @@ from falsework.grammars.events import (
     Call,
 )
 from falsework.grammars.masks import TokenMasks, tokens_in_mask
-from falsework.grammars.output_parser import OutputParseError
 from falsework.grammars.reply_grammar import reply_grammar
 from falsework.prompts.dialects import DIALECTS, Dialect, with_reasoning
 
@@ -293,19 +292,3 @@ def test_a_reply_that_begins_like_a_call_must_be_one(dialect: Dialect) -> None:
         else dialect.markup.prefix
     )
     assert automaton.step(START, (thought(form) + stem).encode())
-
-
-def test_a_reply_that_breaks_its_promise_is_a_misread_not_a_guess() -> None:
-    form = form_of(DIALECTS["hermes"], "required")
-    for broken in ("<tool_call>{}", '<tool_call>\n{"name": "get", "arguments": {}} </tool_call>'):
-        with pytest.raises(OutputParseError):
-            read(form, [broken])
-    with pytest.raises(OutputParseError):
-        read(form, ['<tool_call>\n{"name": "get"'])
-
-
-def test_arguments_are_text_and_nobody_re_serialises_them() -> None:
-    form = form_of(DIALECTS["hermes"])
-    untidy = Call("get_weather", '{"city":"\\u00e9\\/","days":1e0,\n "city":"x"}')
-
-    assert [untidy] == read(form, [DIALECTS["hermes"].markup.render([untidy])]).calls

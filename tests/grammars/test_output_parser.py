@@ -1,0 +1,24 @@
+"""The parser trusts the constraint: it repairs nothing and changes nothing."""
+
+import pytest
+from support.family_replies import form_of, read
+
+from falsework.grammars.events import Call
+from falsework.grammars.output_parser import OutputParseError
+from falsework.prompts.dialects import DIALECTS
+
+
+def test_a_reply_that_breaks_its_promise_is_a_misread_not_a_guess() -> None:
+    form = form_of(DIALECTS["hermes"], "required")
+    for broken in ("<tool_call>{}", '<tool_call>\n{"name": "get", "arguments": {}} </tool_call>'):
+        with pytest.raises(OutputParseError):
+            read(form, [broken])
+    with pytest.raises(OutputParseError):
+        read(form, ['<tool_call>\n{"name": "get"'])
+
+
+def test_arguments_are_text_and_nobody_re_serialises_them() -> None:
+    form = form_of(DIALECTS["hermes"])
+    untidy = Call("get_weather", '{"city":"\\u00e9\\/","days":1e0,\n "city":"x"}')
+
+    assert [untidy] == read(form, [DIALECTS["hermes"].markup.render([untidy])]).calls
