@@ -20,13 +20,8 @@ from falsework.grammars.llguidance_grammar import (
     compile_grammar,
     json_rule,
 )
-from falsework.grammars.reply_grammar import (
-    ReplyFormat,
-    ReplyPlan,
-    UnsupportedFormat,
-    alternative_formats,
-    barred_characters,
-)
+from falsework.grammars.reply_format import ReplyFormat, ReplyPlan, UnsupportedFormat
+from falsework.grammars.reply_grammar import alternative_formats, barred_characters
 from falsework.grammars.schema_errors import UnsupportedSchema
 from falsework.grammars.schema_plan import SchemaPlan
 from falsework.grammars.text_grammar import TextGrammar

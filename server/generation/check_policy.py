@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from falsework.grammars.reply_grammar import UnsupportedFormat
+from falsework.grammars.reply_format import UnsupportedFormat
 from falsework.grammars.schema_terms import Check
 
 

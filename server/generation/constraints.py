@@ -25,14 +25,8 @@ from falsework.grammars.llguidance_grammar import (
     make_tokenizer,
 )
 from falsework.grammars.llguidance_reply import lark_reply
-from falsework.grammars.reply_grammar import (
-    ReplyFormat,
-    ReplyPlan,
-    UnsupportedFormat,
-    between_characters_state,
-    plan_reply,
-    reply_grammar,
-)
+from falsework.grammars.reply_format import ReplyFormat, ReplyPlan, UnsupportedFormat, plan_reply
+from falsework.grammars.reply_grammar import between_characters_state, reply_grammar
 from falsework.grammars.schema_plan import SchemaPlan
 from falsework.grammars.text_grammar import TextGrammar
 from falsework.grammars.vocabulary import Vocabulary

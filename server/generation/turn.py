@@ -9,7 +9,7 @@ import anyio.to_thread
 
 from falsework.grammars.dfa import DEAD
 from falsework.grammars.output_parser import OutputParser
-from falsework.grammars.reply_grammar import ReplyFormat
+from falsework.grammars.reply_format import ReplyFormat
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.grammars.vocabulary import Vocabulary
 from falsework.prompts.renderer import ChatTemplateError, Prompt, PromptRenderer, UnknownSwitch

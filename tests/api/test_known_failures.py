@@ -18,7 +18,8 @@ from falsework.grammars import json_schema
 from falsework.grammars.dfa import DFA, compile_dfa, from_bytes
 from falsework.grammars.events import Call, Tool
 from falsework.grammars.masks import tokens_in_mask
-from falsework.grammars.reply_grammar import ReplyFormat, reply_grammar
+from falsework.grammars.reply_format import ReplyFormat
+from falsework.grammars.reply_grammar import reply_grammar
 from falsework.grammars.schema_errors import UnsupportedSchema
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.grammars.vocabulary import Vocabulary

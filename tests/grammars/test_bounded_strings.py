@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from falsework.grammars import json_schema
 from falsework.grammars.dfa import DEAD, DFA, START, compile_dfa, from_bytes
 from falsework.grammars.events import Tool
-from falsework.grammars.reply_grammar import ReplyFormat, reply_grammar
+from falsework.grammars.reply_format import ReplyFormat
+from falsework.grammars.reply_grammar import reply_grammar
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.prompts.dialects import DIALECTS
 

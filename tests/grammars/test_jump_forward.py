@@ -11,7 +11,8 @@ from falsework.grammars.dfa import DFA, START, compile_dfa
 from falsework.grammars.events import Tool
 from falsework.grammars.jump_forward import forced_bytes, forced_tokens
 from falsework.grammars.masks import tokens_in_mask
-from falsework.grammars.reply_grammar import ReplyFormat, between_characters_state, reply_grammar
+from falsework.grammars.reply_format import ReplyFormat
+from falsework.grammars.reply_grammar import between_characters_state, reply_grammar
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.prompts.dialects import DIALECTS, with_reasoning
 from falsework.server.engines.base import ThinkingBudget

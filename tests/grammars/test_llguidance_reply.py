@@ -13,13 +13,8 @@ from support.walker import Walker
 from falsework.grammars.dfa import START, compile_dfa
 from falsework.grammars.events import Call, Tool
 from falsework.grammars.llguidance_reply import lark_reply
-from falsework.grammars.reply_grammar import (
-    ReplyFormat,
-    ReplyPlan,
-    UnsupportedFormat,
-    plan_reply,
-    reply_grammar,
-)
+from falsework.grammars.reply_format import ReplyFormat, ReplyPlan, UnsupportedFormat, plan_reply
+from falsework.grammars.reply_grammar import reply_grammar
 from falsework.grammars.schema_plan import LLGuidanceSchema, SchemaPlan
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.prompts.dialects import DIALECTS, Dialect, with_reasoning

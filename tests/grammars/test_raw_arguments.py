@@ -12,7 +12,8 @@ from support.walker import Walker
 
 from falsework.grammars.dfa import compile_dfa
 from falsework.grammars.events import Call, Tool
-from falsework.grammars.reply_grammar import ReplyFormat, UnsupportedFormat, reply_grammar
+from falsework.grammars.reply_format import ReplyFormat, UnsupportedFormat
+from falsework.grammars.reply_grammar import reply_grammar
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.prompts.dialects import DIALECTS
 

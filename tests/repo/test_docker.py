@@ -16,7 +16,7 @@ from falsework.server.settings import Settings
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-PINNED = ["vllm", "outlines_core"]
+PINNED = ["vllm", "llguidance", "outlines_core"]
 
 
 def instructions() -> list[tuple[str, str]]:

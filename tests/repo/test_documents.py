@@ -2,7 +2,9 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.documents import DOCUMENTS
@@ -56,10 +58,21 @@ def test_the_documents_have_no_setting_that_is_not_there() -> None:
     assert named - known <= {"CACHE", "CONFIG"}
 
 
+def commands(command: Any) -> Iterator[Any]:
+    """Yield a command and those below it."""
+    yield command
+    for below in getattr(command, "commands", {}).values():
+        yield from commands(below)
+
+
+def flags_of(command: Any) -> Iterator[str]:
+    for option in command.params:
+        yield from (*option.opts, *option.secondary_opts)
+
+
 def test_the_documents_have_no_flag_that_is_not_there() -> None:
     texts = [(ROOT / name).read_text() for name in DOCUMENTS]
-    serve = get_command(app).commands["serve"]  # type: ignore[attr-defined]
-    there = {each for option in serve.params for each in (*option.opts, *option.secondary_opts)}
+    there = {flag for command in commands(get_command(app)) for flag in flags_of(command)}
 
     assert set(re.findall(r"`(--[a-z-]+)", "".join(texts))) - there <= {"--stop-timeout"}, (
         "Docker's"

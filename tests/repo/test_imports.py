@@ -231,6 +231,10 @@ def test_the_command_line_leaves_numba_to_those_who_need_it() -> None:
     assert said.stdout == "False\n"
 
 
+WRITTEN_BY_A_SCRIPT = {"docs/files.md"}
+"""A line for each file: nobody keeps it by hand."""
+
+
 def test_no_file_of_ours_is_longer_than_300_lines() -> None:
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
@@ -244,6 +248,7 @@ def test_no_file_of_ours_is_longer_than_300_lines() -> None:
         for name in listed
         if name.endswith((".py", ".sh", ".md", ".toml", ".jinja", "Makefile"))
         and (ROOT / name).is_file()
+        and name not in WRITTEN_BY_A_SCRIPT
     ]
     lengths = {name_of(path): len(path.read_text().splitlines()) for path in ours}
 

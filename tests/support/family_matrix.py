@@ -14,7 +14,8 @@ from falsework.grammars.dfa import START, compile_dfa
 from falsework.grammars.events import Call
 from falsework.grammars.masks import TokenMasks, tokens_in_mask
 from falsework.grammars.output_parser import OutputParseError
-from falsework.grammars.reply_grammar import ReplyFormat, reply_grammar
+from falsework.grammars.reply_format import ReplyFormat
+from falsework.grammars.reply_grammar import reply_grammar
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.prompts.detection import detect_renderer
 from falsework.prompts.messages import Message

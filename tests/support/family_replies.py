@@ -16,7 +16,8 @@ from falsework.grammars.events import (
     Tool,
 )
 from falsework.grammars.output_parser import OutputParser
-from falsework.grammars.reply_grammar import ReplyFormat, reply_grammar
+from falsework.grammars.reply_format import ReplyFormat
+from falsework.grammars.reply_grammar import reply_grammar
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.prompts.dialects import Dialect
 

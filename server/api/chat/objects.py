@@ -1,6 +1,5 @@
 """Chat completions, whole or in chunks: folds of the events of a reply."""
 
-import json
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, nullcontext
@@ -8,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from falsework.grammars.events import Arguments, CallBegins, CallEnds, Event, Reasoning, Text
+from falsework.server.api.chat.message_object import custom_call, message_object
+from falsework.server.api.logprobs import logprob_object
 from falsework.server.engines.base import TokenLogprob
 from falsework.server.generation.choice import ChoiceDelta, FinishReason
 from falsework.server.generation.request import GenerationRequest
@@ -49,15 +50,7 @@ class ReplyHeader:
 def _logprobs(request: GenerationRequest, tokens: Iterable[TokenLogprob]) -> Json | None:
     if request.sampling.logprobs is None:
         return None
-    return {"content": [_token(token) for token in tokens], "refusal": None}
-
-
-def _token(token: TokenLogprob) -> Json:
-    return {**_alternative(token), "top_logprobs": [_alternative(other) for other in token.top]}
-
-
-def _alternative(token: TokenLogprob) -> Json:
-    return {"token": token.token, "logprob": token.logprob, "bytes": list(token.bytes)}
+    return {"content": [logprob_object(token) for token in tokens], "refusal": None}
 
 
 def _call_delta(index: int, **fields: object) -> Json:
@@ -75,12 +68,6 @@ def _text(event: Text) -> Json:
 def _begins(event: CallBegins) -> Json:
     function = {"name": event.name, "arguments": ""}
     return _call_delta(event.index, id=new_id("call_"), type="function", function=function)
-
-
-def _custom_call(name: str, arguments: str) -> Json:
-    """Return the call of a custom tool, whose text is the one argument of a function."""
-    text = json.loads(arguments)["input"]
-    return {"id": new_id("call_"), "type": "custom", "custom": {"name": name, "input": text}}
 
 
 def _arguments(event: Arguments) -> Json:
@@ -180,7 +167,7 @@ class ChunkBuilder:
                 return None
             case CallEnds() if state.custom is not None:
                 name, state.custom = state.custom, None
-                return _call_delta(event.index, **_custom_call(name, state.arguments))
+                return _call_delta(event.index, **custom_call(name, state.arguments))
         return DELTA_BUILDERS[type(event)](event)
 
     def _chunk(
@@ -233,7 +220,7 @@ class CompletionBuilder:
         tokens = [token for delta in deltas for token in delta.logprobs]
         return {
             "index": index,
-            "message": _message(
+            "message": message_object(
                 [event for delta in deltas for event in delta.events],
                 self._header.request.custom_tools,
             ),
@@ -284,34 +271,3 @@ def usage_object(usage: Usage) -> Json:
             "rejected_prediction_tokens": 0,
         },
     }
-
-
-def _message(events: list[Event], custom_tools: frozenset[str]) -> Json:
-    text = "".join(event.text for event in events if isinstance(event, Text))
-    reasoning = "".join(event.text for event in events if isinstance(event, Reasoning))
-    calls = [
-        _call(event, events, custom=event.name in custom_tools)
-        for event in events
-        if isinstance(event, CallBegins)
-    ]
-    message: Json = {
-        "role": "assistant",
-        "content": text or (None if calls else ""),
-        "refusal": None,
-        "annotations": [],
-    }
-    if reasoning:
-        message |= {"reasoning_content": reasoning, "reasoning": reasoning}
-    return {**message, "tool_calls": calls} if calls else message
-
-
-def _call(begin: CallBegins, events: list[Event], *, custom: bool) -> Json:
-    pieces = [
-        event.text
-        for event in events
-        if isinstance(event, Arguments) and event.index == begin.index
-    ]
-    if custom:
-        return _custom_call(begin.name, "".join(pieces))
-    function = {"name": begin.name, "arguments": "".join(pieces)}
-    return {"id": new_id("call_"), "type": "function", "function": function}

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from falsework.grammars.events import Arguments, CallBegins, CallEnds, Event, Reasoning, Text
+from falsework.server.api.logprobs import logprob_object
 from falsework.server.api.responses.event_log import EventLog
 from falsework.server.engines.base import TokenLogprob
 from falsework.server.ids import new_id
@@ -28,7 +29,7 @@ class ModelItems:
     def feed(self, events: Sequence[Event], logprobs: Sequence[TokenLogprob]) -> list[Json]:
         """Return the response events of what one piece of output adds."""
         if self._wants_logprobs:
-            self._logprobs += [_logprob(token) for token in logprobs]
+            self._logprobs += [logprob_object(token) for token in logprobs]
         return [one for event in events for one in EVENT_HANDLERS[type(event)](self, event)]
 
     def close(self, status: str = "completed") -> list[Json]:
@@ -144,14 +145,3 @@ ITEM_CLOSERS: Mapping[str, EventHandler] = {
     "message": ModelItems._close_part,  # noqa: SLF001
     "reasoning": ModelItems._close_part,  # noqa: SLF001
 }
-
-
-def _logprob(token: TokenLogprob) -> Json:
-    def fields(alternative: TokenLogprob) -> Json:
-        return {
-            "token": alternative.token,
-            "logprob": alternative.logprob,
-            "bytes": list(alternative.bytes),
-        }
-
-    return {**fields(token), "top_logprobs": [fields(other) for other in token.top]}

@@ -246,10 +246,7 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
         return lookup.propose([], limit)
 
     def _grammar(self, params: SamplingParams) -> Grammar | Future[StructuredOutputGrammar] | None:
-        """Return the grammar of a request, if it has one, or its future while it is compiled.
-
-        Where it can't be made, the future has the error.
-        """
+        """Return the grammar of a request, if any, or a future: being compiled, or failed."""
         try:
             biases = read_biases(params)
             if biases is not None:
@@ -257,8 +254,7 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
             if not has_constraint(params):
                 return None
             constraint = take_constraint(params)
-            uses_lookup = self._uses_lookup and biases is None
-            lookup = PromptLookupDrafter() if uses_lookup else None
+            lookup = PromptLookupDrafter() if self._uses_lookup and biases is None else None
             if constraint.kind == "llguidance" and constraint.key not in self._cache:
                 # Some take a second; llguidance lets other threads run meanwhile.
                 return self._compiler.submit(lambda: Grammar(self._matcher(constraint), lookup))
@@ -271,9 +267,8 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
 
     def _matcher(self, constraint: Constraint) -> Matcher:
         matcher = self._unbarred_matcher(constraint)
-        if not constraint.barred:
-            return matcher
-        return BarredMatcher(matcher, constraint.barred, self._vocabulary)
+        barred = constraint.barred
+        return BarredMatcher(matcher, barred, self._vocabulary) if barred else matcher
 
     def _unbarred_matcher(self, constraint: Constraint) -> GrammarMatcher | LlguidanceMatcher:
         compiled = self._compiled(constraint)
