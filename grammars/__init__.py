@@ -1,0 +1,24 @@
+from falsework.grammars import json_values
+from falsework.grammars.expressions import GrammarTooLarge, literal, sequence
+from falsework.grammars.free_text import text_until_marker
+from falsework.grammars.json_spans import value_span
+from falsework.grammars.openai_strict import strict_faults
+from falsework.grammars.schema_errors import UnsupportedSchema
+from falsework.grammars.schema_plan import DEFAULT_LIMITS, Limits, SchemaPlan, plan
+from falsework.grammars.schema_terms import Check
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "Check",
+    "GrammarTooLarge",
+    "Limits",
+    "SchemaPlan",
+    "UnsupportedSchema",
+    "json_values",
+    "literal",
+    "plan",
+    "sequence",
+    "strict_faults",
+    "text_until_marker",
+    "value_span",
+]

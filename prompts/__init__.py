@@ -1,0 +1,5 @@
+from falsework.prompts.errors import UnusableModel
+
+__all__ = [
+    "UnusableModel",
+]

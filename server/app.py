@@ -15,13 +15,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from falsework import __version__
+from falsework.server.api import IdempotencyKeys, Services, ServicesDep, console_page, console_state
 from falsework.server.api.chat import routes as chat_routes
-from falsework.server.api.console import console_page, console_state
-from falsework.server.api.idempotency import IdempotencyKeys
+from falsework.server.api.responses import ResponseService
 from falsework.server.api.responses import routes as response_routes
-from falsework.server.api.responses.service import ResponseService
-from falsework.server.api.services import Services, ServicesDep
-from falsework.server.engines.base import Engine, EngineDeadError
+from falsework.server.engines import Engine, EngineDeadError
 from falsework.server.errors import (
     APIError,
     NotFoundError,
@@ -29,17 +27,13 @@ from falsework.server.errors import (
     ToolsUnavailable,
     error_response,
 )
-from falsework.server.generation.admission import AdmissionController
-from falsework.server.generation.turn import TurnBuilder
-from falsework.server.generation.turn_runner import TurnRunner
-from falsework.server.http.auth import APIKeyAuth
-from falsework.server.http.browsers import BrowserChecks
-from falsework.server.http.middleware import RequestContextMiddleware
+from falsework.server.generation import AdmissionController, TurnBuilder, TurnRunner
+from falsework.server.http import APIKeyAuth, BrowserChecks, RequestContextMiddleware
 from falsework.server.models import cache_dir
-from falsework.server.observability.tracing import RecentTraces, configure_tracing
+from falsework.server.observability import RecentTraces, configure_tracing
 from falsework.server.settings import Settings
-from falsework.server.storage.store import Store
-from falsework.server.tools.registry import ToolRegistry, open_registry
+from falsework.server.storage import Store
+from falsework.server.tools import ToolRegistry, open_registry
 from falsework.server.types import Json
 
 READY_SECONDS = 5

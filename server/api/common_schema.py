@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from falsework.server.api.validation import WireModel
-from falsework.server.engines.base import SamplingParams
+from falsework.server.engines import SamplingParams
 from falsework.server.errors import InvalidSchemaError, unsupported_value
 from falsework.server.settings import Settings
 

@@ -6,9 +6,8 @@ from importlib import resources
 
 from fastapi.responses import HTMLResponse
 
-from falsework.server.observability import telemetry
-from falsework.server.observability.tracing import RecentTraces
-from falsework.server.tools.registry import ToolRegistry
+from falsework.server.observability import RecentTraces, telemetry
+from falsework.server.tools import ToolRegistry
 from falsework.server.types import Json
 
 CONSOLE_HTML = resources.files("falsework.server.api").joinpath("console.html").read_text("utf-8")

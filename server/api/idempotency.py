@@ -16,16 +16,12 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
 from falsework.server.errors import BadRequestError, ConflictError, NotFoundError
-from falsework.server.http.auth import principal
-from falsework.server.http.sse import cancel_on_disconnect, open_stream
+from falsework.server.http import cancel_on_disconnect, open_stream, principal
 from falsework.server.ids import new_id
 from falsework.server.observability import telemetry
-from falsework.server.storage.errors import StorageUnavailable
-from falsework.server.storage.leases import IDEMPOTENCY_TTL
-from falsework.server.storage.replies import StoredReply
-from falsework.server.storage.store import Store
+from falsework.server.storage import IDEMPOTENCY_TTL, StorageUnavailable, Store, StoredReply
+from falsework.server.tools import ToolRun
 from falsework.server.tools.results import ToolResult
-from falsework.server.tools.tool_run import ToolRun
 from falsework.server.types import Json
 
 IDEMPOTENCY_HEADER = "idempotency-key"

@@ -1,6 +1,6 @@
 """Log probabilities of tokens as OpenAI's API shows them."""
 
-from falsework.server.engines.base import TokenLogprob
+from falsework.server.engines import TokenLogprob
 from falsework.server.types import Json
 
 

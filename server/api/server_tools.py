@@ -9,10 +9,8 @@ from falsework.grammars.events import Tool
 from falsework.server.api.tools import FilteredParam, McpServerParam, ServerToolParam
 from falsework.server.api.validation import WireModel
 from falsework.server.errors import APIError, BadRequestError, missing_parameter
+from falsework.server.tools import McpServerRef, ServerTool, ToolRegistry, forbidden_headers
 from falsework.server.tools.errors import ToolCallError
-from falsework.server.tools.registry import ToolRegistry
-from falsework.server.tools.request_mcp_servers import McpServerRef, forbidden_headers
-from falsework.server.tools.tool import ServerTool
 
 SERVER_LABEL_PATTERN = re.compile(r"[a-zA-Z0-9_-]{1,32}")
 BUILTIN_SERVER_LABEL = "falsework"

@@ -10,12 +10,11 @@ from fastapi import Depends, Request
 
 from falsework.server.api.idempotency import IdempotencyKeys
 from falsework.server.errors import APIError, NotFoundError
-from falsework.server.generation.admission import AdmissionController
-from falsework.server.generation.turn_runner import TurnRunner
-from falsework.server.http.body import read_body
+from falsework.server.generation import AdmissionController, TurnRunner
+from falsework.server.http import read_body
 from falsework.server.settings import Settings
-from falsework.server.storage.store import Store
-from falsework.server.tools.registry import ToolRegistry
+from falsework.server.storage import Store
+from falsework.server.tools import ToolRegistry
 
 MAX_QUOTED_NAME = 200
 

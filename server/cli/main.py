@@ -14,15 +14,15 @@ import typer
 from pydantic.fields import FieldInfo
 
 from falsework import __version__
-from falsework.bench.endpoint import EndpointError
+from falsework.bench import EndpointError
+from falsework.prompts import UnusableModel
 from falsework.prompts.dialects import DIALECTS
-from falsework.prompts.errors import UnusableModel
 from falsework.server.cli.schema import app as schema_commands
 from falsework.server.cli.tools import app as tools_commands
 from falsework.server.errors import BadRequestError
 from falsework.server.models import UnknownModel, resolve_model
 from falsework.server.settings import CONFIG_VARIABLE, ConfigError, Settings, flag_name, load
-from falsework.server.tools.config.loader import ToolsFileError
+from falsework.server.tools.config import ToolsFileError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown")
 
@@ -68,7 +68,7 @@ def serve(config: Path | None = None, **flags: Any) -> None:
     """
     # vLLM's CPU workers import this file first, and fail where it has imported numba.
     from falsework.server.cli.process import EngineLostError, run_server  # noqa: PLC0415
-    from falsework.server.engines.base import EngineStartError  # noqa: PLC0415
+    from falsework.server.engines import EngineStartError  # noqa: PLC0415
 
     try:
         settings = load(flags, config)
@@ -149,7 +149,7 @@ def bench(
 
     The cases and their order are those of `make bench`.
     """
-    from falsework.bench.main import print_table  # noqa: PLC0415 - only needed here
+    from falsework.bench import print_table  # noqa: PLC0415 - only needed here
 
     try:
         asyncio.run(print_table(base_url, runs, only, key, typer.echo))

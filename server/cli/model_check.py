@@ -6,7 +6,7 @@ from typing import Any
 
 import psutil
 
-from falsework.server.engines.cpu import emulates_bfloat16
+from falsework.server.engines import emulates_bfloat16
 from falsework.server.settings import ConfigError, Settings
 
 GIB = 2**30

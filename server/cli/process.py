@@ -22,16 +22,15 @@ from falsework.prompts.tokenizers import load_tokenizer
 from falsework.server.app import create_app, database_url, instance_id
 from falsework.server.cli.banner import startup_banner
 from falsework.server.cli.model_check import check_limits
-from falsework.server.engines.supervisor import EngineSupervisor
-from falsework.server.generation.check_policy import CheckPolicy
-from falsework.server.generation.turn import TurnBuilder
-from falsework.server.http.protocol import MAX_HEAD_BYTES, LimitedProtocol
+from falsework.server.engines import EngineSupervisor
+from falsework.server.generation import CheckPolicy, TurnBuilder
+from falsework.server.http import MAX_HEAD_BYTES, LimitedProtocol
 from falsework.server.models import ProgressCallback, read_config
-from falsework.server.observability.logging import configure_logging
+from falsework.server.observability import configure_logging
 from falsework.server.settings import ConfigError, Settings
-from falsework.server.storage.store import Store
-from falsework.server.tools.config.loader import load_tools_file
-from falsework.server.tools.registry import ToolRegistry, open_registry
+from falsework.server.storage import Store
+from falsework.server.tools import ToolRegistry, open_registry
+from falsework.server.tools.config import load_tools_file
 
 VLLM_LEVELS = {"debug": "DEBUG", "info": "WARNING", "warning": "WARNING", "error": "ERROR"}
 """vLLM's log level for each of ours; its INFO would bury the startup banner."""

@@ -21,10 +21,9 @@ from falsework.prompts.tokenizers import (
     eos_token_ids,
     load_tokenizer,
 )
-from falsework.server.api.chat.request import to_generation_request
-from falsework.server.api.chat.schema import parse
-from falsework.server.engines.base import Constraint
-from falsework.server.generation.turn import PreparedTurn, TurnBuilder
+from falsework.server.api.chat import parse, to_generation_request
+from falsework.server.engines import Constraint
+from falsework.server.generation import PreparedTurn, TurnBuilder
 from falsework.server.models import resolve_model
 from falsework.server.settings import ConfigError, load
 

@@ -5,12 +5,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from falsework.grammars import (
+    DEFAULT_LIMITS,
+    GrammarTooLarge,
+    Limits,
+    SchemaPlan,
+    UnsupportedSchema,
+    literal,
+    plan,
+    strict_faults,
+)
 from falsework.grammars.admitted import admits
 from falsework.grammars.dfa import DFA, EmptyLanguage, compile_dfa
-from falsework.grammars.expressions import GrammarTooLarge, literal
-from falsework.grammars.openai_strict import strict_faults
-from falsework.grammars.schema_errors import UnsupportedSchema
-from falsework.grammars.schema_plan import DEFAULT_LIMITS, Limits, SchemaPlan, plan
 
 HINTS = {
     "uniqueItems": "list the possible items with enum (up to 8), or leave it to the check",

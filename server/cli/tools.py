@@ -13,16 +13,11 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from falsework.server.observability.logging import configure_logging
-from falsework.server.observability.tracing import tracer_provider
-from falsework.server.tools.config.loader import ToolsFileError, load_tools_file
-from falsework.server.tools.config.policies import ToolPolicy
-from falsework.server.tools.config.schema import ToolsFile
+from falsework.server.observability import configure_logging, tracer_provider
+from falsework.server.tools import ServerTool, ToolCall, ToolRegistry, open_registry
+from falsework.server.tools.config import ToolPolicy, ToolsFile, ToolsFileError, load_tools_file
 from falsework.server.tools.errors import ToolCallError
-from falsework.server.tools.registry import ToolRegistry, open_registry
 from falsework.server.tools.results import ToolResult
-from falsework.server.tools.tool import ServerTool
-from falsework.server.tools.tool_call import ToolCall
 
 app = typer.Typer(no_args_is_help=True)
 

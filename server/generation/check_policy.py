@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from falsework.grammars import Check
 from falsework.grammars.reply_format import UnsupportedFormat
-from falsework.grammars.schema_terms import Check
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from falsework.grammars.events import CallBegins, Event
 from falsework.grammars.output_parser import OutputParser
-from falsework.server.engines.base import OutputDelta, TokenLogprob
+from falsework.server.engines import OutputDelta, TokenLogprob
 from falsework.server.errors import InternalServerError
 from falsework.server.generation.call_buffer import (
     CompleteCallBuffer,

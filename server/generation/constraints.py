@@ -12,9 +12,8 @@ import anyio.to_thread
 import cachetools
 from llguidance import LLTokenizer
 
+from falsework.grammars import GrammarTooLarge, SchemaPlan, literal, sequence, text_until_marker
 from falsework.grammars.dfa import DEAD, START, EmptyLanguage, compile_dfa, from_bytes
-from falsework.grammars.expressions import GrammarTooLarge, literal, sequence
-from falsework.grammars.free_text import text_until_marker
 from falsework.grammars.jump_forward import forced_tokens
 from falsework.grammars.last_choice import last_choice
 from falsework.grammars.llguidance_grammar import (
@@ -27,10 +26,9 @@ from falsework.grammars.llguidance_grammar import (
 from falsework.grammars.llguidance_reply import lark_reply
 from falsework.grammars.reply_format import ReplyFormat, ReplyPlan, UnsupportedFormat, plan_reply
 from falsework.grammars.reply_grammar import between_characters_state, reply_grammar
-from falsework.grammars.schema_plan import SchemaPlan
 from falsework.grammars.text_grammar import TextGrammar
 from falsework.grammars.vocabulary import Vocabulary
-from falsework.server.engines.base import Constraint
+from falsework.server.engines import Constraint
 from falsework.server.errors import BadRequestError, InvalidSchemaError
 from falsework.server.generation.check_policy import DEFAULT_CHECKS, CheckPolicy, refuse_checks
 from falsework.server.generation.fair_limiter import FairLimiter

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 import anyio.to_thread
 from opentelemetry import trace
 
+from falsework.grammars import value_span
 from falsework.grammars.events import Arguments, CallBegins, CallEnds, Event, Text
-from falsework.grammars.json_spans import value_span
 from falsework.server.errors import OutputCheckFailed
 from falsework.server.generation.choice import ChoiceDelta, ChoiceProcessor
 from falsework.server.generation.constraints import ANSWER, ConstraintCompiler

@@ -8,7 +8,7 @@ from falsework.grammars.events import Tool
 from falsework.grammars.text_grammar import TextGrammar
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.prompts.messages import Message
-from falsework.server.engines.base import SamplingParams
+from falsework.server.engines import SamplingParams
 
 NO_CALLS = ToolChoice("none")
 SERVER_DEFAULTS = SamplingParams(max_tokens=0)

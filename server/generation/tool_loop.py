@@ -19,11 +19,9 @@ from falsework.server.generation.turn import PreparedTurn
 from falsework.server.generation.turn_runner import TurnRunner
 from falsework.server.generation.usage import NO_USAGE, Usage
 from falsework.server.ids import new_id
-from falsework.server.observability import telemetry
-from falsework.server.observability.request_metrics import RequestMetrics
+from falsework.server.observability import RequestMetrics, telemetry
+from falsework.server.tools import ToolCall, ToolRun
 from falsework.server.tools.results import ToolResult
-from falsework.server.tools.tool_call import ToolCall
-from falsework.server.tools.tool_run import ToolRun
 
 
 @dataclass(frozen=True)

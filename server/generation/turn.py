@@ -13,7 +13,7 @@ from falsework.grammars.reply_format import ReplyFormat
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.grammars.vocabulary import Vocabulary
 from falsework.prompts.renderer import ChatTemplateError, Prompt, PromptRenderer, UnknownSwitch
-from falsework.server.engines.base import Constraint, SamplingParams, ThinkingBudget
+from falsework.server.engines import Constraint, SamplingParams, ThinkingBudget
 from falsework.server.errors import BadRequestError, ContextLengthExceeded
 from falsework.server.generation.check_policy import DEFAULT_CHECKS, CheckPolicy
 from falsework.server.generation.constraints import (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from anyio import CancelScope
 
-from falsework.server.engines.base import Engine, OutputDelta
+from falsework.server.engines import Engine, OutputDelta
 from falsework.server.errors import InternalServerError, ShuttingDown
 from falsework.server.generation.admission import AdmissionController
 from falsework.server.generation.choice import ChoiceDelta, ChoiceProcessor
@@ -17,8 +17,7 @@ from falsework.server.generation.turn import PreparedTurn, TurnBuilder
 from falsework.server.generation.turn_timer import TurnTimer, time_turn
 from falsework.server.generation.usage import NO_USAGE, Usage
 from falsework.server.ids import new_id
-from falsework.server.observability import telemetry
-from falsework.server.observability.request_metrics import RequestMetrics
+from falsework.server.observability import RequestMetrics, telemetry
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from opentelemetry import trace
 from opentelemetry.trace import StatusCode
 
-from falsework.server.engines.base import RequestTimings
+from falsework.server.engines import RequestTimings
 from falsework.server.generation.choice import ChoiceDelta
 from falsework.server.generation.request import GenerationRequest
 from falsework.server.generation.usage import Usage
-from falsework.server.observability import telemetry
-from falsework.server.observability.request_metrics import RequestMetrics
+from falsework.server.observability import RequestMetrics, telemetry
 
 
 @contextmanager

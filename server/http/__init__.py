@@ -1,0 +1,20 @@
+from falsework.server.http.auth import APIKeyAuth, principal
+from falsework.server.http.body import read_body
+from falsework.server.http.browsers import BrowserChecks
+from falsework.server.http.client_timeout import client_timeout
+from falsework.server.http.middleware import RequestContextMiddleware
+from falsework.server.http.protocol import MAX_HEAD_BYTES, LimitedProtocol
+from falsework.server.http.sse import cancel_on_disconnect, open_stream
+
+__all__ = [
+    "MAX_HEAD_BYTES",
+    "APIKeyAuth",
+    "BrowserChecks",
+    "LimitedProtocol",
+    "RequestContextMiddleware",
+    "cancel_on_disconnect",
+    "client_timeout",
+    "open_stream",
+    "principal",
+    "read_body",
+]

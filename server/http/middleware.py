@@ -16,8 +16,7 @@ from falsework.server.errors import (
     error_response,
 )
 from falsework.server.ids import new_id
-from falsework.server.observability import telemetry
-from falsework.server.observability.tracing import request_span
+from falsework.server.observability import request_span, telemetry
 
 REQUEST_ID_HEADER = "x-request-id"
 REQUEST_ID_PATTERN = re.compile(r"[\w.-]{1,128}", re.ASCII)

@@ -9,20 +9,32 @@ from typing import NamedTuple
 import httpx2
 
 from falsework.server.observability import telemetry
-from falsework.server.tools.config.policies import EffectClass
-from falsework.server.tools.config.schema import ClientCredentials, McpServerConfig, ToolConfig
-from falsework.server.tools.executors.auth import build_auth, read_secret
-from falsework.server.tools.executors.base import Executor
-from falsework.server.tools.executors.egress import EgressRules, EgressTransport, egress_rules
-from falsework.server.tools.executors.http import BODILESS_METHODS, HttpExecutor
-from falsework.server.tools.executors.mcp import McpClient
-from falsework.server.tools.executors.mcp_http import MAX_MESSAGE_BYTES, http_transport
-from falsework.server.tools.executors.mcp_link import TransportFactory
-from falsework.server.tools.executors.mcp_stdio import StdioServer
-from falsework.server.tools.executors.mcp_tool import McpExecutor
-from falsework.server.tools.executors.openapi import OpenApiExecutor, load_operation
-from falsework.server.tools.executors.python import PythonExecutor
-from falsework.server.tools.executors.response_limits import SizeLimitTransport
+from falsework.server.tools.config import (
+    ClientCredentials,
+    EffectClass,
+    McpServerConfig,
+    ToolConfig,
+)
+from falsework.server.tools.executors import (
+    BODILESS_METHODS,
+    MAX_MESSAGE_BYTES,
+    EgressRules,
+    EgressTransport,
+    Executor,
+    HttpExecutor,
+    McpClient,
+    McpExecutor,
+    OpenApiExecutor,
+    PythonExecutor,
+    SizeLimitTransport,
+    StdioServer,
+    TransportFactory,
+    build_auth,
+    egress_rules,
+    http_transport,
+    load_operation,
+    read_secret,
+)
 from falsework.server.tools.redaction import MIN_IDENTIFIER_CHARS
 from falsework.server.tools.services import ToolServices
 

@@ -7,8 +7,7 @@ from typing import Any, Protocol
 from opentelemetry import trace
 
 from falsework.server.observability import telemetry
-from falsework.server.tools.config.policies import FallbackPolicy
-from falsework.server.tools.config.schema import ToolConfig
+from falsework.server.tools.config import FallbackPolicy, ToolConfig
 from falsework.server.tools.results import ToolResult
 from falsework.server.tools.tool_call import CallContext, ToolCall
 

@@ -11,22 +11,22 @@ from anyio.abc import TaskGroup
 
 from falsework.server.observability import telemetry
 from falsework.server.tools.call_metrics import log_unexpected_error
-from falsework.server.tools.config.cross_checks import check_effects, upstream_conflicts
-from falsework.server.tools.config.loader import ToolsFileError
-from falsework.server.tools.config.policies import ToolPolicy
-from falsework.server.tools.config.schema import (
+from falsework.server.tools.config import (
     McpServerConfig,
     McpTool,
     ToolConfig,
+    ToolPolicy,
     ToolsFile,
+    ToolsFileError,
+    check_effects,
+    upstream_conflicts,
 )
 from falsework.server.tools.deadline import Deadline
 from falsework.server.tools.errors import ToolCallError
 from falsework.server.tools.executor_builder import ExecutorBuilder
-from falsework.server.tools.executors.egress import EgressRules
-from falsework.server.tools.executors.mcp import McpClient
+from falsework.server.tools.executors import EgressRules, McpClient
 from falsework.server.tools.request_mcp_servers import RequestMcpServers
-from falsework.server.tools.resilience.upstream import Upstream
+from falsework.server.tools.resilience import Upstream
 from falsework.server.tools.results import ToolResult
 from falsework.server.tools.services import ToolServices
 from falsework.server.tools.tool import ServerTool

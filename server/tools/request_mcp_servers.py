@@ -14,20 +14,24 @@ import httpx2
 from anyio.abc import TaskGroup
 
 from falsework.server.observability import telemetry
-from falsework.server.tools.config.policies import EgressPolicy
-from falsework.server.tools.config.schema import (
+from falsework.server.tools.config import (
     TOOL_NAME_PATTERN,
+    EgressPolicy,
     McpTool,
     RequestMcpServersConfig,
     ToolConfig,
 )
 from falsework.server.tools.deadline import Deadline
 from falsework.server.tools.errors import ToolCallError
-from falsework.server.tools.executors.egress import EgressTransport, egress_rules
-from falsework.server.tools.executors.mcp import McpClient
-from falsework.server.tools.executors.mcp_http import MAX_MESSAGE_BYTES, http_transport
-from falsework.server.tools.executors.mcp_tool import McpExecutor
-from falsework.server.tools.resilience.upstream import Upstream
+from falsework.server.tools.executors import (
+    MAX_MESSAGE_BYTES,
+    EgressTransport,
+    McpClient,
+    McpExecutor,
+    egress_rules,
+    http_transport,
+)
+from falsework.server.tools.resilience import Upstream
 from falsework.server.tools.services import ToolServices
 from falsework.server.tools.tool import ServerTool
 from falsework.server.tools.tool_run import ToolRun

@@ -18,7 +18,7 @@ from opentelemetry import propagate, trace
 from opentelemetry.trace import StatusCode
 
 from falsework.server.observability import telemetry
-from falsework.server.tools.config.policies import WRITE_EFFECTS, ToolPolicy
+from falsework.server.tools.config import WRITE_EFFECTS, ToolPolicy
 from falsework.server.tools.deadline import Deadline
 from falsework.server.tools.errors import (
     PAUSE_REASONS,
@@ -27,10 +27,8 @@ from falsework.server.tools.errors import (
     ToolCallError,
     is_ambiguous,
 )
-from falsework.server.tools.executors.base import AttemptContext, Executor
-from falsework.server.tools.resilience.circuit_breaker import Permit
-from falsework.server.tools.resilience.pause import Pause
-from falsework.server.tools.resilience.upstream import Upstream
+from falsework.server.tools.executors import AttemptContext, Executor
+from falsework.server.tools.resilience import Pause, Permit, Upstream
 from falsework.server.types import Json
 
 MIN_ATTEMPT_SECONDS = 0.05

@@ -11,8 +11,7 @@ import anyio
 
 from falsework.server.tools.deadline import Deadline
 from falsework.server.tools.errors import ToolCallError
-from falsework.server.tools.executors.base import AttemptContext
-from falsework.server.tools.executors.process_pool import ProcessPool
+from falsework.server.tools.executors import AttemptContext, ProcessPool
 from falsework.server.tools.validation import find_violations
 from falsework.server.types import Json
 

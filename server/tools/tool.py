@@ -13,13 +13,14 @@ from opentelemetry import trace
 
 from falsework.server.observability import telemetry
 from falsework.server.tools.call_metrics import MetricLabels, log_unexpected_error, observe_call
-from falsework.server.tools.config.expressions import evaluate
-from falsework.server.tools.config.policies import (
+from falsework.server.tools.config import (
+    NO_PARAMETERS,
     WRITE_EFFECTS,
     EffectClass,
+    ToolConfig,
     effect_defaults,
+    evaluate,
 )
-from falsework.server.tools.config.schema import NO_PARAMETERS, ToolConfig
 from falsework.server.tools.errors import (
     CHECK_HINT,
     UNHANDLED_EXCEPTION,
@@ -27,11 +28,9 @@ from falsework.server.tools.errors import (
     WriteEffect,
     is_ambiguous,
 )
-from falsework.server.tools.executors.base import Executor, ToolDescription
+from falsework.server.tools.executors import Executor, ToolDescription
 from falsework.server.tools.fallbacks import FallbackChain
-from falsework.server.tools.resilience.bulkhead import Bulkhead
-from falsework.server.tools.resilience.result_cache import ResultCache
-from falsework.server.tools.resilience.upstream import Upstream
+from falsework.server.tools.resilience import Bulkhead, ResultCache, Upstream
 from falsework.server.tools.results import ToolResult, truncate
 from falsework.server.tools.retries import MIN_ATTEMPT_SECONDS, CallState, Retrier
 from falsework.server.tools.services import ToolServices

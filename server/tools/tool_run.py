@@ -14,7 +14,7 @@ import anyio
 
 from falsework.server.observability import telemetry
 from falsework.server.tools.call_metrics import UNKNOWN_TOOL, count_call, log_unexpected_error
-from falsework.server.tools.config.policies import RequestPolicy
+from falsework.server.tools.config import RequestPolicy
 from falsework.server.tools.deadline import Deadline
 from falsework.server.tools.errors import CHECK_HINT, ToolCallError, WriteEffect
 from falsework.server.tools.results import ToolResult

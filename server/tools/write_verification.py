@@ -3,8 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from falsework.server.tools.config.expressions import evaluate, render_template
-from falsework.server.tools.config.policies import VerifyPolicy
+from falsework.server.tools.config import VerifyPolicy, evaluate, render_template
 from falsework.server.tools.results import ToolResult, canonical_json
 from falsework.server.types import Json
 

@@ -22,20 +22,29 @@ from support.layers import LAYERS, ROOMS
 ROOT = Path(__file__).parents[2]
 HEAVY = {"llguidance", "numba", "torch", "transformers", "vllm"}
 DIRECT = {
+    "grammars/admitted.py": "numba",
+    "grammars/call_formats.py": "llguidance",
     "grammars/dfa.py": "numba",
+    "grammars/events.py": "llguidance",
     "grammars/jump_forward.py": "numba",
     "grammars/last_choice.py": "llguidance",
     "grammars/llguidance_grammar.py": "llguidance",
     "grammars/llguidance_reply.py": "llguidance",
     "grammars/masks.py": "numba",
     "grammars/output_parser.py": "llguidance",
+    "grammars/reply_format.py": "llguidance",
     "grammars/reply_grammar.py": "llguidance",
     "grammars/text_grammar.py": "llguidance",
+    "grammars/tool_choice.py": "llguidance",
     "grammars/vocabulary.py": "numba",
-    "prompts/detection.py": "numba",
-    "prompts/reasoning_switches.py": "numba",
-    "prompts/renderer.py": "numba",
+    "prompts/conversation_layout.py": "llguidance",
+    "prompts/detection.py": "llguidance",
+    "prompts/dialects.py": "llguidance",
+    "prompts/messages.py": "llguidance",
+    "prompts/reasoning_switches.py": "llguidance",
+    "prompts/renderer.py": "llguidance",
     "prompts/tokenizers.py": "numba",
+    "prompts/turns.py": "llguidance",
 }
 """Modules that no package exports, and what they load.
 

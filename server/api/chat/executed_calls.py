@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from falsework.server.api.chat.message_schema import ExecutedToolCall, MessageParam
-from falsework.server.storage.store import Store
+from falsework.server.storage import Store
 from falsework.server.types import Json
 
 SERVER_CALL_ID = re.compile(r"call_[a-zA-Z0-9]{24}")

@@ -9,13 +9,18 @@ from typing import Any
 from falsework.grammars.events import Arguments, CallBegins, CallEnds, Event, Reasoning, Text
 from falsework.server.api.chat.message_object import custom_call, message_object
 from falsework.server.api.logprobs import logprob_object
-from falsework.server.engines.base import TokenLogprob
-from falsework.server.generation.choice import ChoiceDelta, FinishReason
-from falsework.server.generation.request import GenerationRequest
-from falsework.server.generation.tool_loop import LoopEvent, ToolCallsFinished
-from falsework.server.generation.usage import NO_USAGE, Usage
+from falsework.server.engines import TokenLogprob
+from falsework.server.generation import (
+    NO_USAGE,
+    ChoiceDelta,
+    FinishReason,
+    GenerationRequest,
+    LoopEvent,
+    ToolCallsFinished,
+    Usage,
+)
 from falsework.server.ids import new_id
-from falsework.server.observability.request_metrics import RequestMetrics, record_outcome
+from falsework.server.observability import RequestMetrics, record_outcome
 from falsework.server.types import Json
 
 

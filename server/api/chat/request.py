@@ -16,9 +16,9 @@ from falsework.server.api.tool_choice import (
 )
 from falsework.server.api.tools import CustomText, FunctionDefinition, build_tools
 from falsework.server.api.validation import WireModel
-from falsework.server.engines.base import SamplingParams
+from falsework.server.engines import SamplingParams
 from falsework.server.errors import BadRequestError, missing_parameter
-from falsework.server.generation.request import GenerationRequest, ParamNames
+from falsework.server.generation import GenerationRequest, ParamNames
 from falsework.server.settings import Settings
 
 CHOICE_PARAM = "tool_choice"

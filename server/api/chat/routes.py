@@ -17,14 +17,10 @@ from falsework.server.api.idempotency import IDEMPOTENCY_HEADER, IdempotentReque
 from falsework.server.api.server_tools import ServerTools, resolve_server_tools
 from falsework.server.api.services import BodyDep, Services, ServicesDep, hold_seat
 from falsework.server.errors import BadRequestError
-from falsework.server.generation.request import GenerationRequest
-from falsework.server.generation.tool_loop import LoopEvent, ToolLoop
-from falsework.server.http.auth import principal
-from falsework.server.http.client_timeout import client_timeout
-from falsework.server.http.sse import cancel_on_disconnect, open_stream
-from falsework.server.observability.request_metrics import RequestMetrics
-from falsework.server.storage.errors import NOT_STORED, StorageUnavailable
-from falsework.server.storage.replies import StoredReply
+from falsework.server.generation import GenerationRequest, LoopEvent, ToolLoop
+from falsework.server.http import cancel_on_disconnect, client_timeout, open_stream, principal
+from falsework.server.observability import RequestMetrics
+from falsework.server.storage import NOT_STORED, StorageUnavailable, StoredReply
 from falsework.server.types import Json
 
 router = APIRouter()

@@ -15,7 +15,7 @@ from falsework.grammars.text_grammar import Syntax, TextGrammar
 from falsework.server.api.common_schema import response_schema
 from falsework.server.api.validation import WireModel
 from falsework.server.errors import BadRequestError
-from falsework.server.generation.request import ResponseSchema
+from falsework.server.generation import ResponseSchema
 from falsework.server.settings import Settings
 
 MAX_CHOICES = 10_000

@@ -1,0 +1,7 @@
+from falsework.server.api.responses import routes
+from falsework.server.api.responses.service import ResponseService
+
+__all__ = [
+    "ResponseService",
+    "routes",
+]

@@ -12,9 +12,8 @@ from falsework.server.api.responses.item_schema import (
 )
 from falsework.server.api.responses.messages import qualified_tool_name
 from falsework.server.errors import MAX_QUOTED, BadRequestError
-from falsework.server.storage.store import Store
-from falsework.server.tools.tool_call import ToolCall
-from falsework.server.tools.tool_run import ToolRun
+from falsework.server.storage import Store
+from falsework.server.tools import ToolCall, ToolRun
 from falsework.server.types import Json
 
 

@@ -12,18 +12,18 @@ from falsework.server.api.responses.model_items import ModelItems
 from falsework.server.api.responses.object import ResponseObject
 from falsework.server.api.server_tools import BUILTIN_SERVER_LABEL
 from falsework.server.errors import APIError, error_body
-from falsework.server.generation.choice import ChoiceDelta
-from falsework.server.generation.tool_loop import (
+from falsework.server.generation import (
     ApprovalRequired,
+    ChoiceDelta,
     DeadlineExceeded,
     LoopEvent,
     ToolCallsFinished,
     ToolCallsStarted,
+    Usage,
 )
-from falsework.server.generation.usage import Usage
+from falsework.server.tools import ToolCall
 from falsework.server.tools.errors import ErrorType, ToolCallError
 from falsework.server.tools.results import ToolResult
-from falsework.server.tools.tool_call import ToolCall
 from falsework.server.types import Json
 
 HTTP_ERRORS: frozenset[ErrorType] = frozenset(

@@ -6,7 +6,7 @@ from falsework.server.api.responses.item_schema import ItemReference, is_referen
 from falsework.server.api.responses.object import response_id_of_item
 from falsework.server.api.validation import validate
 from falsework.server.errors import MAX_QUOTED, BadRequestError
-from falsework.server.storage.store import Store
+from falsework.server.storage import Store
 from falsework.server.types import Json
 
 

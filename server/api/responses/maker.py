@@ -11,11 +11,9 @@ from falsework.server.api.responses.runner import run_response
 from falsework.server.api.responses.schema import CreateResponseRequest
 from falsework.server.api.responses.state import InProgressResponse
 from falsework.server.errors import APIError, InternalServerError
-from falsework.server.generation.turn_runner import TurnRunner
-from falsework.server.observability import telemetry
-from falsework.server.observability.request_metrics import record_outcome
-from falsework.server.storage.errors import NOT_STORED, StorageUnavailable
-from falsework.server.storage.store import Store
+from falsework.server.generation import TurnRunner
+from falsework.server.observability import record_outcome, telemetry
+from falsework.server.storage import NOT_STORED, StorageUnavailable, Store
 from falsework.server.types import Json
 
 WRITTEN = frozenset({"applied", "unknown"})

@@ -7,7 +7,7 @@ from typing import Any
 from falsework.grammars.events import Arguments, CallBegins, CallEnds, Event, Reasoning, Text
 from falsework.server.api.logprobs import logprob_object
 from falsework.server.api.responses.event_log import EventLog
-from falsework.server.engines.base import TokenLogprob
+from falsework.server.engines import TokenLogprob
 from falsework.server.ids import new_id
 from falsework.server.types import Json
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from falsework.server.api.responses.schema import CreateResponseRequest, ResponseToolChoice
-from falsework.server.generation.usage import Usage
+from falsework.server.generation import Usage
 from falsework.server.ids import new_id
 from falsework.server.types import Json
 

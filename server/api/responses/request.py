@@ -35,9 +35,9 @@ from falsework.server.errors import (
     missing_parameter,
     unsupported_value,
 )
-from falsework.server.generation.request import GenerationRequest, ParamNames, ResponseSchema
+from falsework.server.generation import GenerationRequest, ParamNames, ResponseSchema
 from falsework.server.settings import Settings
-from falsework.server.tools.registry import ToolRegistry
+from falsework.server.tools import ToolRegistry
 from falsework.server.types import Json
 
 PARAMS = ParamNames(messages="input", schema="text.format.schema")

@@ -11,10 +11,8 @@ from falsework.server.api.responses.schema import parse
 from falsework.server.api.responses.service import ResponseService
 from falsework.server.api.responses.state import InProgressResponse
 from falsework.server.api.services import BodyDep, ServicesDep, hold_seat
-from falsework.server.http.auth import principal
-from falsework.server.http.client_timeout import client_timeout
-from falsework.server.http.sse import cancel_on_disconnect, open_stream
-from falsework.server.storage.replies import StoredReply
+from falsework.server.http import cancel_on_disconnect, client_timeout, open_stream, principal
+from falsework.server.storage import StoredReply
 from falsework.server.types import Json
 
 router = APIRouter(prefix="/v1/responses")

@@ -7,14 +7,14 @@ from dataclasses import replace
 from falsework.server.api.responses.events import ResponseEventBuilder
 from falsework.server.api.responses.messages import listed_servers, to_messages
 from falsework.server.api.responses.state import ResponseParts, tool_listing
-from falsework.server.generation.request import GenerationRequest
-from falsework.server.generation.tool_loop import (
+from falsework.server.generation import (
     ApprovalRequired,
+    GenerationRequest,
     ToolCallsFinished,
     ToolCallsStarted,
     ToolLoop,
+    TurnRunner,
 )
-from falsework.server.generation.turn_runner import TurnRunner
 from falsework.server.tools.errors import ToolCallError
 from falsework.server.types import Json
 

@@ -27,15 +27,12 @@ from falsework.server.errors import (
     BadRequestError,
     NotFoundError,
 )
-from falsework.server.generation.turn_runner import TurnRunner
-from falsework.server.observability.request_metrics import RequestMetrics
-from falsework.server.observability.tracing import background_span
+from falsework.server.generation import TurnRunner
+from falsework.server.observability import RequestMetrics, background_span
 from falsework.server.settings import Settings
-from falsework.server.storage.responses import StoredResponse
-from falsework.server.storage.store import Store
-from falsework.server.tools.registry import ToolRegistry
+from falsework.server.storage import Store, StoredResponse
+from falsework.server.tools import ToolRegistry, ToolRun
 from falsework.server.tools.results import ToolResult
-from falsework.server.tools.tool_run import ToolRun
 from falsework.server.types import Json
 
 

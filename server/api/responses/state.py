@@ -10,9 +10,9 @@ from falsework.server.api.responses.messages import SERVER_MADE
 from falsework.server.api.responses.object import ResponseObject
 from falsework.server.api.responses.request import PreparedRequest
 from falsework.server.api.responses.schema import CreateResponseRequest
-from falsework.server.generation.turn import PreparedTurn
-from falsework.server.observability.request_metrics import RequestMetrics
-from falsework.server.tools.tool_run import ToolRun
+from falsework.server.generation import PreparedTurn
+from falsework.server.observability import RequestMetrics
+from falsework.server.tools import ToolRun
 from falsework.server.types import Json
 
 

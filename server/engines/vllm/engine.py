@@ -16,8 +16,8 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError as VllmEngineDeadError
 from vllm.v1.engine.exceptions import EngineGenerateError
 
+from falsework.grammars import literal
 from falsework.grammars.dfa import START, compile_dfa, from_bytes
-from falsework.grammars.expressions import literal
 from falsework.grammars.masks import TokenMasks
 from falsework.grammars.vocabulary import Vocabulary
 from falsework.prompts.dialects import Dialect

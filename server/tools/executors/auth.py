@@ -10,14 +10,14 @@ from typing import Any
 import anyio
 import httpx2
 
-from falsework.server.tools.config.loader import ToolsFileError
-from falsework.server.tools.config.schema import (
+from falsework.server.tools.config import (
     Auth,
     BasicAuth,
     BearerAuth,
     ClientCredentials,
     HeaderAuth,
     SecretRef,
+    ToolsFileError,
 )
 from falsework.server.tools.errors import ToolCallError
 from falsework.server.tools.redaction import Redactor

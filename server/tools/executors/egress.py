@@ -11,7 +11,7 @@ import anyio
 import httpx2
 
 from falsework.server.observability import telemetry
-from falsework.server.tools.config.policies import EgressPolicy
+from falsework.server.tools.config import EgressPolicy
 from falsework.server.tools.errors import ToolCallError
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")

@@ -8,8 +8,7 @@ from urllib.parse import quote
 
 import httpx2
 
-from falsework.server.tools.config.expressions import render_template
-from falsework.server.tools.config.schema import HttpTool
+from falsework.server.tools.config import HttpTool, render_template
 from falsework.server.tools.deadline import DEADLINE_HEADER
 from falsework.server.tools.errors import ToolCallError
 from falsework.server.tools.executors.base import AttemptContext, ToolDescription

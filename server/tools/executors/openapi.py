@@ -13,8 +13,7 @@ from referencing import Registry, Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-from falsework.server.tools.config.loader import ToolsFileError
-from falsework.server.tools.config.schema import HttpTool, OpenApiTool
+from falsework.server.tools.config import HttpTool, OpenApiTool, ToolsFileError
 from falsework.server.tools.executors.base import AttemptContext, ToolDescription
 from falsework.server.tools.executors.http import HttpExecutor
 from falsework.server.types import Json

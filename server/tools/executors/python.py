@@ -10,8 +10,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from falsework.server.tools.config.loader import ToolsFileError
-from falsework.server.tools.config.schema import PythonTool
+from falsework.server.tools.config import PythonTool, ToolsFileError
 from falsework.server.tools.errors import ToolCallError
 from falsework.server.tools.executors.base import AttemptContext, ToolDescription
 from falsework.server.tools.executors.process_pool import ProcessPool

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager, suppress
 
 import anyio
 
-from falsework.server.tools.config.policies import BulkheadPolicy
+from falsework.server.tools.config import BulkheadPolicy
 from falsework.server.tools.deadline import Deadline
 from falsework.server.tools.errors import ToolCallError
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from falsework.server.tools.config.policies import BreakerPolicy
+from falsework.server.tools.config import BreakerPolicy
 
 State = Literal["closed", "open", "half_open"]
 JITTER = 0.2

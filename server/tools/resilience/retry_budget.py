@@ -4,7 +4,7 @@ So retries add at most that fraction to an upstream's load, at any failure rate.
 counts failures, as gRPC's, shuts retries off at a failure rate of a tenth.
 """
 
-from falsework.server.tools.config.policies import RetryBudgetPolicy
+from falsework.server.tools.config import RetryBudgetPolicy
 
 
 class RetryBudget:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from falsework.server.observability import telemetry
-from falsework.server.tools.config.policies import ToolPolicy
+from falsework.server.tools.config import ToolPolicy
 from falsework.server.tools.resilience.circuit_breaker import CircuitBreaker, State
 from falsework.server.tools.resilience.pause import Pause
 from falsework.server.tools.resilience.retry_budget import RetryBudget
