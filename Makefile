@@ -1,6 +1,7 @@
 # make serve   the server, in its own virtual environment, with the built-in model
-# make test    the whole suite, real engine included
+# make test    the suite, real engine included
 # make test-fast   what needs no engine and no minutes: under one of them
+# make test-slow   what takes minutes or fetches packages: published templates, large vocabularies
 # make check   formatter, linter, types
 # make docs    the lists of docs/architecture.md and docs/files.md anew
 # make families   the model families over their published templates, into docs/models.md
@@ -13,7 +14,7 @@ MODEL ?= smollm2
 HOST ?= 127.0.0.1
 PORT ?= 8000
 ARGS ?=
-# Processes of `make test-fast`: one more than cores, since many tests wait for a clock.
+# Processes of tests that need no engine: one more than cores, since many tests wait for a clock.
 JOBS ?= $(shell expr $$(nproc) + 1)
 
 # Where the lock takes torch's +cpu build from; `--find-links DIR` where a wheel lies in a folder.
@@ -26,14 +27,20 @@ LOCK = $(VENV)/bin/uv pip compile --quiet $(UPGRADE) --universal --no-header \
 LOCK_CPU = $(LOCK) --python-version 3.11 $(LOCK_TORCH) --override requirements/left-out.txt \
 	--extra cpu --group builtin
 
-.PHONY: serve test test-fast check docs families bench format lock clean
+.PHONY: serve test test-fast test-slow check docs families bench format lock clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.runtime
 	exec $(VENV)/bin/falsework serve $(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
 
+# Where ARGS select tests of one half alone, the other half's "no tests ran" (5) is no failure.
 test: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -m "not engine and not slow" -n $(JOBS) --dist loadfile $(ARGS) \
+		|| [ $$? -eq 5 ]
+	$(VENV)/bin/python -m pytest -m "engine and not slow" $(ARGS) || [ $$? -eq 5 ]
+
+test-slow: $(VENV)/.dev
+	$(VENV)/bin/python -m pytest -m slow $(ARGS)
 
 test-fast: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest -m "not engine and not slow" --ignore tests/e2e \

@@ -22,6 +22,7 @@ NOT_RUN = {
     "make test": "is this very run",
     'make test ARGS="-k stops --no-header"': "is this very run, a part of it",
     "make test-fast": "is this very run, a part of it",
+    "make test-slow": "takes many minutes, and fetches packages",
     "make check": CI,
     "make format": "changes files; `make check` finds what it would change",
     "make docs": "changes files; tests/repo/test_architecture.py compares them",
