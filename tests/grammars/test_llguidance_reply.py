@@ -21,7 +21,14 @@ from falsework.prompts.dialects import DIALECTS, Dialect, with_reasoning
 
 Json = dict[str, Any]
 
-DIALECTS_THAT_ARE = [*DIALECTS.values(), with_reasoning(DIALECTS["scaffold"])]
+OWN_SPELLING = [d for d in DIALECTS.values() if d.markup.elements or d.markup.bare_keys]
+"""Families whose arguments an automaton always says: what they can't spell is checked."""
+DIALECTS_THAT_ARE = [
+    *(dialect for dialect in DIALECTS.values() if dialect not in OWN_SPELLING),
+    with_reasoning(DIALECTS["scaffold"]),
+    with_reasoning(DIALECTS["harmony"]),
+    with_reasoning(DIALECTS["nemotron_json"]),
+]
 each_dialect = pytest.mark.parametrize(
     "dialect", DIALECTS_THAT_ARE, ids=lambda d: d.name + ("-think" if d.think else "")
 )
@@ -135,6 +142,17 @@ def test_a_tree_is_said_however_deep_it_nests(dialect: Dialect) -> None:
     assert plan.needs_llguidance
     assert accepts(grammar, written)
     assert not accepts(grammar, written.replace('"value": 7', '"value": "7"'))
+
+
+@pytest.mark.parametrize("dialect", OWN_SPELLING, ids=lambda d: d.name)
+def test_a_family_with_a_spelling_of_its_own_never_needs_llguidance(dialect: Dialect) -> None:
+    asked = ReplyFormat(dialect.markup, (Tool("plant", "", TREE),), ToolChoice("required"))
+    plan = plan_reply(asked)
+
+    assert not plan.needs_llguidance
+    assert plan.arguments["plant"].how == "checked"
+    with pytest.raises(UnsupportedFormat, match="can't spell"):
+        lark_reply(asked, plan)
 
 
 def test_an_answer_that_may_begin_like_a_call_is_refused() -> None:
