@@ -64,9 +64,7 @@ def lark_reply(form: ReplyFormat, plan: ReplyPlan) -> str:
     return rules.serialized()
 
 
-def _thought(
-    rules: _Rules, think: ReasoningTags, excluded: Sequence[str], *, opened: bool
-) -> str:
+def _thought(rules: _Rules, think: ReasoningTags, excluded: Sequence[str], *, opened: bool) -> str:
     """Return what begins with a think block; where it isn't open yet, the model may do without."""
     block = _until(rules, "think", think.closing, without=excluded)
     gaps = [_literal(gap) for gap in dict.fromkeys((think.gap, *think.other_gaps))]
