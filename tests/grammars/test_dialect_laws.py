@@ -50,7 +50,7 @@ each_dialect_and_tokenizer = pytest.mark.parametrize(
     ],
 )
 some = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
