@@ -7,7 +7,7 @@ from typing import Any
 
 from falsework.grammars import json_schema
 from falsework.grammars.call_formats import BareKeyNotation
-from falsework.grammars.element_arguments import object_of, parts_of
+from falsework.grammars.element_arguments import members_of, object_of, parts_of
 from falsework.grammars.expressions import (
     NFA,
     Expression,
@@ -84,10 +84,7 @@ class _Values:
         if schema.get("additionalProperties", False) is not False:
             msg = "this model's calls have no spelling for additionalProperties beside properties"
             raise path.child("additionalProperties").error(msg, "additionalProperties")
-        properties, required = schema.get("properties", {}), frozenset(schema.get("required", ()))
-        for name in required - properties.keys():
-            msg = f"'{name}' is required, but no property"
-            raise path.child("required").error(msg, "required")
+        properties, required = members_of(schema), frozenset(schema.get("required", ()))
         named: list[tuple[Expression, bool]] = []
         for name in sorted(properties, key=str.lower):
             below = path.child("properties", name)

@@ -60,7 +60,7 @@ def argument_types(parameters: Schema) -> dict[str, frozenset[str]]:
     root = parameters if isinstance(parameters, Mapping) else {}
     return {
         name: frozenset(kind for kind, _ in parts_of(one, root))
-        for name, one in object_of(root).get("properties", {}).items()
+        for name, one in members_of(object_of(root)).items()
     }
 
 
@@ -74,16 +74,22 @@ def elements_grammar(parameters: Schema, elements: ElementNotation) -> Expressio
     if schema.get("additionalProperties", False) is not False:
         msg = "this model's calls have no spelling for additionalProperties"
         raise UnsupportedSchema(msg, "/additionalProperties", "additionalProperties")
-    properties = schema.get("properties", {})
     required = frozenset(schema.get("required", ()))
     parts = []
-    for name, one in properties.items():
+    for name, one in members_of(schema).items():
         path = SchemaPath().child("properties", name)
         parts_of_one = list(parts_of(one, root))
         if parts_of_one or name in required:
             element = _Argument(elements, root, name, path).element(parts_of_one)
             parts.append(element if name in required else optional(element))
     return sequence(*parts)
+
+
+def members_of(schema: Mapping[str, Any]) -> dict[str, Schema]:
+    """Return the schemas of an object's members by name; one that is only required is free."""
+    properties = schema.get("properties", {})
+    unnamed = [name for name in schema.get("required", ()) if name not in properties]
+    return {**properties, **dict.fromkeys(unnamed, True)}
 
 
 def object_of(root: Mapping[str, Any]) -> Mapping[str, Any]:

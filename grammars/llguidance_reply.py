@@ -21,7 +21,11 @@ from falsework.grammars.llguidance_grammar import (
     json_rule,
 )
 from falsework.grammars.reply_format import ReplyFormat, ReplyPlan, UnsupportedFormat
-from falsework.grammars.reply_grammar import alternative_formats, barred_characters
+from falsework.grammars.reply_grammar import (
+    alternative_formats,
+    barred_characters,
+    excluded_markers,
+)
 from falsework.grammars.schema_errors import UnsupportedSchema
 from falsework.grammars.schema_plan import SchemaPlan
 from falsework.grammars.text_grammar import TextGrammar
@@ -51,16 +55,18 @@ def lark_reply(form: ReplyFormat, plan: ReplyPlan) -> str:
     """Say a whole reply of this form; raise UnsupportedFormat where it would be ambiguous."""
     rules = _Rules()
     if form.think:
-        rules.add("start", _thought(rules, form.think, opened=form.thinking))
+        excluded = form.markup.excluded_before(form.think.closing)
+        rules.add("start", _thought(rules, form.think, excluded, opened=form.thinking))
     else:
-        rules.add("start", f"{_optional(form.markup.leading)} body")
-    rules.add("body", " | ".join(_ways(rules, form, plan)))
+        rules.add("start", "body")
+    ways = " | ".join(_ways(rules, form, plan))
+    rules.add("body", f"{_optional(form.markup.leading)} ({ways})")
     return rules.serialized()
 
 
-def _thought(rules: _Rules, think: ReasoningTags, *, opened: bool) -> str:
+def _thought(rules: _Rules, think: ReasoningTags, excluded: Sequence[str], *, opened: bool) -> str:
     """Return what begins with a think block; where it isn't open yet, the model may do without."""
-    block = _until(rules, "think", think.closing)
+    block = _until(rules, "think", think.closing, without=excluded)
     gaps = [_literal(gap) for gap in dict.fromkeys((think.gap, *think.other_gaps))]
     thought = f"{block} ({' | '.join(gap or EMPTY for gap in gaps)}) body"
     if opened:
@@ -84,20 +90,28 @@ def _ways(rules: _Rules, form: ReplyFormat, plan: ReplyPlan) -> list[str]:
     ways = [f"{_spelled(head)} {calls}"]
     if form.choice.mode == "required":
         return ways
+    marked = ""
     if trigger and answer is None:
-        barred = barred_characters(form)
+        text = _text_before_calls(rules, form)
         if markup.text_opening:
-            text = _until(rules, "text", markup.text_closing, barred)
-            ways.append(f"{_literal(markup.text_opening)} {text} {_spelled(head)} {calls}")
+            marked = f"({text})?"
+            ways.append(f"{text} {_spelled(head)} {calls}")
         else:
-            text = _until(rules, "text", trigger, barred)
             ways.append(f"{text} {_spelled(head[len(trigger) :])} {calls}")
     if answer is not None and not trigger:
         _refuse_ambiguity(answer, head, form.answer_where)
     for number, habit in enumerate(alternative_formats(form)):
         said = _calls(rules, f"habit_{number}", habit, tools, parallel=form.choice.parallel)
-        ways.append(f"{_spelled(habit.prefix)} {said}")
+        ways.append(f"{marked} {_spelled(habit.prefix)} {said}")
     return [*ways, _answer(rules, form, answer)]
+
+
+def _text_before_calls(rules: _Rules, form: ReplyFormat) -> str:
+    """Return text with its marks round it, or up to and with the trigger."""
+    markup = form.markup
+    end = markup.text_closing if markup.text_opening else markup.trigger
+    text = _until(rules, "text", end, barred_characters(form), excluded_markers(form, end))
+    return f"{_literal(markup.text_opening)} {text}"
 
 
 def _argument_rule(
@@ -107,7 +121,7 @@ def _argument_rule(
     if tool.grammar:
         rules.others.append({"name": f"tool_{number}", "lark_grammar": tool.grammar.lark()})
         return
-    if markup.elements:
+    if markup.elements or markup.bare_keys:
         msg = "this model's calls can't spell a schema that is recursive or as large"
         raise UnsupportedFormat(msg, tool.where, tool=tool.name)
     schema = _exported(plan.arguments[tool.name], tool.where, tool.name)
@@ -134,7 +148,8 @@ def _calls(
     begun = [f"{_literal(tool.name)} {_spelled(markup.after_name)}" for tool in tools]
     whole = [f"{begun[i]} arguments_{i}" for i, tool in enumerate(tools) if not tool.grammar]
     texts = [f"{begun[i]} @tool_{i}" for i, tool in enumerate(tools) if tool.grammar]
-    between = _spelled(markup.separator + markup.before_name)
+    separators = (markup.separator, *markup.other_separators)
+    between = f"({' | '.join(_spelled(one + markup.before_name) or EMPTY for one in separators)})"
     several = parallel and markup.parallel
     ways, earlier = [], ""
     if whole:
@@ -204,22 +219,31 @@ def _answer(rules: _Rules, form: ReplyFormat, schema: Schema | None) -> str:
     if schema is not None:
         rules.add("answer", json_rule(schema))
         return f"{opening} answer {closing}"
-    first = _first(barred_characters(form))
+    barred, excluded = barred_characters(form), excluded_markers(form, markup.trigger)
+    without = tuple(marker for marker in (markup.trigger, *excluded) if marker)
     if markup.answer_closing:
-        return (
-            f"{opening} {_until(rules, 'answer', markup.answer_closing, barred_characters(form))}"
-        )
-    trigger = markup.trigger
-    without = f" & ~/(?s:.*){_escaped(trigger)}(?s:.*)/" if trigger else ""
-    rules.lines.append(f"ANSWER: /{first}(?s:.*)/{without}")
+        return f"{opening} {_until(rules, 'answer', markup.answer_closing, barred, without)}"
+    rules.lines.append(f"ANSWER: /{_first(barred)}(?s:.*)/{_not_holding(without)}")
     return f"{opening} ANSWER"
 
 
-def _until(rules: _Rules, name: str, marker: str, barred: str = "") -> str:
-    """Add a rule for text up to and with the first marker, which begins with none of `barred`."""
+def _until(
+    rules: _Rules, name: str, marker: str, barred: str = "", without: Sequence[str] = ()
+) -> str:
+    """Add a rule for text up to and with the first marker, which begins with none of `barred`.
+
+    It holds no marker of `without`.
+    """
     empty = "" if barred and marker[0] in barred else "?"
     text = f"(?:{_first(barred)}(?s:.*)){empty}" if barred else "(?s:.*)"
-    return rules.add(f"until_{name}", f"/{text}{_escaped(marker)}/", "[lazy]")
+    terminal = f"UNTIL_{name.upper()}"
+    rules.lines.append(f"{terminal}: /{text}{_escaped(marker)}/{_not_holding(without)}")
+    return rules.add(f"until_{name}", terminal, "[lazy]")
+
+
+def _not_holding(markers: Sequence[str]) -> str:
+    """Return what keeps a terminal's text free of markers."""
+    return "".join(f" & ~/(?s:.*){_escaped(marker)}(?s:.*)/" for marker in markers)
 
 
 def _first(barred: str) -> str:

@@ -234,7 +234,8 @@ class OutputParser:
 
     def _behind_arguments(self) -> list[Event] | None:
         length = match_literal(self._markup.optional_id, self._pending)
-        if length is None and not self._ended:
+        ends = match_literal(self._markup.after_arguments, self._pending) != NO_MATCH
+        if length is None and not (self._ended and ends):
             return None
         self._pending = self._pending[max(length or 0, 0) :]
         self._expect(self._markup.after_arguments, self._call_end)
@@ -254,7 +255,7 @@ class OutputParser:
             self._pending = self._pending[found[0] :]
             self._read = self._name
             return []
-        if None in lengths and not self._ended:
+        if None in lengths and not (self._ended and self._pending == markup.closing):
             return None
         self._expect(self._markup.closing, self._nothing)
         return []

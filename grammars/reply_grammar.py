@@ -81,7 +81,7 @@ def _text_before_calls(form: ReplyFormat) -> Expression:
     markup = form.markup
     if markup.text_opening:
         return sequence(_marked_text(form), _spelled(markup.prefix))
-    barred, excluded = barred_characters(form), _excluded(form, markup.trigger)
+    barred, excluded = barred_characters(form), excluded_markers(form, markup.trigger)
     text = text_until_marker(markup.trigger, barred, excluded)
     return sequence(text, _spelled(markup.prefix[len(markup.trigger) :]))
 
@@ -89,7 +89,7 @@ def _text_before_calls(form: ReplyFormat) -> Expression:
 def _marked_text(form: ReplyFormat) -> Expression:
     """Say text before calls with its marks round it."""
     closing = form.markup.text_closing
-    text = text_until_marker(closing, barred_characters(form), _excluded(form, closing))
+    text = text_until_marker(closing, barred_characters(form), excluded_markers(form, closing))
     return sequence(literal(form.markup.text_opening), text)
 
 
@@ -132,7 +132,7 @@ def _answer(form: ReplyFormat, plan: ReplyPlan) -> Expression:
             else _expression(plan.answer)
         )
         return sequence(literal(markup.answer_opening), value, literal(markup.answer_closing))
-    excluded = _excluded(form, markup.trigger)
+    excluded = excluded_markers(form, markup.trigger)
     if markup.answer_closing:
         closed = text_until_marker(
             markup.answer_closing, barred_characters(form), (markup.trigger, *excluded)
@@ -153,7 +153,7 @@ def barred_characters(form: ReplyFormat) -> str:
     return " \t\r\n" + (form.markup.barred if form.choice.callable_tools(form.tools) else "")
 
 
-def _excluded(form: ReplyFormat, marker: str) -> tuple[str, ...]:
+def excluded_markers(form: ReplyFormat, marker: str) -> tuple[str, ...]:
     """Return the markers that no text holds before `marker`, which ends it."""
     thought = (form.think.opening.rstrip(),) if form.think else ()
     return (*form.markup.excluded_before(marker), *thought)

@@ -92,7 +92,7 @@ def test_a_string_of_a_hundred_thousand_characters_takes_no_more_than_a_short_on
     short, _ = both(bounded(0, 5))
     long = compile_dfa(json_schema.value_grammar(bounded(0, 100_000)))
 
-    assert len(long.to_bytes()) == len(short.to_bytes())
+    assert long.loops.shape == short.loops.shape
     assert long.accepts('"' + "é" * 100_000 + '"')
     assert not long.accepts('"' + "é" * 100_001 + '"')
 

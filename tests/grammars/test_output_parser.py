@@ -22,3 +22,15 @@ def test_arguments_are_text_and_nobody_re_serialises_them() -> None:
     untidy = Call("get_weather", '{"city":"\\u00e9\\/","days":1e0,\n "city":"x"}')
 
     assert [untidy] == read(form, [DIALECTS["hermes"].markup.render([untidy])]).calls
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_a_reply_may_be_cut_anywhere_also_between_two_calls(name: str) -> None:
+    markup, form = DIALECTS[name].markup, form_of(DIALECTS[name])
+    said = [Call("get", "{}"), Call("get", "{}")] if markup.parallel else [Call("get", "{}")]
+    written = markup.render(said)
+
+    for length in range(len(written)):
+        heard = read(form, [written[:length]], complete=False)
+
+        assert heard.calls == said[: len(heard.calls)]

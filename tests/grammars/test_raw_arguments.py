@@ -12,7 +12,7 @@ from support.walker import Walker
 
 from falsework.grammars.dfa import compile_dfa
 from falsework.grammars.events import Call, Tool
-from falsework.grammars.reply_format import ReplyFormat, UnsupportedFormat
+from falsework.grammars.reply_format import ReplyFormat, plan_reply
 from falsework.grammars.reply_grammar import reply_grammar
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.prompts.dialects import DIALECTS
@@ -114,18 +114,32 @@ def test_whatever_is_said_satisfies_the_schema(dialect: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("dialect", RAW)
-@pytest.mark.parametrize(
-    ("schema", "more"),
-    [
-        ({"type": "string"}, {"additionalProperties": True}),
-        ({"type": "string"}, {"required": ["x", "y"]}),
-    ],
-)
-def test_what_elements_cannot_spell_is_refused_by_name(
-    dialect: str, schema: Any, more: dict[str, Any]
-) -> None:
-    with pytest.raises(UnsupportedFormat, match=r"additional|y"):
-        reply_grammar(form_of(dialect, schema, **more))
+@pytest.mark.parametrize("further", [True, {"type": "integer"}])
+def test_what_a_family_cannot_spell_is_left_to_a_check(dialect: str, further: Any) -> None:
+    value = {"type": "string", "maxLength": 2}
+    form = form_of(dialect, value, additionalProperties=further)
+
+    plan = plan_reply(form).arguments["f"]
+
+    assert (plan.how, plan.checks) == (
+        "checked", (("additionalProperties", "/additionalProperties"),)
+    )  # fmt: skip
+    assert plan.schema["additionalProperties"] == further
+    assert (admits(form, "ab"), admits(form, "abc")) == (True, False)
+
+
+@pytest.mark.parametrize("dialect", RAW)
+def test_a_member_that_is_only_required_is_always_said(dialect: str) -> None:
+    form = form_of(dialect, {"type": "string"}, required=["x", "y"])
+    automaton = compile_dfa(reply_grammar(form))
+
+    said = [
+        form.markup.render([Call("f", json.dumps(arguments))])
+        for arguments in ({"x": "a", "y": [1]}, {"x": "a", "y": "b"}, {"x": "a"}, {"y": 1})
+    ]
+
+    assert [automaton.accepts(one) for one in said] == [True, True, False, False]
+    assert read(form, [said[0]]).calls == [Call("f", '{"x": "a", "y": [1]}')]
 
 
 @pytest.mark.parametrize("dialect", UNMARKED)
