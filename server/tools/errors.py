@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from falsework.server.python_worker import UNHANDLED_EXCEPTION
+
 ErrorType = Literal[
     "invalid_arguments",
     "unknown_tool",
@@ -50,8 +52,6 @@ PAUSE_REASONS = frozenset({"429", "503"})
 CHECK_HINT = "Check what became of it before doing it again."
 """The hint of an error whose write may have been applied."""
 
-UNHANDLED_EXCEPTION = "exception"
-"""The reason of an exception that a tool didn't raise on purpose."""
 
 JSON_RPC_INTERNAL_ERROR = -32603
 

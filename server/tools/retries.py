@@ -18,12 +18,12 @@ from opentelemetry import propagate, trace
 from opentelemetry.trace import StatusCode
 
 from falsework.server.observability import telemetry
+from falsework.server.python_worker import UNHANDLED_EXCEPTION
 from falsework.server.tools.config import WRITE_EFFECTS, ToolPolicy
 from falsework.server.tools.deadline import Deadline
 from falsework.server.tools.errors import (
     PAUSE_REASONS,
     TRIPS_BREAKER,
-    UNHANDLED_EXCEPTION,
     ToolCallError,
     is_ambiguous,
 )

@@ -12,6 +12,7 @@ from typing import Any
 from opentelemetry import trace
 
 from falsework.server.observability import telemetry
+from falsework.server.python_worker import UNHANDLED_EXCEPTION
 from falsework.server.tools.call_metrics import MetricLabels, log_unexpected_error, observe_call
 from falsework.server.tools.config import (
     NO_PARAMETERS,
@@ -23,7 +24,6 @@ from falsework.server.tools.config import (
 )
 from falsework.server.tools.errors import (
     CHECK_HINT,
-    UNHANDLED_EXCEPTION,
     ToolCallError,
     WriteEffect,
     is_ambiguous,

@@ -62,7 +62,6 @@ def test_arguments_satisfy_their_schema_though_no_tool_is_strict(
     ("keyword", "schema", "violation"),
     [
         ("uniqueItems", {"type": "array", "uniqueItems": True}, [1, 1]),
-        ("allOf", {"allOf": [{"type": "string"}, {"type": "integer"}]}, "x"),
         ("pattern", {"type": "string", "pattern": "^a+$", "maxLength": 2}, "aaa"),
         ("format", {"type": "string", "format": "date", "minLength": 3}, "xyz"),
         ("not", {"not": {"const": 5}}, 5),
@@ -81,6 +80,21 @@ def test_a_keyword_is_enforced_or_refused_by_name_and_never_dropped(
     said = json.dumps({"v": violation}, ensure_ascii=False)
 
     assert refused(parameters) == keyword or not may_say(parameters, said)
+
+
+@pytest.mark.parametrize(
+    "contradiction",
+    [
+        {"allOf": [{"type": "string"}, {"type": "integer"}]},
+        {"type": "integer", "minimum": 3, "maximum": 2},
+        {"const": 5, "not": {"const": 5}},
+    ],
+)
+def test_a_contradiction_is_refused_and_no_part_of_it_dropped(contradiction: Json) -> None:
+    parameters = {"type": "object", "properties": {"v": contradiction}, "required": ["v"]}
+
+    with pytest.raises(UnsupportedSchema, match="nothing satisfies it"):
+        json_schema.arguments_grammar(parameters)
 
 
 def refused(parameters: Json) -> str | None:

@@ -3,7 +3,9 @@
 ROOMS = ("server", "bench", "prompts", "grammars")
 
 LAYERS = (
-    ("grammars", "server/types.py", "server/ids.py", "server/tools/errors.py"),
+    ("grammars", "server/types.py", "server/ids.py"),
+    ("server/python_worker.py",),
+    ("server/tools/errors.py",),
     ("prompts/dialect.py",),
     ("prompts/families",),
     ("prompts", "server/errors.py", "server/models.py", "server/tools/deadline.py",

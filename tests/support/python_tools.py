@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from falsework.server.tools.executors.python_worker import ToolError
+from falsework.server.python_worker import ToolError
 
 seen: list[int] = []
 

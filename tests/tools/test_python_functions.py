@@ -1,6 +1,9 @@
 """Functions as tools: whatever they do, the server goes on, and nothing of them stays behind."""
 
+import json
 import os
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -95,3 +98,14 @@ def _workers() -> Any:
 
 def _ticket() -> AttemptContext:
     return AttemptContext(Deadline.after(5), "call_1")
+
+
+def test_a_worker_process_imports_nothing_of_the_server_but_its_own_module() -> None:
+    script = "import falsework.server.python_worker, json, sys; print(json.dumps([*sys.modules]))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    shown = subprocess.check_output([sys.executable, "-c", script], env=environment)
+
+    imported = json.loads(shown)
+    assert "falsework.server.python_worker" in imported
+    assert not {"falsework.server.tools", "mcp", "httpx", "pydantic", "torch"} & {*imported}

@@ -19,7 +19,7 @@ from falsework.server.types import Json
 
 WORKER_SCRIPT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from falsework.server.tools.executors.python_worker import worker_main; worker_main()"
+    "from falsework.server.python_worker import worker_main; worker_main()"
 )
 IDLE_SECONDS = 300.0
 

@@ -10,11 +10,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from falsework.server.python_worker import call_to_json, load_callable
 from falsework.server.tools.config import PythonTool, ToolsFileError
 from falsework.server.tools.errors import ToolCallError
 from falsework.server.tools.executors.base import AttemptContext, ToolDescription
 from falsework.server.tools.executors.process_pool import ProcessPool
-from falsework.server.tools.executors.python_worker import call_to_json, load_callable
 from falsework.server.tools.validation import parse_json
 from falsework.server.types import Json
 

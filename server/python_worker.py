@@ -1,6 +1,7 @@
 """The worker's side of Python tools: calls a function and returns its result as a line of JSON.
 
-A worker process imports this and little else, to start quickly.
+A worker process imports this and little else, to start quickly; so it lies outside the folder of
+tools, whose exports import all of them.
 """
 
 import asyncio
@@ -12,8 +13,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from falsework.server.tools.errors import UNHANDLED_EXCEPTION
 from falsework.server.types import Json
+
+UNHANDLED_EXCEPTION = "exception"
+"""The reason of an exception that a tool didn't raise on purpose."""
 
 
 class ToolError(Exception):
