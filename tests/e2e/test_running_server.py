@@ -161,12 +161,15 @@ def offer(schema: Json) -> list[Json]:
 
 
 HOSTILE: list[Json | bytes] = [
-    {"tools": offer(huge()), "tool_choice": "required"},
-    {"tools": offer(nested(64)), "tool_choice": "required"},
+    {"tools": offer(huge()), "tool_choice": "required", "max_tokens": 50},
+    {"tools": offer(nested(64)), "tool_choice": "required", "max_tokens": 50},
     b'{"model": "smollm2", "messages": [], "tools": ' + b"[" * 100_000,
     b'{"model": "smollm2", "messages": [], "metadata": ' + b'{"a":' * 300 + b"1" + b"}" * 301,
     {"tools": offer({"enum": [f"value number {number}" for number in range(5000)]})},
-    {"tools": offer({"type": "array", "items": nested(8), "minItems": 5000, "maxItems": 9000})},
+    {
+        "tools": offer({"type": "array", "items": nested(8), "minItems": 5000, "maxItems": 9000}),
+        "max_tokens": 50,
+    },
     {"messages": [{"role": "user", "content": "a" * 2**20}]},
     {"messages": [{"role": "user", "content": "\U0001f600 " * 2**17}]},
     {"n": 16, "max_tokens": 200, "temperature": 2},
