@@ -13,9 +13,7 @@ from support.walker import Walker
 
 from falsework.grammars import json_values
 from falsework.grammars.dfa import START, compile_dfa
-from falsework.grammars.events import (
-    Call,
-)
+from falsework.grammars.events import Call
 from falsework.grammars.masks import TokenMasks, tokens_in_mask
 from falsework.grammars.reply_grammar import reply_grammar
 from falsework.prompts.dialects import DIALECTS, Dialect, with_reasoning
