@@ -31,6 +31,7 @@ PERSON = {
         "is_employed_at_present": {"type": "boolean"},
     },
     "required": ["first_name", "favourite_colour", "is_employed_at_present"],
+    "additionalProperties": False,
 }
 ABOUT_A_PERSON: Json = {
     "messages": [{"role": "user", "content": "Invent a person."}],

@@ -144,7 +144,7 @@ FAULTS = {
     "empty": {"grammar": b""},
     "a start that is not there": {"prefix": (10**6,)},
     "bytes that are no automaton": {"grammar": b"\xff" * 4000},
-    "a start that is no number": {"start": "here"},
+    "a prefix that is no number": {"prefix": ("here",)},
     "a mask that can't be made": {"think": ThinkingBudget(0, 1, (10**9,)), "prefix": ()},
 }
 
