@@ -15,8 +15,8 @@ from falsework.server.tools.executors import AttemptContext, ProcessPool
 from falsework.server.tools.validation import find_violations
 from falsework.server.types import Json
 
-CHECK_SECONDS = 1.0
-"""How long one check in a process may take."""
+CHECK_SECONDS = 5.0
+"""How long one check in a process may take; the first one of a process loads what it needs."""
 
 MAX_PROCESSES = 2
 MAX_VIOLATIONS_BYTES = 2**16

@@ -147,7 +147,8 @@ async def test_a_schema_that_changed_under_us_is_refused() -> None:
             process.wait()
             await call(box, '{"a": 1, "b": 1}', "here__add")
             with over_http(port, MCP_SCHEMA="other"):
-                await until(lambda: box.servers["here"].connected)
+                # Nobody waits for the server, so the pause between two tries may be 30 s by now.
+                await until(lambda: box.servers["here"].connected, 45)
                 changed = await call(box, '{"account": 2}', "here__scored")
                 same = await call(box, '{"a": 1, "b": 2}', "here__add")
 
