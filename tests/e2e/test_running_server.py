@@ -161,15 +161,12 @@ def offer(schema: Json) -> list[Json]:
 
 
 HOSTILE: list[Json | bytes] = [
-    {"tools": offer(huge()), "tool_choice": "required", "max_tokens": 50},
-    {"tools": offer(nested(64)), "tool_choice": "required", "max_tokens": 50},
+    {"tools": offer(huge()), "tool_choice": "required"},
+    {"tools": offer(nested(64)), "tool_choice": "required"},
     b'{"model": "smollm2", "messages": [], "tools": ' + b"[" * 100_000,
     b'{"model": "smollm2", "messages": [], "metadata": ' + b'{"a":' * 300 + b"1" + b"}" * 301,
     {"tools": offer({"enum": [f"value number {number}" for number in range(5000)]})},
-    {
-        "tools": offer({"type": "array", "items": nested(8), "minItems": 5000, "maxItems": 9000}),
-        "max_tokens": 50,
-    },
+    {"tools": offer({"type": "array", "items": nested(8), "minItems": 5000, "maxItems": 9000})},
     {"messages": [{"role": "user", "content": "a" * 2**20}]},
     {"messages": [{"role": "user", "content": "\U0001f600 " * 2**17}]},
     {"n": 16, "max_tokens": 200, "temperature": 2},
@@ -212,7 +209,7 @@ def test_seven_clients_are_served_though_the_eighth_is_hostile(server: Server) -
 
     assert right == [6] * 7
     assert max(statuses) < 500
-    assert statuses[2:4] == [400, 400]
+    assert statuses[1:4] == [400, 400, 400]
 
 
 def test_after_all_that_the_server_is_ready(server: Server) -> None:
