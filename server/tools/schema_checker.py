@@ -9,14 +9,14 @@ from typing import Any
 
 import anyio
 
+from falsework.server.json_schema import find_violations
 from falsework.server.tools.deadline import Deadline
 from falsework.server.tools.errors import ToolCallError
 from falsework.server.tools.executors import AttemptContext, ProcessPool
-from falsework.server.tools.validation import find_violations
 from falsework.server.types import Json
 
-CHECK_SECONDS = 5.0
-"""How long one check in a process may take; the first one of a process loads what it needs."""
+CHECK_SECONDS = 1.0
+"""How long one check in a process may take."""
 
 MAX_PROCESSES = 2
 MAX_VIOLATIONS_BYTES = 2**16

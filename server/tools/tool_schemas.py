@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from falsework.server.json_schema import compile_schema, validation_errors
 from falsework.server.tools.errors import ToolCallError
 from falsework.server.tools.results import canonical_json
 from falsework.server.tools.schema_checker import SchemaChecker
@@ -9,10 +10,8 @@ from falsework.server.tools.tool_call import ParsedArguments
 from falsework.server.tools.validation import (
     MAX_SCHEMA_COST,
     JsonSize,
-    compile_schema,
     parse_json,
     schema_cost,
-    validation_errors,
 )
 from falsework.server.types import Json
 

@@ -1,32 +1,20 @@
-"""Validation of JSON values: syntax, schema, depth.
+"""Validation of JSON values: syntax, size, and what a check against a schema may cost."""
 
-Schemas may come from an upstream, so a check takes bounded time: patterns run on an engine that is
-linear, or gives up after so many steps, and a schema has a cost that callers can look at first.
-"""
-
-import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jsonschema_rs
 from pydantic_core import from_json
 
 from falsework.server.tools.errors import ToolCallError
 from falsework.server.types import Json
-
-MAX_ERRORS = 8
-MAX_MESSAGE_CHARS = 200
 
 MAX_SCHEMA_COST = 5_000
 """The largest cost of a schema that is told exactly."""
 
 PATTERN_COST = 100
 """The cost of a regular expression, in subschemas."""
-
-PATTERN_OPTIONS = jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000, size_limit=2**20)
-"""Linear time, except for lookaround and backreferences, which get so many steps."""
 
 DYNAMIC_KEYWORDS = frozenset({"$dynamicRef", "$recursiveRef", "$id", "$anchor"})
 """Keywords whose references aren't followed here: a schema with them counts as costly."""
@@ -40,14 +28,6 @@ def parse_json(text: bytes) -> Any:
     value = from_json(text, allow_inf_nan=False)
     json.dumps(value, allow_nan=False)  # a number may be too large for a float
     return value
-
-
-def compile_schema(schema: Json) -> Any:
-    """Return a validator; raise ValueError for a schema that is invalid or refers outside itself.
-
-    Nothing is fetched: an upstream may have written the schema.
-    """
-    return jsonschema_rs.validator_for(schema, offline=True, pattern_options=PATTERN_OPTIONS)
 
 
 def schema_cost(schema: Json) -> int:
@@ -96,26 +76,6 @@ def _target(reference: str, root: Any) -> Any:
         else:
             root = root.get(step) if isinstance(root, Mapping) else None
     return root
-
-
-def validation_errors(validator: Any, value: Any) -> tuple[Json, ...]:
-    """Return a JSON pointer (RFC 6901) and a message for each violation, the first few of them."""
-    if validator is None or validator.is_valid(value):
-        return ()
-    return tuple(
-        {"pointer": json_pointer(error.instance_path), "message": error.message[:MAX_MESSAGE_CHARS]}
-        for error in itertools.islice(validator.iter_errors(value), MAX_ERRORS)
-    )
-
-
-def find_violations(schema: Json, value: Any) -> list[Json]:
-    """Return the violations of a schema that isn't compiled yet; raise ValueError."""
-    return list(validation_errors(compile_schema(schema), value))
-
-
-def json_pointer(path: Iterable[str | int]) -> str:
-    """Return the JSON pointer of a path, its steps escaped as RFC 6901 demands."""
-    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ ROOMS = ("server", "bench", "prompts", "grammars")
 
 LAYERS = (
     ("grammars", "server/types.py", "server/ids.py"),
-    ("server/python_worker.py",),
+    ("server/python_worker.py", "server/json_schema.py"),
     ("server/tools/errors.py",),
     ("prompts/dialect.py",),
     ("prompts/families",),

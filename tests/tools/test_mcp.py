@@ -87,7 +87,7 @@ async def test_a_write_whose_server_died_is_not_repeated(tmp_path: Path) -> None
 async def call_until_ok(box: ToolRegistry, arguments: str, tool: str) -> ToolResult:
     """Call as a client does that comes again: a waiting call makes the server reconnect."""
     with anyio.fail_after(45):
-        while not (result := await call(box, arguments, tool)).ok:
+        while not (result := await call(box, arguments, tool)).ok:  # noqa: ASYNC110
             await anyio.sleep(0.2)
     return result
 

@@ -4,10 +4,10 @@ import graphlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from falsework.server.json_schema import compile_schema
 from falsework.server.tools.config.expressions import placeholders
 from falsework.server.tools.config.policies import WRITE_EFFECTS, ToolPolicy
 from falsework.server.tools.config.schema import NO_PARAMETERS, ToolConfig, ToolsFile
-from falsework.server.tools.validation import compile_schema
 
 KINDS_WITHOUT_IDEMPOTENCY = frozenset({"mcp", "python"})
 """Kinds of tools whose calls have no header for an idempotency key."""
