@@ -30,13 +30,13 @@ class ServerTools:
     """The server's tools of a request, by the position of what asked for them.
 
     `approval` are those of which a call needs the client's approval, `labels` the MCP server of
-    each tool that came from one, `guests` the tools of servers that the request brought itself.
+    each tool that came from one, `request_tools` the tools of servers that the request brought itself.
     """
 
     by_position: Mapping[int, tuple[Tool, ...]] = field(default_factory=dict)
     approval: frozenset[str] = frozenset()
     labels: Mapping[str, str] = field(default_factory=dict)
-    guests: Mapping[str, ServerTool] = field(default_factory=dict)
+    request_tools: Mapping[str, ServerTool] = field(default_factory=dict)
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -57,7 +57,7 @@ async def resolve_server_tools(
     by_position: dict[int, tuple[Tool, ...]] = {}
     approval: set[str] = set()
     labels: dict[str, str] = {}
-    guests: dict[str, ServerTool] = {}
+    request_tools: dict[str, ServerTool] = {}
     for position, param in enumerate(tools):
         if not isinstance(param, FilteredParam):
             continue
@@ -67,8 +67,8 @@ async def resolve_server_tools(
         approval |= {tool.name for tool in found if _needs_approval(param, tool)}
         if isinstance(param, McpServerParam):
             labels |= {tool.name: param.server_label or "" for tool in found}
-            guests |= {tool.name: tool for tool in found if param.server_url is not None}
-    return ServerTools(by_position, frozenset(approval), labels, guests)
+            request_tools |= {tool.name: tool for tool in found if param.server_url is not None}
+    return ServerTools(by_position, frozenset(approval), labels, request_tools)
 
 
 def _exposed(param: ServerToolParam, registry: ToolRegistry, param_name: str) -> ServerTool:

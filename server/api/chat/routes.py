@@ -94,7 +94,7 @@ class _Completion:
             run = self.services.registry.new_run(
                 acquired.run_id,
                 client_timeout(self.http.headers),
-                self.server_tools.guests,
+                self.server_tools.request_tools,
                 principal=self.owner,
                 record=acquired.record,
                 memory=acquired.memory,

@@ -123,7 +123,7 @@ class ResponseService:
         run = self._registry.new_run(
             acquired.run_id,
             seconds,
-            prepared.server_tools.guests,
+            prepared.server_tools.request_tools,
             principal=owner,
             record=record,
             memory=acquired.memory,
