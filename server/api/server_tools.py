@@ -30,7 +30,7 @@ class ServerTools:
     """The server's tools of a request, by the position of what asked for them.
 
     `approval` are those of which a call needs the client's approval, `labels` the MCP server of
-    each tool that came from one, `request_tools` the tools of servers that the request brought itself.
+    each tool that came from one, `request_tools` those of servers that the request brought itself.
     """
 
     by_position: Mapping[int, tuple[Tool, ...]] = field(default_factory=dict)
