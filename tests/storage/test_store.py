@@ -222,8 +222,12 @@ async def test_a_database_of_an_earlier_version_is_given_what_it_lacks(tmp_path:
         )
     records = await Store.connect(f"sqlite:///{tmp_path}/old.db", "here")
     await records.idempotency.claim("one", "key", "hash", "run_1")
-    await records.idempotency.complete("one", "key", StoredReply(body={}))
+    await records.idempotency.complete("one", "key", StoredReply(body={"a": 1}))
+    found = await records.idempotency.claim("one", "key", "hash", "run_2")
     await records.close()
+
+    assert found is not None
+    assert (found.run_id, found.reply) == ("run_1", StoredReply(body={"a": 1}))
 
 
 @pytest.mark.parametrize(

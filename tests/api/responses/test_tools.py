@@ -1,6 +1,8 @@
 """Tools that the server runs, on /v1/responses: listed, approved, told of."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -11,6 +13,8 @@ from support.response_bodies import ADD, FILE, SUMS, F, events_of, made, respond
 from support.scripted_app import calls, scaffold_of
 from support.server_process import free_port
 
+from falsework.prompts.messages import Message
+from falsework.prompts.renderer import Prompt, PromptRenderer
 from falsework.server.generation.turn import TurnBuilder
 
 
@@ -35,6 +39,25 @@ def test_an_mcp_tool_is_listed_run_and_told_of_in_openais_order(scaffold: TurnBu
     assert (call.name, call.server_label, call.status) == ("add", "sums", "completed")
     assert (call.output, call.error) == ('{"result":5}', None)
     assert message.content[0].text == "Five."
+
+
+def test_a_response_lays_out_the_prompt_once_a_turn(
+    scaffold: TurnBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: list[int] = []
+    render = PromptRenderer.render
+
+    def counted(
+        self: PromptRenderer, messages: Sequence[Message], *args: Any, **how: Any
+    ) -> Prompt:
+        rendered.append(len(messages))
+        return render(self, messages, *args, **how)
+
+    monkeypatch.setattr(PromptRenderer, "render", counted)
+    with responding(scaffold, ADD, ADD, "Five.", file=FILE) as house:
+        made(house, tools=[SUMS])
+
+    assert rendered == [1, 3, 5]
 
 
 def test_an_mcp_call_that_fails_is_told_and_the_model_goes_on(scaffold: TurnBuilder) -> None:
