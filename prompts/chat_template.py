@@ -15,19 +15,35 @@ Turn = dict[str, Any]
 """A message as chat templates want it: `role`, `content`, `tool_calls`, …"""
 
 RENDER_ERRORS = (
-    jinja2.TemplateError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError,
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
     RecursionError,
-)  # fmt: skip
+)
 """What a template raises where it refuses a conversation, or wasn't made for it."""
 
 _CONVERSATION = frozenset(
     {
-        "messages", "system_message", "documents", "add_generation_prompt",
-        "continue_final_message", "tools", "available_tools", "builtin_tools", "custom_tools",
-        "functions", "tool_choice", "response_format", "response_schema", "raise_exception",
+        "messages",
+        "system_message",
+        "documents",
+        "add_generation_prompt",
+        "continue_final_message",
+        "tools",
+        "available_tools",
+        "builtin_tools",
+        "custom_tools",
+        "functions",
+        "tool_choice",
+        "response_format",
+        "response_schema",
+        "raise_exception",
         "strftime_now",
     }
-)  # fmt: skip
+)
 """Variables that say what the conversation is; the rest are switches."""
 
 
@@ -99,9 +115,13 @@ class ChatTemplate:
         chosen = {"chat_template": self._given} if self._given else {}
         try:
             text: str = self._tokenizer.apply_chat_template(
-                list(turns), tools=tools, tokenize=False,
-                add_generation_prompt=add_generation_prompt, **chosen, **switches,
-            )  # fmt: skip
+                list(turns),
+                tools=tools,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                **chosen,
+                **switches,
+            )
         except RENDER_ERRORS as error:
             msg = f"The model's chat template refuses this conversation: {error}"
             raise ChatTemplateError(msg) from error

@@ -36,9 +36,10 @@ class ControlTokens:
         self._ids = {
             token.content: number
             for number, token in tokenizer.backend_tokenizer.get_added_tokens_decoder().items()
-            if len(token.content) > 1 and token.content.strip()
+            if len(token.content) > 1
+            and token.content.strip()
             and (token.special or token.content in written or _HAS_MARK.fullmatch(token.content))
-        }  # fmt: skip
+        }
         self.ids = frozenset(self._ids.values())
         self._secret = "x" + secrets.token_hex(12)
         spellings = _trie_pattern(list(self._ids)) if self._ids else r"(?!)"

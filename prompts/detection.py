@@ -84,9 +84,10 @@ class _Template:
         """
         vocabulary = self.vocabulary
         known = [
-            one for one in DIALECTS.values()
+            one
+            for one in DIALECTS.values()
             if one is not SCAFFOLD and all(marker in vocabulary for marker in one.needs)
-        ]  # fmt: skip
+        ]
         texts = [text for way in _WAYS for text in self._probed(way, tools=_TOOLS)]
         texts += [text for way in _WAYS for text in self._probed(way, tools=None)]
         written = [(len(call), one) for one in known if (call := _written(one, texts))]
@@ -94,9 +95,10 @@ class _Template:
             return max(written, key=lambda found: found[0])[1]
         source = self.source
         named = [
-            (sum(map(len, one.template_says)), one) for one in known
+            (sum(map(len, one.template_says)), one)
+            for one in known
             if one.template_says and all(literal in source for literal in one.template_says)
-        ]  # fmt: skip
+        ]
         return max(named, key=lambda found: found[0])[1] if named else None
 
     def thinks(self, dialect: Dialect) -> bool:
@@ -157,8 +159,11 @@ class _Template:
 
 _USER: dict[str, Any] = {"role": "user", "content": "probe"}
 _RESULT: dict[str, Any] = {
-    "role": "tool", "name": _PROBES[0].name, "tool_call_id": "call00000", "content": "result"
-}  # fmt: skip
+    "role": "tool",
+    "name": _PROBES[0].name,
+    "tool_call_id": "call00000",
+    "content": "result",
+}
 # In the order in which they are tried: text keeps arguments as they were said.
 _WAYS = tuple(
     PastCalls(as_text=as_text, empty_content=content)
@@ -170,10 +175,13 @@ _WAYS = tuple(
 def _turn(calls: Sequence[Call], way: PastCalls) -> dict[str, Any]:
     arguments = [call.arguments if way.as_text else json.loads(call.arguments) for call in calls]
     tool_calls = [
-        {"type": "function", "id": f"call{number:05}",
-         "function": {"name": call.name, "arguments": told}}
+        {
+            "type": "function",
+            "id": f"call{number:05}",
+            "function": {"name": call.name, "arguments": told},
+        }
         for number, (call, told) in enumerate(zip(calls, arguments, strict=True))
-    ]  # fmt: skip
+    ]
     return {"role": "assistant", "content": way.empty_content, "tool_calls": tool_calls}
 
 

@@ -62,8 +62,14 @@ class Probes:
     def learn(self) -> TemplateFeatures:
         """Return what the template accepts; what it accepts in no form counts as accepted."""
         system = self.accepts([_system("S1"), _user("U1")])
-        late = [_system("S1"), _system("S2"), _user("U1"), _assistant("A1"), _system("S3"),
-                _user("U2")]  # fmt: skip
+        late = [
+            _system("S1"),
+            _system("S2"),
+            _user("U1"),
+            _assistant("A1"),
+            _system("S3"),
+            _user("U2"),
+        ]
         short = not self._calls(LONG_ID) and bool(self._calls(SHORT_ID))
         call_id = SHORT_ID if short else LONG_ID
         return TemplateFeatures(

@@ -40,8 +40,12 @@ class TurnFactory:
             if message.role == "tool":
                 text = raw.add(message.text) if features.quotes_results else message.text
                 name = message.name or names.get(message.call_id, "")
-                yield {"role": "tool", "content": text, "name": name,
-                       "tool_call_id": message.call_id}  # fmt: skip
+                yield {
+                    "role": "tool",
+                    "content": text,
+                    "name": name,
+                    "tool_call_id": message.call_id,
+                }
                 continue
             names |= zip(message.call_ids, (call.name for call in message.calls), strict=False)
             yield self.turn(message, features)

@@ -47,10 +47,12 @@ def console_state(toolbox: ToolRegistry, traces: RecentTraces) -> Json:
             }
             for upstream in toolbox.upstreams.values()
         ],
-        "servers": [{"name": s.name, "up": s.connected, "restarts": s.restarts}
-                    for s in toolbox.servers.values()],
+        "servers": [
+            {"name": s.name, "up": s.connected, "restarts": s.restarts}
+            for s in toolbox.servers.values()
+        ],
         "latencies": _latencies(),
-    }  # fmt: skip
+    }
 
 
 def _latencies() -> list[Json]:
