@@ -17,12 +17,13 @@ import httpx2
 import psutil
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from support.random_sampling import random_sampling
+from support.random_sampling import as_response, random_sampling
 from support.server_process import Server, serving
 
 from falsework.server.models import resolve_model
 
 SECONDS = 600
+ON_RESPONSES = 0.3
 
 
 def engines(server: Server) -> set[int]:
@@ -33,8 +34,9 @@ def engines(server: Server) -> set[int]:
 
 async def send(client: httpx2.AsyncClient, fields: dict[str, object]) -> str:
     """Return how a request ended: its status, and for a fault the reply's text."""
+    path = "responses" if "input" in fields else "chat/completions"
     try:
-        reply = await client.post("chat/completions", json={"model": "smollm2", **fields})
+        reply = await client.post(path, json={"model": "smollm2", **fields})
     except httpx2.TransportError as error:
         return f"fault: {type(error).__name__}"
     if reply.status_code == httpx2.codes.OK:
@@ -63,7 +65,10 @@ async def fuzz(server: Server, options: argparse.Namespace) -> Counter[str]:
 
         async with anyio.create_task_group() as tasks:
             for _ in range(options.requests):
-                tasks.start_soon(run, random_sampling(draw))
+                fields = random_sampling(draw)
+                tasks.start_soon(
+                    run, as_response(fields) if draw.random() < ON_RESPONSES else fields
+                )
         (await client.get(f"{server.url}/ready")).raise_for_status()
     return ends
 

@@ -119,7 +119,10 @@ def test_fields_that_change_nothing_here_and_unknown_ones_are_accepted(sdk: Sdk)
 OFFERED_TWICE = [LAMP, CLOCK, LAMP]
 STRANGER = {"type": "function", "function": {"name": "get_time_machine"}}
 BAD_SCHEMA = [function("f", "", a={"type": "strong"})]
-HARD_SCHEMA = [function("f", "", a={"type": "string", "not": {"const": "x"}})]
+HARD_SCHEMA = [
+    function("f", "", a={"type": "array", "items": {"type": "string"}, "uniqueItems": True})
+]
+HARD_SCHEMA[0]["function"]["strict"] = True
 
 REFUSED: dict[str, tuple[dict[str, Any], type[openai.APIStatusError], str | None]] = {
     "bad temperature": ({"temperature": 3}, openai.BadRequestError, "temperature"),
@@ -131,7 +134,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[openai.APIStatusError], str | None
         "tool_choice",
     ),
     "not a schema": ({"tools": BAD_SCHEMA}, openai.BadRequestError, "tools[0].function.parameters"),
-    "a keyword that can't be enforced": (
+    "a strict keyword that decoding can't enforce": (
         {"tools": HARD_SCHEMA},
         openai.BadRequestError,
         "tools[0].function.parameters",
@@ -161,7 +164,7 @@ def test_a_refused_keyword_is_named_with_its_pointer(sdk: Sdk) -> None:
         sdk.asked(tools=HARD_SCHEMA)
 
     said = f"{refused.value.param} {refused.value.message}"
-    assert "not" in said
+    assert "uniqueItems" in said
     assert "/properties/a" in said
 
 

@@ -60,7 +60,7 @@ def make_llama(folder: Path) -> Path:
     tokenizer.save_pretrained(folder)
     ends = tokenizer.convert_tokens_to_ids(["<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"])
     config = LlamaConfig(
-        vocab_size=len(tokenizer), num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=len(tokenizer), num_attention_heads=4, num_key_value_heads=2, head_dim=32,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=ends, **_SMALL,
     )  # fmt: skip
     LlamaForCausalLM(config).float().save_pretrained(folder)

@@ -80,3 +80,19 @@ def random_sampling(draw: random.Random) -> Json:
     if "top_logprobs" in fields:
         fields["logprobs"] = True
     return fields
+
+
+def as_response(fields: Json) -> Json:
+    """Return a chat's fields as those of a response, where it has them."""
+    made = {name: fields[name] for name in fields if name in ON_RESPONSES}
+    made["input"] = fields["messages"]
+    made["max_output_tokens"] = fields["max_tokens"]
+    if "tools" in fields:
+        made["tools"] = [{"type": "function", **tool["function"]} for tool in fields["tools"]]
+        made["tool_choice"] = fields["tool_choice"]
+    if "response_format" in fields:
+        made["text"] = {"format": fields["response_format"]}
+    return made
+
+
+ON_RESPONSES = frozenset({"temperature", "top_p", "top_logprobs", "seed", "top_k", "min_p", "stop"})

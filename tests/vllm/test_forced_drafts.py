@@ -182,6 +182,7 @@ def test_forced_drafts_do_not_change_what_is_drawn_behind_them(drafting: Draftin
         "type": "object",
         "properties": {"favourite_colour_of_all": {"enum": ["blue", "green", "red"]}},
         "required": ["favourite_colour_of_all"],
+        "additionalProperties": False,
     }
     form = {"type": "json_schema", "json_schema": {"name": "colour", "schema": described}}
 
