@@ -53,41 +53,66 @@ def determinize(  # noqa: PLR0913 - a net is six things
     the bytes of a class can be said. From every state but 0 an accepting one can be reached.
     """
     nodes = len(counted)
-    heard = np.concatenate(([0], np.cumsum(audible)))
-    edges = edges[heard[edges[:, 2] + 1] > heard[edges[:, 1]]]
+    if not audible.all():
+        heard = np.concatenate(([0], np.cumsum(audible)))
+        edges = edges[heard[edges[:, 2] + 1] > heard[edges[:, 1]]]
     alive = _alive(nodes, edges, jumps, final)
-    edges = edges[alive[edges[:, 3]]]
+    edges, edge_starts, sure = _in_order(edges[alive[edges[:, 3]]], nodes)
     jumps = jumps[alive[jumps[:, 1]]]
-    edges = edges[np.lexsort((edges[:, 1], edges[:, 0]))]
-    jumps = jumps[np.argsort(jumps[:, 0], kind="stable")]
-    numbers = np.arange(nodes + 1)
+    order, jump_starts = _grouped(jumps[:, 0], nodes)
     net = (
         np.ascontiguousarray(edges[:, 1:]),
-        np.searchsorted(edges[:, 0], numbers).astype(np.int32),
-        np.ascontiguousarray(jumps[:, 1]),
-        np.searchsorted(jumps[:, 0], numbers).astype(np.int32),
+        edge_starts,
+        jumps[order, 1],
+        jump_starts,
         final,
     )
-    meeting = (edges[1:, 0] == edges[:-1, 0]) & (edges[1:, 1] <= edges[:-1, 2])
-    sure = np.ones(nodes, np.bool_)
-    sure[edges[1:, 0][meeting]] = False
     *made, outcome = _construct(net, counted, sure, audible, limit)
     if outcome == _LARGE:
         raise TooManyStates
     if outcome == _MET:
         raise AmbiguousCounters
     table, accepting, alone = made
-    table[:, ~audible] = 0
+    if not audible.all():
+        table[:, ~audible] = 0
     return DFATables(table, accepting, alone)
+
+
+def _in_order(edges: Ints, nodes: int) -> tuple[Ints, Ints, Flags]:
+    """Sort edges by source and class; return where each source's begin, and whether none meet."""
+    order, starts = _grouped(edges[:, 0], nodes)
+    edges = edges[order]
+    same = edges[1:, 0] == edges[:-1, 0]
+    if (same & (edges[1:, 1] < edges[:-1, 1])).any():
+        edges = edges[np.lexsort((edges[:, 1], edges[:, 0]))]
+    sure = np.ones(nodes, np.bool_)
+    sure[edges[1:, 0][same & (edges[1:, 1] <= edges[:-1, 2])]] = False
+    return edges, starts, sure
 
 
 def _alive(nodes: int, edges: Ints, jumps: Ints, final: int) -> Flags:
     """Tell for each node whether the final one can be reached."""
-    ways = np.concatenate((edges[:, [3, 0]], jumps[:, [1, 0]]))
-    ways = ways[np.argsort(ways[:, 0], kind="stable")]
-    begins = np.searchsorted(ways[:, 0], np.arange(nodes + 1))
-    reached: Flags = _reached(begins, np.ascontiguousarray(ways[:, 1]), final)
+    targets = np.concatenate((edges[:, 3], jumps[:, 1]))
+    sources = np.concatenate((edges[:, 0], jumps[:, 0]))
+    order, starts = _grouped(targets, nodes)
+    reached: Flags = _reached(starts, sources[order], final)
     return reached
+
+
+@numba.njit(cache=True, nogil=True)
+def _grouped(keys, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return an order that brings equal keys together, and where each of `count` keys begins."""
+    starts = np.zeros(count + 1, np.int32)
+    for key in keys:
+        starts[key + 1] += 1
+    for key in range(count):
+        starts[key + 1] += starts[key]
+    following = starts.copy()
+    order = np.empty(len(keys), np.int64)
+    for i in range(len(keys)):
+        order[following[keys[i]]] = i
+        following[keys[i]] += 1
+    return order, starts
 
 
 @numba.njit(cache=True, nogil=True)
@@ -213,11 +238,12 @@ def _rehash(slots, pool, begins, states):  # type: ignore[no-untyped-def]  # noq
 def _construct(net, counted, sure, audible, limit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, C901, PLR0912, PLR0915
     """`sure` (nodes): whether no two of its edges share a class; they are in order."""
     edges, edge_starts, final, nodes, classes = net[0], net[1], net[4], len(counted), len(audible)
-    table = np.zeros((256, classes), np.int32)
-    accepting = np.zeros(256, np.bool_)
-    alone = np.full(256, -1, np.int32)
-    pool = np.empty(4096, np.int32)
-    begins = np.zeros(258, np.int64)
+    rows = min(nodes + 2, 1 << 14)  # about as many states as nodes
+    table = np.zeros((rows, classes), np.int32)
+    accepting = np.zeros(rows, np.bool_)
+    alone = np.full(rows, -1, np.int32)
+    pool = np.empty(2 * rows, np.int32)
+    begins = np.zeros(rows + 2, np.int64)
     slots = np.zeros(1024, np.int32)
     of_node = np.zeros(nodes, np.int32)  # the state behind an edge to one node only, once known
     work = np.zeros(1, np.int64)
@@ -274,7 +300,9 @@ def _construct(net, counted, sure, audible, limit):  # type: ignore[no-untyped-d
             if state == 0 or low == classes:
                 state += 1
                 if state == states:
-                    return table[:states].copy(), accepting[:states].copy(), alone[:states], _DONE
+                    if 4 * states < 3 * len(table):
+                        table = table[:states].copy()
+                    return table[:states], accepting[:states], alone[:states], _DONE
                 here = pool[begins[state] : begins[state + 1]]
                 low = classes
                 if len(here) == 1 and sure[here[0]]:

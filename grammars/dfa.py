@@ -193,7 +193,8 @@ def _compiled(net: NFA, final: int, alphabet: NDArray[np.bool_], state_limit: in
         of_node[:-1, _LOOP] >= 0, edges, net.jumps.to_numpy(), final, audible, state_limit
     )
     loops = of_node[nodes]  # -1, the last, where a state isn't one counted node
-    _refuse_empty(net, table, loops)
+    if net.counters:
+        _refuse_empty(net, table, loops)
     return DFA(classes, table, accepting, loops)
 
 
