@@ -18,6 +18,11 @@ class Budget:
         self._steps = steps
         self.spent = 0
 
+    @property
+    def left(self) -> int:
+        """The steps that are still allowed."""
+        return max(0, self._steps - self.spent)
+
     def spend(self, steps: int = 1) -> None:
         """Count steps that are about to be done."""
         self.spent += steps

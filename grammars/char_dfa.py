@@ -4,12 +4,16 @@ They can be intersected, subtracted and complemented, which automata over spelle
 character may be spelled in several ways.
 """
 
+import functools
+import itertools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TypeVar
+
+import numpy as np
 
 from falsework.grammars import code_points
 from falsework.grammars.budget import Budget
+from falsework.grammars.char_product import Ints, product, trim
 
 Edge = tuple[int, int, int]
 """The lowest and the highest code point, and the state behind."""
@@ -26,12 +30,36 @@ class TooManyCharacterStates(ValueError):
     """A string automaton has more states than the limit."""
 
 
-@dataclass(frozen=True, eq=False)
 class CharDFA:
     """`rows[state]` are the edges of a state, disjoint and sorted; state 0 is the start."""
 
-    rows: tuple[tuple[Edge, ...], ...]
-    accepting: tuple[bool, ...]
+    def __init__(self, rows: tuple[tuple[Edge, ...], ...], accepting: tuple[bool, ...]) -> None:
+        """`accepting` (states): whether a text may end there."""
+        self.rows = rows
+        self.accepting = accepting
+
+    @classmethod
+    def of_arrays(cls, edges: Ints, starts: Ints, accepting: Iterable[bool]) -> "CharDFA":
+        """Return an automaton by its `arrays`; its rows are made when they are asked for."""
+        made = cls.__new__(cls)
+        made.arrays = edges, starts
+        made.accepting = tuple(accepting)
+        return made
+
+    @functools.cached_property
+    def rows(self) -> tuple[tuple[Edge, ...], ...]:
+        """The edges of each state."""
+        edges, starts = self.arrays
+        rows = list(map(tuple, edges.tolist()))
+        bounds = itertools.pairwise(starts.tolist())
+        return tuple(tuple(rows[first:last]) for first, last in bounds)
+
+    @functools.cached_property
+    def arrays(self) -> tuple[Ints, Ints]:
+        """The edges as rows (lowest, highest, target), and where each state's begin."""
+        counts = [0, *(len(row) for row in self.rows)]
+        edges = np.array([edge for row in self.rows for edge in row], np.int32).reshape(-1, 3)
+        return edges, np.cumsum(counts).astype(np.int32)
 
     def step(self, state: int, code: int) -> int | None:
         """Return the state behind a character; None: there is none."""
@@ -64,23 +92,14 @@ class CharDFA:
 
     def intersection(self, other: "CharDFA", budget: Budget) -> "CharDFA":
         """Return the automaton of the texts that are in both languages."""
-
-        def ways(pair: tuple[int, int]) -> Iterable[tuple[int, int, tuple[int, int]]]:
-            mine, theirs = self.rows[pair[0]], other.rows[pair[1]]
-            i = k = 0
-            while i < len(mine) and k < len(theirs):
-                low, high = max(mine[i][0], theirs[k][0]), min(mine[i][1], theirs[k][1])
-                if low <= high:
-                    yield low, high, (mine[i][2], theirs[k][2])
-                if mine[i][1] <= theirs[k][1]:
-                    i += 1
-                else:
-                    k += 1
-
-        def ends(pair: tuple[int, int]) -> bool:
-            return self.accepting[pair[0]] and other.accepting[pair[1]]
-
-        return explored((0, 0), ways, ends, budget)
+        work = 16 * budget.left
+        pairs, edges, starts = product(self.arrays, other.arrays, STATE_LIMIT, work)
+        if not len(pairs):
+            raise TooManyCharacterStates
+        budget.spend(len(edges) // 16)
+        ends = np.array(self.accepting)[pairs[:, 0]] & np.array(other.accepting)[pairs[:, 1]]
+        kept, begins, accepting = trim(edges, starts, ends)
+        return CharDFA.of_arrays(kept, begins, accepting.tolist())
 
     def union(self, other: "CharDFA", budget: Budget) -> "CharDFA":
         """Return the automaton of the texts that are in either language."""

@@ -18,10 +18,12 @@ Flags = NDArray[np.bool_]
 
 _POOL_LIMIT = 8_000_000
 """How many members all sets together may have: 32 MB."""
-_WORK_LIMIT = 150_000_000
-"""How many members are looked at, all classes together, before it is given up: about a second."""
+_WORK_LIMIT = 200_000_000
+"""How many edges and jumps are looked at before it is given up: less than a second."""
 
 
+_FEW = 24
+"""Up to how many members are sorted by insertion."""
 _DONE, _LARGE, _MET = range(3)
 
 
@@ -42,36 +44,101 @@ class DFATables(NamedTuple):
 
 
 def determinize(  # noqa: PLR0913 - a net is six things
-    counted: Flags, edges: Ints, jumps: Ints, final: int, classes: int, limit: int
+    counted: Flags, edges: Ints, jumps: Ints, final: int, audible: Flags, limit: int
 ) -> DFATables:
-    """Return the deterministic automaton; raise TooManyStates or CountersMeet.
+    """Return the deterministic automaton; raise TooManyStates or AmbiguousCounters.
 
     `counted` (nodes): whether a node is inside a counted loop; `edges` (n, 4): source, lowest
-    class, highest class, target; `jumps` (n, 2): source, target.
+    class, highest class, target; `jumps` (n, 2): source, target; `audible` (classes): whether
+    the bytes of a class can be said. From every state but 0 an accepting one can be reached.
     """
     nodes = len(counted)
-    edges = edges[np.argsort(edges[:, 0], kind="stable")]
-    jumps = jumps[np.argsort(jumps[:, 0], kind="stable")]
-    numbers = np.arange(nodes + 1)
+    if not audible.all():
+        heard = np.concatenate(([0], np.cumsum(audible)))
+        edges = edges[heard[edges[:, 2] + 1] > heard[edges[:, 1]]]
+    alive = _alive(nodes, edges, jumps, final)
+    edges, edge_starts, sure = _in_order(edges[alive[edges[:, 3]]], nodes)
+    jumps = jumps[alive[jumps[:, 1]]]
+    order, jump_starts = _grouped(jumps[:, 0], nodes)
     net = (
         np.ascontiguousarray(edges[:, 1:]),
-        np.searchsorted(edges[:, 0], numbers).astype(np.int32),
-        np.ascontiguousarray(jumps[:, 1]),
-        np.searchsorted(jumps[:, 0], numbers).astype(np.int32),
+        edge_starts,
+        jumps[order, 1],
+        jump_starts,
         final,
     )
-    *made, outcome = _construct(net, counted, classes, limit)
+    *made, outcome = _construct(net, counted, sure, audible, limit)
     if outcome == _LARGE:
         raise TooManyStates
     if outcome == _MET:
         raise AmbiguousCounters
-    return DFATables(*made)
+    table, accepting, alone = made
+    if not audible.all():
+        table[:, ~audible] = 0
+    return DFATables(table, accepting, alone)
+
+
+def _in_order(edges: Ints, nodes: int) -> tuple[Ints, Ints, Flags]:
+    """Sort edges by source and class; return where each source's begin, and whether none meet."""
+    order, starts = _grouped(edges[:, 0], nodes)
+    edges = edges[order]
+    same = edges[1:, 0] == edges[:-1, 0]
+    if (same & (edges[1:, 1] < edges[:-1, 1])).any():
+        edges = edges[np.lexsort((edges[:, 1], edges[:, 0]))]
+    sure = np.ones(nodes, np.bool_)
+    sure[edges[1:, 0][same & (edges[1:, 1] <= edges[:-1, 2])]] = False
+    return edges, starts, sure
+
+
+def _alive(nodes: int, edges: Ints, jumps: Ints, final: int) -> Flags:
+    """Tell for each node whether the final one can be reached."""
+    targets = np.concatenate((edges[:, 3], jumps[:, 1]))
+    sources = np.concatenate((edges[:, 0], jumps[:, 0]))
+    order, starts = _grouped(targets, nodes)
+    reached: Flags = _reached(starts, sources[order], final)
+    return reached
 
 
 @numba.njit(cache=True, nogil=True)
-def _close(net, seeds, count, marks, stack):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Follow jumps from the seeds; return the nodes that matter (with edges, or final), sorted."""
+def _grouped(keys, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return an order that brings equal keys together, and where each of `count` keys begins."""
+    starts = np.zeros(count + 1, np.int32)
+    for key in keys:
+        starts[key + 1] += 1
+    for key in range(count):
+        starts[key + 1] += starts[key]
+    following = starts.copy()
+    order = np.empty(len(keys), np.int64)
+    for i in range(len(keys)):
+        order[following[keys[i]]] = i
+        following[keys[i]] += 1
+    return order, starts
+
+
+@numba.njit(cache=True, nogil=True)
+def _reached(begins, targets, start):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Tell for each node whether it can be reached from `start`."""
+    reached = np.zeros(len(begins) - 1, np.bool_)
+    stack = np.empty(len(reached), np.int64)
+    stack[0], depth = start, 1
+    reached[start] = True
+    while depth:
+        depth -= 1
+        node = stack[depth]
+        for i in range(begins[node], begins[node + 1]):
+            target = targets[i]
+            if not reached[target]:
+                reached[target] = True
+                stack[depth] = target
+                depth += 1
+    return reached
+
+
+@numba.njit(cache=True, nogil=True)
+def _close(net, seeds, count, scratch, found):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Follow jumps from the seeds; collect the nodes that matter (with edges, or final), sorted."""
     _, edge_starts, jumps, jump_starts, final = net
+    marks, stack, work = scratch
     marks[0] += 1
     mark = marks[0]
     depth = 0
@@ -80,32 +147,41 @@ def _close(net, seeds, count, marks, stack):  # type: ignore[no-untyped-def]  # 
             marks[seeds[i] + 1] = mark
             stack[depth] = seeds[i]
             depth += 1
-    found = np.empty(16, np.int32)
     size = 0
     while depth:
         depth -= 1
         node = stack[depth]
         if edge_starts[node + 1] > edge_starts[node] or node == final:
-            if size == len(found):
-                found = np.concatenate((found, np.empty(size, np.int32)))
             found[size] = node
             size += 1
+        work[0] += 4 + jump_starts[node + 1] - jump_starts[node]
         for i in range(jump_starts[node], jump_starts[node + 1]):
             target = jumps[i]
             if marks[target + 1] != mark:
                 marks[target + 1] = mark
                 stack[depth] = target
                 depth += 1
-    return np.sort(found[:size])
+    if size > _FEW:
+        found[:size] = np.sort(found[:size])
+    else:
+        for i in range(1, size):
+            node, k = found[i], i
+            while k > 0 and found[k - 1] > node:
+                found[k] = found[k - 1]
+                k -= 1
+            found[k] = node
+    return size
 
 
 @numba.njit(cache=True, nogil=True)
-def _targets(net, members, low, marks, seeds):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _targets(net, members, low, scratch, seeds):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Collect into `seeds` where the members go with class `low`; return how many."""
     edges, edge_starts = net[0], net[1]
+    marks, _, work = scratch
     marks[0] += 1
     count = 0
     for node in members:
+        work[0] += 1 + edge_starts[node + 1] - edge_starts[node]
         for e in range(edge_starts[node], edge_starts[node + 1]):
             target = edges[e, 2]
             if edges[e, 0] <= low <= edges[e, 1] and marks[target + 1] != marks[0]:
@@ -116,7 +192,7 @@ def _targets(net, members, low, marks, seeds):  # type: ignore[no-untyped-def]  
 
 
 @numba.njit(cache=True, nogil=True)
-def _cut(net, members, cuts):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _cut(net, members, audible, cuts):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Mark in `cuts` the classes where a new run of equal targets may begin."""
     edges, edge_starts = net[0], net[1]
     cuts[:] = False
@@ -124,26 +200,26 @@ def _cut(net, members, cuts):  # type: ignore[no-untyped-def]  # noqa: ANN001, A
         for e in range(edge_starts[node], edge_starts[node + 1]):
             cuts[edges[e, 0]] = True
             cuts[edges[e, 1] + 1] = True
+    for c in range(1, len(audible)):
+        cuts[c] |= audible[c] != audible[c - 1]
 
 
 @numba.njit(cache=True, nogil=True)
-def _slot(members, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Return where the search for a set begins in a table of `size` slots (FNV-1a)."""
+def _find(slots, pool, begins, members, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return the slot that holds this set, or the free one where it belongs (FNV-1a)."""
     digest = np.uint64(14695981039346656037)
-    for member in members:
-        digest = (digest ^ np.uint64(member)) * np.uint64(1099511628211)
+    for i in range(count):
+        digest = (digest ^ np.uint64(members[i])) * np.uint64(1099511628211)
     digest ^= digest >> np.uint64(29)
-    return np.int64(digest & np.uint64(size - 1))
-
-
-@numba.njit(cache=True, nogil=True)
-def _find(slots, pool, begins, members):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Return the slot that holds this set, or the free one where it belongs."""
-    slot = _slot(members, len(slots))
+    slot = np.int64(digest & np.uint64(len(slots) - 1))
     while slots[slot] != 0:
-        known = pool[begins[slots[slot]] : begins[slots[slot] + 1]]
-        if len(known) == len(members) and np.array_equal(known, members):
-            break
+        first = begins[slots[slot]]
+        if begins[slots[slot] + 1] - first == count:
+            i = 0
+            while i < count and pool[first + i] == members[i]:
+                i += 1
+            if i == count:
+                break
         slot = (slot + 1) & (len(slots) - 1)
     return slot
 
@@ -153,85 +229,95 @@ def _rehash(slots, pool, begins, states):  # type: ignore[no-untyped-def]  # noq
     """Return a table of twice the size that holds the states 1 to `states`."""
     larger = np.zeros(2 * len(slots), np.int32)
     for state in range(1, states):
-        larger[_find(larger, pool, begins, pool[begins[state] : begins[state + 1]])] = state
+        members = pool[begins[state] : begins[state + 1]]
+        larger[_find(larger, pool, begins, members, len(members))] = state
     return larger
 
 
 @numba.njit(cache=True, nogil=True)
-def _construct(net, counted, classes, limit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, C901, PLR0912, PLR0915
-    final, nodes = net[4], len(counted)
-    table = np.zeros((256, classes), np.int32)
-    accepting = np.zeros(256, np.bool_)
-    alone = np.full(256, -1, np.int32)
-    pool = np.empty(4096, np.int32)
-    begins = np.zeros(258, np.int64)
+def _construct(net, counted, sure, audible, limit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, C901, PLR0912, PLR0915
+    """`sure` (nodes): whether no two of its edges share a class; they are in order."""
+    edges, edge_starts, final, nodes, classes = net[0], net[1], net[4], len(counted), len(audible)
+    rows = min(nodes + 2, 1 << 14)  # about as many states as nodes
+    table = np.zeros((rows, classes), np.int32)
+    accepting = np.zeros(rows, np.bool_)
+    alone = np.full(rows, -1, np.int32)
+    pool = np.empty(2 * rows, np.int32)
+    begins = np.zeros(rows + 2, np.int64)
     slots = np.zeros(1024, np.int32)
-    marks = np.zeros(nodes + 1, np.int64)
-    stack = np.empty(nodes + 1, np.int32)
+    of_node = np.zeros(nodes, np.int32)  # the state behind an edge to one node only, once known
+    work = np.zeros(1, np.int64)
+    scratch = (np.zeros(nodes + 1, np.int64), np.empty(nodes + 1, np.int32), work)
     seeds = np.zeros(nodes + 1, np.int32)
+    members = np.empty(nodes + 1, np.int32)
     cuts = np.zeros(classes + 1, np.bool_)
     states, state, count, low, high = 1, 0, 1, 0, 0
-    work = 0
+    edge, last_edge = 0, 0  # of a state that is one sure node: those that are still to be taken
     while True:
         # Behind one run of classes of `state` (first of all: behind nothing) lies this set.
-        members = _close(net, seeds, count, marks, stack)
-        slot = _find(slots, pool, begins, members)
-        if slots[slot] == 0:
-            if states > limit or begins[states] + len(members) > _POOL_LIMIT or work > _WORK_LIMIT:
+        target = of_node[seeds[0]] if count == 1 else 0
+        if target == 0:
+            size = _close(net, seeds, count, scratch, members)
+            slot = _find(slots, pool, begins, members, size)
+            target = slots[slot]
+        if target == 0:
+            full = states > limit or begins[states] + size > _POOL_LIMIT
+            if full or work[0] > _WORK_LIMIT:
                 return table[:0], accepting[:0], alone[:0], _LARGE
-            if len(members) > 1 and counted[members].any():
-                return table[:0], accepting[:0], alone[:0], _MET
             if states == len(table):
                 table = np.concatenate((table, np.zeros_like(table)))
                 accepting = np.concatenate((accepting, np.zeros_like(accepting)))
                 alone = np.concatenate((alone, np.full_like(alone, -1)))
                 begins = np.concatenate((begins, np.zeros_like(begins)))
-            while begins[states] + len(members) > len(pool):
+            while begins[states] + size > len(pool):
                 pool = np.concatenate((pool, np.empty_like(pool)))
-            pool[begins[states] : begins[states] + len(members)] = members
-            begins[states + 1] = begins[states] + len(members)
-            accepting[states] = np.any(members == final)
-            if len(members) == 1 and counted[members[0]]:
-                alone[states] = members[0]
-            slots[slot] = states
+            for i in range(size):
+                pool[begins[states] + i] = members[i]
+                accepting[states] |= members[i] == final
+                if counted[members[i]]:
+                    if size > 1:
+                        return table[:0], accepting[:0], alone[:0], _MET
+                    alone[states] = members[i]
+            begins[states + 1] = begins[states] + size
+            target = slots[slot] = states
             states += 1
             if 2 * states > len(slots):
                 slots = _rehash(slots, pool, begins, states)
-                slot = _find(slots, pool, begins, members)
+        if count == 1:
+            of_node[seeds[0]] = target
         if state:
-            table[state, low:high] = slots[slot]
+            table[state, low:high] = target
         # On to the next run that leads anywhere, of this state or of the next.
         count, low = 0, high
         while count == 0:
-            while low < classes and not cuts[low]:
+            if edge < last_edge:
+                low, high = edges[edge, 0], edges[edge, 1] + 1
+                seeds[0], count = edges[edge, 2], 1
+                edge += 1
+                break
+            while low < classes and not (cuts[low] and audible[low]):
                 low += 1
             if state == 0 or low == classes:
                 state += 1
                 if state == states:
-                    return table[:states].copy(), accepting[:states].copy(), alone[:states], _DONE
-                _cut(net, pool[begins[state] : begins[state + 1]], cuts)
-                low = 0
+                    if 4 * states < 3 * len(table):
+                        table = table[:states].copy()
+                    return table[:states], accepting[:states], alone[:states], _DONE
+                here = pool[begins[state] : begins[state + 1]]
+                low = classes
+                if len(here) == 1 and sure[here[0]]:
+                    edge, last_edge = edge_starts[here[0]], edge_starts[here[0] + 1]
+                    work[0] += last_edge - edge
+                else:
+                    _cut(net, here, audible, cuts)
+                    low = 0
                 continue
             high = low + 1
             while high < classes and not cuts[high]:
                 high += 1
+            if work[0] > _WORK_LIMIT:
+                return table[:0], accepting[:0], alone[:0], _LARGE
             here = pool[begins[state] : begins[state + 1]]
-            work += len(here) + 8
-            count = _targets(net, here, low, marks, seeds)
+            count = _targets(net, here, low, scratch, seeds)
             if count == 0:
                 low = high
-
-
-@numba.njit(cache=True, nogil=True)
-def live_states(table, accepting):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Tell for each state whether an accepting one can still be reached."""
-    states, classes = table.shape
-    alive = accepting.copy()
-    changed = True
-    while changed:
-        changed = False
-        for state in range(states - 1, 0, -1):
-            for c in range(classes):
-                if not alive[state] and alive[table[state, c]]:
-                    alive[state] = changed = True
-    return alive

@@ -4,7 +4,6 @@ A string of at most 500 characters isn't 500 copies of a character's states: its
 table once, and how many rounds a text has made is part of its state.
 """
 
-import functools
 import io
 import zlib
 from collections.abc import Iterator
@@ -18,9 +17,8 @@ from falsework.grammars.determinize import (
     AmbiguousCounters,
     TooManyStates,
     determinize,
-    live_states,
 )
-from falsework.grammars.expressions import NFA, Expression, GrammarTooLarge
+from falsework.grammars.expressions import NFA, Expression, Fragment, GrammarTooLarge
 
 STATE_LIMIT = 150_000
 START = 1
@@ -152,8 +150,8 @@ def compile_dfa(
 ) -> DFA:
     """Compile an expression; `alphabet` (256; bool) says which bytes the vocabulary can spell.
 
-    Without `counting` all loops are written out, which says the same. Raise TooLarge above
-    `state_limit` rows, Unsayable when nothing is left to say.
+    Without `counting` all loops are written out, which says the same. Raise GrammarTooLarge above
+    `state_limit` rows, EmptyLanguage when nothing is left to say.
     """
     net = NFA(counting=counting)
     final = expression(net, 0)
@@ -170,19 +168,34 @@ def compile_dfa(
     return made
 
 
+def precompiled(part: Expression) -> Expression:
+    """The part, without counted loops, as a leaf that is compiled when it is first said."""
+    kept: list[Fragment] = []
+
+    def add(net: NFA, start: int) -> int:
+        if not kept:
+            made = compile_dfa(part, counting=False)
+            kept.append(Fragment.of_table(
+                made.table[1:, made.classes] - 1, made.final[1:].nonzero()[0].tolist()
+            ))  # fmt: skip
+        return net.embed(start, kept[0])
+
+    return add
+
+
 def _compiled(net: NFA, final: int, alphabet: NDArray[np.bool_], state_limit: int) -> DFA:
     _refuse_cut_loops(net, alphabet)
     classes, edges = _classify(net, alphabet)
-    jumps = np.array(net.jumps, np.int32).reshape(-1, 2)
+    audible = np.zeros(int(classes.max()) + 1, np.bool_)
+    audible[classes[alphabet]] = True
     of_node = _loops(net)
     table, accepting, nodes = determinize(
-        of_node[:-1, _LOOP] >= 0, edges, jumps, final, int(classes.max()) + 1, state_limit
+        of_node[:-1, _LOOP] >= 0, edges, net.jumps.to_numpy(), final, audible, state_limit
     )
     loops = of_node[nodes]  # -1, the last, where a state isn't one counted node
-    alive = live_states(table, accepting)
-    table[~alive[table]] = DEAD
-    _refuse_empty(net, table, loops)
-    return DFA(classes, table, accepting & alive, loops)
+    if net.counters:
+        _refuse_empty(net, table, loops)
+    return DFA(classes, table, accepting, loops)
 
 
 def _loops(net: NFA) -> NDArray[np.int32]:
@@ -196,7 +209,7 @@ def _loops(net: NFA) -> NDArray[np.int32]:
 
 
 def _refuse_empty(net: NFA, table: NDArray[np.int32], loops: NDArray[np.int32]) -> None:
-    """Raise CountersMeet where a loop has to be gone round and this alphabet can't."""
+    """Raise AmbiguousCounters where a loop has to be gone round and this alphabet can't."""
     single = [number for number, loop in enumerate(net.counters) if sum(loop.homes) == 1]
     turning = (loops[:, _HOME] == 1) & (loops[:, _LOW] > 0) & np.isin(loops[:, _LOOP], single)
     for row in turning.nonzero()[0]:
@@ -206,11 +219,11 @@ def _refuse_empty(net: NFA, table: NDArray[np.int32], loops: NDArray[np.int32]) 
 
 
 def _refuse_cut_loops(net: NFA, alphabet: NDArray[np.bool_]) -> None:
-    """Raise CountersMeet where the alphabet cuts a loop that counts by its states."""
+    """Raise AmbiguousCounters where the alphabet cuts a loop that counts by its states."""
     if alphabet.all():
         return
     loops = [loop for loop in net.counters if sum(loop.homes) > 1]
-    for source, low, high, _ in net.edges if loops else ():
+    for source, low, high, _ in net.edges.to_numpy().tolist() if loops else ():
         inside = any(loop.first <= source <= loop.last for loop in loops)
         if inside and not alphabet[low : high + 1].all():
             raise AmbiguousCounters
@@ -219,38 +232,13 @@ def _refuse_cut_loops(net: NFA, alphabet: NDArray[np.bool_]) -> None:
 def _classify(net: NFA, alphabet: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """Put bytes that no edge tells apart into one class, and edges in terms of classes.
 
-    Classes of bytes outside the alphabet are named by no edge.
+    Every class is wholly inside or outside the alphabet.
     """
-    edges = np.array(net.edges, np.int32).reshape(-1, 4)
+    edges = net.edges.to_numpy()
     bounds = np.zeros(257, np.bool_)
     bounds[edges[:, 1]] = True
     bounds[edges[:, 2] + 1] = True
     bounds[1:256] |= alphabet[1:] != alphabet[:-1]
     classes = np.cumsum(bounds[:256]) - int(bounds[0])
-    named = edges.copy()
-    named[:, 1] = classes[edges[:, 1]]
-    named[:, 2] = classes[edges[:, 2]]
-    if alphabet.all():
-        return classes.astype(np.uint8), named
-    # Every class is wholly inside or outside the alphabet; edges are cut at the silent ones.
-    silent = frozenset(classes[~alphabet].tolist())
-    cut = [
-        (source, low, high, target)
-        for source, first, last, target in named.tolist()
-        for low, high in _audible(first, last, silent)
-    ]
-    return classes.astype(np.uint8), np.array(cut, np.int32).reshape(-1, 4)
-
-
-@functools.lru_cache(maxsize=4096)
-def _audible(first: int, last: int, silent: frozenset[int]) -> tuple[tuple[int, int], ...]:
-    """Cut the classes first..last into runs without silent ones."""
-    runs: list[tuple[int, int]] = []
-    for number in range(first, last + 1):
-        if number in silent:
-            continue
-        if runs and runs[-1][1] == number - 1:
-            runs[-1] = (runs[-1][0], number)
-        else:
-            runs.append((number, number))
-    return tuple(runs)
+    edges[:, 1:3] = classes[edges[:, 1:3]]
+    return classes.astype(np.uint8), edges

@@ -9,7 +9,11 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from outlines_core import Index, Vocabulary
+
+from falsework.grammars.int_rows import IntRows
 
 NODE_LIMIT = 300_000
 LARGEST_COUNT = 2**31 - 1
@@ -44,8 +48,8 @@ class NFA:
     def __init__(self, node_limit: int = NODE_LIMIT, *, counting: bool = True) -> None:
         """With `counting`, `counted` notes its bounds instead of writing every round out."""
         self.nodes = 1
-        self.edges: list[tuple[int, int, int, int]] = []
-        self.jumps: list[tuple[int, int]] = []
+        self.edges = IntRows(4)
+        self.jumps = IntRows(2)
         self.counters: list[CountedLoop] = []
         self.counting = counting
         self._node_limit = node_limit
@@ -78,9 +82,25 @@ class NFA:
         first = self.add_nodes(leaf.nodes + 1)
         end = first + leaf.nodes
         self.jumps.append((start, first))
-        self.edges += [(first + a, low, high, first + b) for a, low, high, b in leaf.edges]
+        self.edges.add_block(leaf.block + first * _ENDS)
         self.jumps += [(first + final, end) for final in leaf.finals]
         return end
+
+    def embed_net(self, start: int, part: "NFA", final: int) -> int:
+        """Add a whole other net behind `start` and return where `final` of it lies."""
+        first = self.add_nodes(part.nodes)
+        self.jumps.append((start, first))
+        self.edges.add_block(part.edges.to_numpy() + first * _ENDS)
+        self.jumps.add_block(part.jumps.to_numpy() + np.int32(first))
+        self.counters += [
+            loop._replace(first=loop.first + first, last=loop.last + first)
+            for loop in part.counters
+        ]
+        return first + final
+
+
+_ENDS = np.array([1, 0, 0, 1], np.int32)
+"""Which columns of an edge are nodes."""
 
 
 Expression = Callable[[NFA, int], int]
@@ -95,6 +115,43 @@ class Fragment:
         self.nodes = nodes
         self.edges = edges
         self.finals = finals
+
+    @classmethod
+    def of_table(cls, table: NDArray[np.int32], finals: Sequence[int]) -> "Fragment":
+        """Return the leaf of a table (nodes, 256): the node behind each byte, -1 for none."""
+        begins = np.ones(table.shape, np.bool_)
+        begins[:, 1:] = table[:, 1:] != table[:, :-1]
+        source, low = begins.nonzero()
+        high = np.append(low[1:], 0) - 1
+        high[high < low] = 255  # the last range of a row
+        rows = np.stack((source, low, high, table[source, low]), axis=1).astype(np.int32)
+        leaf = cls(len(table), (), finals)
+        leaf.block = rows[rows[:, 3] >= 0]
+        return leaf
+
+    @functools.cached_property
+    def block(self) -> NDArray[np.int32]:
+        """The edges as rows (source, lowest byte, highest byte, target)."""
+        return np.array(self.edges, np.int32).reshape(-1, 4)
+
+
+def embedded(leaf: Fragment) -> Expression:
+    """Exactly what a leaf says."""
+    return lambda net, start: net.embed(start, leaf)
+
+
+def shared(part: Expression) -> Expression:
+    """The part; it is put together once, however often it stands in nets."""
+    kept: dict[bool, tuple[NFA, int]] = {}
+
+    def add(net: NFA, start: int) -> int:
+        made = kept.get(net.counting)
+        if made is None:
+            alone = NFA(counting=net.counting)
+            made = kept[net.counting] = (alone, part(alone, 0))
+        return net.embed_net(start, *made)
+
+    return add
 
 
 def literal(text: str) -> Expression:
@@ -181,7 +238,7 @@ def bounded(part: "Fragment", low: int, high: int | None, closing: bytes) -> Exp
             (most, *(most - 1,) * inside),
         ))  # fmt: skip
         net.jumps += [(start, home), *((home + final, home) for final in part.finals)]
-        net.edges += [(home + a, lowest, highest, home + b) for a, lowest, highest, b in part.edges]
+        net.edges.add_block(part.block + home * _ENDS)
         net.edges.append((home, closing[0], closing[0], end))
         return end
 
@@ -193,7 +250,7 @@ def bounded(part: "Fragment", low: int, high: int | None, closing: bytes) -> Exp
 
 def regex(pattern: str) -> Expression:
     """A regular leaf, compiled to bytes by outlines; only for patterns that we wrote ourselves."""
-    return lambda net, start: net.embed(start, compile_regex(pattern))
+    return lambda net, start: net.embed(start, compile_regex(pattern))  # compiled when it is said
 
 
 @functools.lru_cache(maxsize=256)

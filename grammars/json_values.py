@@ -7,19 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from falsework.grammars.char_dfa import texts
+from falsework.grammars.dfa import precompiled
 from falsework.grammars.expressions import (
     NFA,
     Expression,
     bounded,
     choice,
     compile_regex,
+    embedded,
     literal,
     regex,
     separated,
     sequence,
 )
-from falsework.grammars.strings import text_grammar
+from falsework.grammars.key_grammar import keys_without
 
 FREE_DEPTH = 4
 """How deep a value without a schema may nest."""
@@ -120,7 +121,7 @@ def any_value(spelling: Notation, depth: int = FREE_DEPTH) -> Expression:
     ways = [scalar(kind, spelling) for kind in ("string", "number", "boolean", "null")]
     if depth:
         ways += [array(any_value(spelling, depth - 1)), any_object(spelling, depth)]
-    return choice(ways)
+    return precompiled(choice(ways))
 
 
 def array(item: Expression) -> Expression:
@@ -211,7 +212,7 @@ def other_keys(names: Sequence[str], spelling: Notation) -> Expression:
     """Say a key that is none of `names`, however it is spelled."""
     if not names:
         return regex(f'"{spelling.character}*"')
-    return text_grammar(texts(sorted(names)).complement())
+    return embedded(keys_without(tuple(sorted(names))))
 
 
 def _label(name: str, *, bare: bool) -> bytes:

@@ -7,11 +7,18 @@ part stays what it is, numbers with such bounds have at most `EXACT_DIGITS` digi
 import functools
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
+from typing import NamedTuple
 
-from falsework.grammars.expressions import Expression, Fragment, choice, literal, regex
+from falsework.grammars.expressions import (
+    Expression,
+    Fragment,
+    choice,
+    embedded,
+    literal,
+    regex,
+)
 from falsework.grammars.json_values import INTEGER, NUMBER
 from falsework.grammars.numbers import Numbers, spelled
 
@@ -37,11 +44,7 @@ def number_grammar(numbers: Numbers) -> Expression:
         return choice([literal(spelled(one)) for one in sorted(numbers.values)])
     if numbers in _PLAIN:
         return regex(_PLAIN[numbers])
-    return _embedded(_fragment(numbers))
-
-
-def _embedded(leaf: Fragment) -> Expression:
-    return lambda net, start: net.embed(start, leaf)
+    return embedded(_fragment(numbers))
 
 
 def check_step(numbers: Numbers) -> None:
@@ -52,8 +55,7 @@ def check_step(numbers: Numbers) -> None:
 _PLAIN = {Numbers(): NUMBER, Numbers(kind="whole"): INTEGER}
 
 
-@dataclass(frozen=True)
-class _Place:
+class _Place(NamedTuple):
     """How far a number is spelled.
 
     `part`: "start", "sign", "zero" (a lone 0), "whole", "point" or "fraction";
@@ -89,6 +91,13 @@ class _Spelling:
             if self.modulus > REMAINDER_LIMIT:
                 raise NumberTooComplex
         self.tight = bool(numbers.excluded) or numbers.low_exclusive or numbers.high_exclusive
+        self.excluded = [self._bound(one) for one in numbers.excluded]
+        self.low = None if numbers.low is None else self._bound(numbers.low)
+        self.high = None if numbers.high is None else self._bound(numbers.high)
+
+    def _bound(self, bound: Fraction) -> tuple[int, int]:
+        """Return where a bound's size stands in `bounds`, and its sign."""
+        return self.bounds.index(abs(bound)), (bound > 0) - (bound < 0)
 
     def start(self) -> _Place:
         return _Place(compared=(0,) * len(self.bounds))
@@ -97,11 +106,11 @@ class _Spelling:
         """Yield the lowest and the highest character of each way on, and the place behind."""
         part = at.part
         if part == "start":
-            yield "-", "-", replace(at, part="sign", negative=True)
+            yield "-", "-", at._replace(part="sign", negative=True)
         if part in {"start", "sign"}:
-            yield "0", "0", self._whole(replace(at, part="zero"), 0)
+            yield "0", "0", self._whole(at._replace(part="zero"), 0)
             for low, high in self._digits(at, 1, whole=True):
-                yield str(low), str(high), self._whole(replace(at, part="whole"), low)
+                yield str(low), str(high), self._whole(at._replace(part="whole"), low)
         elif part == "whole" and at.digits < self._most_whole():
             for low, high in self._digits(at, 0, whole=True):
                 yield str(low), str(high), self._whole(at, low)
@@ -134,28 +143,20 @@ class _Spelling:
             return False
         if at.remainder * 10 ** max(0, self.scale - at.places) % self.modulus:
             return False
-        signs = dict(zip(self.bounds, self._signs(at), strict=True))
-        if any(self._order(one, at, signs) == 0 for one in numbers.excluded):
+        if not self.bounds:
+            return True
+        signs = self._signs(at)
+        if any(_order(one, at, signs) == 0 for one in self.excluded):
             return False
-        low, high = numbers.low, numbers.high
-        if low is not None:
-            order = self._order(low, at, signs)
+        if self.low is not None:
+            order = _order(self.low, at, signs)
             if order < 0 or (order == 0 and numbers.low_exclusive):
                 return False
-        if high is not None:
-            order = self._order(high, at, signs)
+        if self.high is not None:
+            order = _order(self.high, at, signs)
             if order > 0 or (order == 0 and numbers.high_exclusive):
                 return False
         return True
-
-    def _order(self, bound: Fraction, at: _Place, signs: dict[Fraction, int]) -> int:
-        """Compare the number with a bound: -1, 0, 1."""
-        size = signs[abs(bound)]
-        if bound == 0:
-            return 0 if size == 0 else -1 if at.negative else 1
-        if (bound < 0) != at.negative:
-            return 1 if bound < 0 else -1
-        return -size if at.negative else size
 
     def _signs(self, at: _Place) -> list[int]:
         """Compare the size with the bounds' sizes, nothing further being said."""
@@ -175,7 +176,7 @@ class _Spelling:
             theirs = int(whole[at.digits]) if at.digits < len(whole) else 0
             compared.append(before or (digit > theirs) - (digit < theirs))
         remainder = (at.remainder * 10 + digit) % self.modulus
-        return replace(at, digits=at.digits + 1, compared=tuple(compared), remainder=remainder)
+        return at._replace(digits=at.digits + 1, compared=tuple(compared), remainder=remainder)
 
     def _pointed(self, at: _Place) -> _Place:
         compared = tuple(
@@ -186,15 +187,15 @@ class _Spelling:
         digits = at.digits if self.tight or self.numbers.kind == "broken" else 0
         if self.numbers.step is not None:
             digits = at.digits
-        return replace(at, part="point", compared=compared, digits=digits)
+        return at._replace(part="point", compared=compared, digits=digits)
 
     def _fraction(self, at: _Place, digit: int) -> _Place:
         compared = []
         for (_, fraction), before in zip(self.split, at.compared, strict=True):
             theirs = int(fraction[at.places]) if at.places < len(fraction) else 0
             compared.append(before or (digit > theirs) - (digit < theirs))
-        return replace(
-            at, part="fraction", places=at.places + 1, compared=tuple(compared),
+        return at._replace(
+            part="fraction", places=at.places + 1, compared=tuple(compared),
             remainder=(at.remainder * 10 + digit) % self.modulus,
             broken=self.numbers.kind == "broken" and (at.broken or digit > 0),
         )  # fmt: skip
@@ -212,6 +213,17 @@ class _Spelling:
         if self.tight or self.numbers.kind == "broken":
             return max(0, EXACT_DIGITS - at.digits)
         return FRACTION_DIGITS
+
+
+def _order(bound: tuple[int, int], at: _Place, signs: list[int]) -> int:
+    """Compare the number with a bound: -1, 0, 1; `signs` compare its size with those of bounds."""
+    index, sign = bound
+    size = signs[index]
+    if sign == 0:
+        return 0 if size == 0 else -1 if at.negative else 1
+    if (sign < 0) != at.negative:
+        return 1 if sign < 0 else -1
+    return -size if at.negative else size
 
 
 def _decimal(number: Fraction) -> tuple[str, str]:

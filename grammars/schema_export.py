@@ -4,6 +4,7 @@ Nodes become definitions, so that recursion stays; patterns are written with exp
 that every regex engine reads them alike.
 """
 
+import functools
 import itertools
 from collections.abc import Iterable
 from fractions import Fraction
@@ -205,6 +206,7 @@ def _number(number: Fraction) -> int | float:
     return number.numerator if number.denominator == 1 else float(number)
 
 
+@functools.lru_cache(maxsize=512)
 def portable(pattern: str) -> str:
     """Write a pattern anchored and with explicit classes; raise UnsupportedPattern."""
     tree = ecma_regex.parse(pattern)

@@ -1,24 +1,21 @@
 """From a schema's normal form to what may be said, as an expression for the automaton."""
 
 import itertools
-from collections.abc import Iterable
-from typing import Any
 
 from falsework.grammars import json_values
 from falsework.grammars.array_grammar import containing_grammar, items_grammar, subsets_grammar
-from falsework.grammars.char_dfa import CharDFA, TooManyCharacterStates, texts
-from falsework.grammars.expressions import Expression, choice, literal
-from falsework.grammars.json_values import Notation, NotRepresentable, Property
-from falsework.grammars.number_grammar import NumberTooComplex, number_grammar
+from falsework.grammars.char_dfa import CharDFA, texts
+from falsework.grammars.expressions import LARGEST_COUNT, Expression, choice, literal
+from falsework.grammars.json_values import Notation, Property
 from falsework.grammars.numbers import Numbers
 from falsework.grammars.pattern_dfa import pattern_dfa
+from falsework.grammars.scalar_grammar import ScalarGrammar
 from falsework.grammars.schema_algebra import Algebra
 from falsework.grammars.schema_terms import (
     ANYTHING,
     EVERYTHING,
     Arrays,
     Booleans,
-    Check,
     Node,
     Null,
     Objects,
@@ -26,7 +23,8 @@ from falsework.grammars.schema_terms import (
     together,
 )
 from falsework.grammars.schema_values import listed_values, names_dfa
-from falsework.grammars.strings import Strings, string_grammar, text_grammar
+from falsework.grammars.spelled_text import text_grammar
+from falsework.grammars.strings import Strings
 
 COUNTED_LIMIT = 64
 """Up to which number of members minProperties and maxProperties are counted."""
@@ -42,7 +40,7 @@ CONTAINS_LIMIT = 400
 
 NAMES_LIMIT = 20_000
 """How many characters the names of an object's members may have, all together."""
-FREE_NODES = 3_600
+FREE_NODES = 2_900
 """About how many nodes a value without a schema has."""
 
 
@@ -50,27 +48,33 @@ OTHERS_DEPTH = 1
 """How deep the values of members nest that an object with named members allows without a word."""
 
 
+FLAT_NODES = 300
+"""About how many nodes a value without a schema has that nests to OTHERS_DEPTH."""
+
+
 class BeyondAutomaton(ValueError):
     """A schema whose values nest without limit or too deep, or whose names are too long."""
 
 
-class GrammarBuilder:
+class AutomatonTooLarge(BeyondAutomaton):
+    """A schema whose expression has more nodes than `GrammarBuilder.limit`."""
+
+
+class GrammarBuilder(ScalarGrammar):
     """Builds the expression of each node once; `checks` collects what no expression enforces."""
 
     def __init__(
         self, algebra: Algebra, notation: Notation, depth_limit: int, *, closed: bool = False
     ) -> None:
         """With `closed`, objects that name members and say nothing of others have no others."""
-        self._algebra = algebra
-        self._notation = notation
+        super().__init__(algebra, notation)
         self._depth_limit = depth_limit
         self._closed = closed
         self._kept: dict[Node, Expression | None] = {}
         self._sizes: dict[Node, int] = {}
-        self.size = 0
-        """About how many nodes the expressions have that were asked for, each use counted."""
+        self.limit = LARGEST_COUNT
+        """How many nodes they may have."""
         self._open: list[Node] = []
-        self.checks: dict[Check, None] = {}
 
     def node(self, node: Node) -> Expression | None:
         """Return what says the values of a node; None: there are none."""
@@ -103,6 +107,8 @@ class GrammarBuilder:
             self._algebra.budget.spend()
             part = self.term(term)
             self.size += 8
+            if self.size > self.limit:
+                raise AutomatonTooLarge
             if part is not None:
                 self.checks.update(dict.fromkeys(sorted(term.checks)))
                 parts.append(part)
@@ -127,45 +133,6 @@ class GrammarBuilder:
             words = {True: self._notation.true, False: self._notation.false}
             return choice([literal(words[one]) for one in sorted(value.values, reverse=True)])
         return self._listed(self._algebra.constant(text) for text in sorted(value.texts))
-
-    def _listed(self, values: Iterable[Any]) -> Expression | None:
-        parts = []
-        for value in values:
-            try:
-                parts.append(json_values.constant(value, self._notation))
-                self.size += len(str(value)) + 2
-            except NotRepresentable:
-                continue  # with a lone surrogate, which no text can hold
-        return choice(parts) if parts else None
-
-    def _strings(self, strings: Strings) -> Expression | None:
-        settled = strings.settled(self._algebra.budget)
-        if settled is None:
-            return None
-        if settled.values is not None:
-            return self._listed(sorted(settled.values))
-        if not settled.rules and not settled.excluded:
-            return json_values.string(self._notation, settled.low, settled.high)
-        budget = self._algebra.budget
-        try:
-            return string_grammar(settled, budget)
-        except TooManyCharacterStates:
-            self.checks["maxLength" if settled.high is not None else "minLength", ""] = None
-        try:
-            return text_grammar(settled.dfa(budget, lengths=False))
-        except TooManyCharacterStates:
-            self.checks.update(dict.fromkeys((rule.keyword, "") for rule in settled.rules))
-            return json_values.string(self._notation, settled.low, settled.high)
-
-    def _numbers(self, numbers: Numbers) -> Expression | None:
-        settled = numbers.simplified()
-        if settled is None:
-            return None
-        try:
-            return number_grammar(settled)
-        except NumberTooComplex:
-            self.checks["multipleOf", ""] = None
-            return number_grammar(Numbers(settled.low, settled.high, kind=settled.kind))
 
     def objects(self, objects: Objects, *, bare: bool = False) -> Expression | None:
         """Return what says an object; `bare`: as keyword arguments."""
@@ -256,6 +223,7 @@ class GrammarBuilder:
     def _rest(self, node: Node, named: list[str]) -> Expression | None:
         """Return what other members may be; beside named ones, values without a schema are flat."""
         if named and node == ANYTHING:
+            self.size += FLAT_NODES
             return json_values.any_value(self._notation, OTHERS_DEPTH)
         return self.node(node)
 

@@ -138,9 +138,14 @@ KEYWORDS = frozenset(keyword for keywords, _ in READINGS for keyword in keywords
 """All keywords that say something; all others are annotations."""
 
 
+_NUMBERS = {keyword: n for n, (keywords, _) in enumerate(READINGS) for keyword in keywords}
+
+
 def readings(of: Subschema) -> Iterator[tuple[str, Reading]]:
     """Yield the readings of the keywords that stand in a schema, each with the first of them."""
-    for keywords, reading in READINGS:
-        standing = next((keyword for keyword in keywords if keyword in of), None)
-        if standing is not None and not (standing == "const" and of.draft == "4"):
-            yield standing, reading
+    standing = {_NUMBERS[keyword] for keyword in of.keywords if keyword in _NUMBERS}
+    for number in sorted(standing):
+        keywords, reading = READINGS[number]
+        first = next(keyword for keyword in keywords if keyword in of)
+        if not (first == "const" and of.draft == "4"):
+            yield first, reading

@@ -13,11 +13,15 @@ from typing import Any, Literal
 from falsework.grammars import json_values
 from falsework.grammars.budget import DEFAULT_STEPS, Budget, BudgetExceeded
 from falsework.grammars.expressions import Expression
-from falsework.grammars.schema_algebra import EXCLUSION_STEPS, Algebra
+from falsework.grammars.schema_algebra import Algebra
 from falsework.grammars.schema_documents import Document, open_document
 from falsework.grammars.schema_errors import UnsupportedSchema
 from falsework.grammars.schema_export import SchemaExport
-from falsework.grammars.schema_grammar import BeyondAutomaton, GrammarBuilder
+from falsework.grammars.schema_grammar import (
+    AutomatonTooLarge,
+    BeyondAutomaton,
+    GrammarBuilder,
+)
 from falsework.grammars.schema_terms import Check, Node, Objects
 
 How = Literal["automaton", "llguidance", "checked"]
@@ -35,8 +39,13 @@ class Limits:
 
 DEFAULT_LIMITS = Limits()
 
-NODES_LIMIT = 150_000
+PREFERRED_NODES = 16_000
+"""A schema whose expression has more nodes is llguidance's, where that enforces all of it."""
+NODES_LIMIT = 60_000
 """A schema whose expression has more nodes is planned again, with exclusions left to checks."""
+
+
+NOTHING = "nothing satisfies it"
 
 
 @dataclass(frozen=True)
@@ -93,19 +102,17 @@ def plan(
     budget = Budget(limits.steps)
     try:
         document = open_document(schema, limits.depth, limits.bytes)
-        for exclusions in (EXCLUSION_STEPS, 0):
-            algebra = Algebra(document, budget, exclusions)
-            made, size = _planned(document, algebra, notation, arguments=arguments, limits=limits)
-            if made.expression is None or size <= NODES_LIMIT:
-                return made
-        exported = made.llguidance
-        how: How = "checked" if exported.checks else "llguidance"
-        return replace(made, how=how, expression=None, checks=exported.checks)
+        made = _planned(document, Algebra(document, budget), notation, arguments, limits)
+        if made is None:
+            algebra = Algebra(document, budget, exclusions=0)
+            made = _planned(document, algebra, notation, arguments, limits, last=True)
     except BudgetExceeded as fault:
         raise UnsupportedSchema(str(fault), "") from None
     except RecursionError:
         msg = "its references nest too deep"
         raise UnsupportedSchema(msg, "") from None
+    assert made is not None, "the last try is the plan"
+    return made
 
 
 def _parameters(schema: Any) -> dict[str, Any]:
@@ -130,46 +137,59 @@ _SAYING_MORE = frozenset({
 """Keywords that make an object more than one without members."""
 
 
-def _planned(
+def _planned(  # noqa: PLR0913 - what `plan` was asked
     document: Document,
     algebra: Algebra,
     notation: json_values.Notation,
-    *,
     arguments: bool,
     limits: Limits,
-) -> tuple[SchemaPlan, int]:
+    *,
+    last: bool = False,
+) -> SchemaPlan | None:
+    """Return how a schema is served; None, unless `last`, where its expression is too large."""
     root = algebra.node(document.root)
     if not algebra.terms(root):
-        msg = "nothing satisfies it"
-        raise UnsupportedSchema(msg, "")
+        raise UnsupportedSchema(NOTHING, "")
     builder = GrammarBuilder(algebra, notation, limits.depth, closed=arguments)
-    expression: Expression | None
-    try:
-        if arguments and notation.bare_arguments:
-            expression = _bare(builder, algebra, root)
-        else:
-            expression = builder.node(root)
-    except BeyondAutomaton:
-        expression = None
-    else:
-        if expression is None:
-            msg = "nothing satisfies it"
-            raise UnsupportedSchema(msg, "")
-    checks = tuple(builder.checks)
-    export = functools.partial(_exported, algebra, root, limits, closed=arguments)
-    satisfies = functools.partial(_satisfies, algebra, root, limits)
+    bare = arguments and notation.bare_arguments
     given = document.schema if isinstance(document.schema, bool) else dict(document.schema)
-    if expression is not None and not checks:
-        made = SchemaPlan("automaton", given, document.draft, expression, (), export, satisfies)
-        return made, builder.size
-    exported = export()
-    how: How = "checked" if exported.checks else "llguidance"
-    if how == "llguidance":
-        expression, checks = None, ()
-    elif expression is None:
-        checks = exported.checks
-    made = SchemaPlan(how, given, document.draft, expression, checks, lambda: exported, satisfies)
-    return made, builder.size
+    export = functools.cache(functools.partial(_exported, algebra, root, limits, closed=arguments))
+    satisfies = functools.partial(_satisfies, algebra, root, limits)
+    by_llguidance = SchemaPlan("llguidance", given, document.draft, None, (), export, satisfies)
+    # llguidance has no spelling for all bare arguments.
+    for limit in (NODES_LIMIT,) if bare else (PREFERRED_NODES, NODES_LIMIT):
+        builder.limit = limit
+        try:
+            expression = _expression(builder, algebra, root, bare=bare)
+            break
+        except AutomatonTooLarge:
+            if not export().checks:
+                return by_llguidance
+    else:
+        if not last:
+            return None
+        expression = None
+    if expression is not None and not builder.checks:
+        return replace(by_llguidance, how="automaton", expression=expression)
+    if not export().checks:
+        return by_llguidance
+    checks = export().checks if expression is None else tuple(builder.checks)
+    return replace(by_llguidance, how="checked", expression=expression, checks=checks)
+
+
+def _expression(
+    builder: GrammarBuilder, algebra: Algebra, root: Node, *, bare: bool
+) -> Expression | None:
+    """Return the expression of a whole schema; None: the automaton can't say it."""
+    try:
+        made = _bare(builder, algebra, root) if bare else builder.node(root)
+    except AutomatonTooLarge:
+        raise
+    except BeyondAutomaton:
+        return None
+    if made is None:
+        raise UnsupportedSchema(NOTHING, "")
+    return made
 
 
 def _satisfies(algebra: Algebra, root: Node, limits: Limits, value: Any) -> bool:

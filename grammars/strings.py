@@ -1,23 +1,18 @@
 """Sets of strings: lengths, patterns, formats and listed values, and how they are spelled."""
 
-import functools
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 from falsework.grammars.budget import Budget
 from falsework.grammars.char_dfa import ANY_TEXT, CharDFA, TooManyCharacterStates, texts
-from falsework.grammars.code_points import Ranges
 from falsework.grammars.expressions import (
     LARGEST_COUNT,
     NFA,
-    CountedLoop,
     Expression,
     GrammarTooLarge,
 )
 from falsework.grammars.format_tables import format_dfa, loose_format_dfa
 from falsework.grammars.pattern_dfa import pattern_dfa
+from falsework.grammars.spelled_text import SpelledText, text_grammar
 
 
 @dataclass(frozen=True)
@@ -119,6 +114,19 @@ def string_grammar(strings: Strings, budget: Budget) -> Expression | None:
 
     Lengths are counted where the automaton can; otherwise they are written out.
     """
+    if strings not in _KEPT:
+        made = _string_grammar(strings, budget)
+        if len(_KEPT) >= _MOST_KEPT:
+            _KEPT.pop(next(iter(_KEPT)), None)
+        _KEPT[strings] = made
+    return _KEPT[strings]
+
+
+_KEPT: dict[Strings, Expression | None] = {}
+_MOST_KEPT = 128
+
+
+def _string_grammar(strings: Strings, budget: Budget) -> Expression | None:
     free = strings.dfa(budget, lengths=False)
     longest = free.longest()
     high = min((n for n in (longest, strings.high) if n is not None), default=None)
@@ -134,7 +142,7 @@ def string_grammar(strings: Strings, budget: Budget) -> Expression | None:
         return None if written_out.empty else text_grammar(written_out)
     if counts[0] < 0:
         return None
-    counted = _Text(free, strings.low, counts)
+    counted = SpelledText(free, strings.low, counts)
 
     def add(net: NFA, start: int) -> int:
         return (counted if net.counting else _written_out(strings))(net, start)
@@ -148,130 +156,3 @@ def _written_out(strings: Strings) -> Expression:
     except TooManyCharacterStates:
         msg = "a string's lengths take too many states"
         raise GrammarTooLarge(msg) from None
-
-
-def text_grammar(dfa: CharDFA) -> Expression:
-    """Say the strings of an automaton, quoted, each character in its usual spelling."""
-    return _Text(dfa, 0, None)
-
-
-class _Text:
-    """Adds an automaton over characters, spelled in bytes; deterministic as it is."""
-
-    def __init__(self, dfa: CharDFA, low: int, counts: list[int] | None) -> None:
-        self._accepting = dfa.accepting
-        self._low = low
-        self._counts = counts
-        self._inside: list[int] = []
-        """The highest count of each node between characters' bytes."""
-        self._edges: list[tuple[int, int, int, int]] = []
-        self._known: dict[_Ways, int] = {}
-        self._states = len(dfa.rows)
-        for state, row in enumerate(dfa.rows):
-            self._add_ways(state, _ways(row))
-
-    def _add_ways(self, source: int, ways: "_Ways") -> None:
-        for low, high, behind in ways:
-            target = behind if isinstance(behind, int) else self._node(behind)
-            self._edges.append((source, low, high, target))
-
-    def _node(self, ways: "_Ways") -> int:
-        node = self._known.get(ways)
-        if node is None:
-            node = self._known[ways] = self._states + len(self._inside)
-            self._inside.append(0)
-            self._add_ways(node, ways)
-            if self._counts is not None:
-                self._inside[node - self._states] = max(self._highest(one) for *_, one in ways)
-        return node
-
-    def _highest(self, behind: "int | _Ways") -> int:
-        """Return the most rounds with which a text may be on the way there."""
-        assert self._counts is not None
-        if isinstance(behind, int):
-            return self._counts[behind] - 1
-        return self._inside[self._known[behind] - self._states]
-
-    def __call__(self, net: NFA, start: int) -> int:
-        size = self._states + len(self._inside)
-        first = net.add_nodes(size)
-        end = net.add_node()
-        net.edges.append((start, 0x22, 0x22, first))
-        net.edges += [(first + a, low, high, first + b) for a, low, high, b in self._edges]
-        net.edges += [
-            (first + state, 0x22, 0x22, end) for state, ends in enumerate(self._accepting) if ends
-        ]
-        if self._counts is not None:
-            homes = (True,) * self._states + (False,) * len(self._inside)
-            highs = (*self._counts, *self._inside)
-            net.counters.append(CountedLoop(first, first + size - 1, self._low, homes, highs))
-        return end
-
-
-_Step = tuple[int, int]
-_Ways = tuple[tuple[int, int, Any], ...]
-"""(lowest byte, highest byte, the state or the further ways behind)."""
-
-
-@functools.lru_cache(maxsize=8192)
-def _ways(row: tuple[tuple[int, int, int], ...]) -> _Ways:
-    """Return the ways on from a state as bytes."""
-    spelled = [(steps, target) for low, high, target in row for steps in _spellings(low, high)]
-    return _tree(spelled)
-
-
-def _tree(spelled: list[tuple[tuple[_Step, ...], int]]) -> _Ways:
-    """Join spellings with the same first byte; ranges of first bytes are equal or disjoint."""
-    heads: dict[_Step, list[tuple[tuple[_Step, ...], int]]] = {}
-    for steps, target in spelled:
-        heads.setdefault(steps[0], []).append((steps[1:], target))
-    found: list[tuple[int, int, Any]] = []
-    for (low, high), rests in sorted(heads.items()):
-        behind: Any = rests[0][1] if not rests[0][0] else _tree(rests)
-        if found and found[-1][1] == low - 1 and found[-1][2] == behind:
-            found[-1] = (found[-1][0], high, behind)
-        else:
-            found.append((low, high, behind))
-    return tuple(found)
-
-
-_MUST_ESCAPE: Ranges = ((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C))
-
-
-@functools.lru_cache(maxsize=4096)
-def _spellings(low: int, high: int) -> tuple[tuple[_Step, ...], ...]:
-    """Return how the characters low..high are spelled, each way as ranges of bytes."""
-    found: list[tuple[_Step, ...]] = []
-    for first, last in _MUST_ESCAPE:
-        codes = range(max(low, first), min(high, last) + 1)
-        escapes = (json.dumps(chr(code))[1:-1].encode() for code in codes)
-        found += [tuple((byte, byte) for byte in escape) for escape in escapes]
-    for first, last in ((0x20, 0x21), (0x23, 0x5B), (0x5D, 0x10FFFF)):
-        found += list(_utf8(max(low, first), min(high, last)))
-    return tuple(found)
-
-
-_LAST_OF_LENGTH = (0x7F, 0x7FF, 0xD7FF, 0xFFFF, 0x10FFFF)
-
-
-def _utf8(low: int, high: int) -> Iterator[tuple[_Step, ...]]:
-    """Cut a range of code points into ranges of UTF-8 bytes (RFC 3629)."""
-    if low > high:
-        return
-    for last in _LAST_OF_LENGTH:
-        if low <= last < high:
-            yield from _utf8(low, last)
-            yield from _utf8(max(last + 1, 0xE000) if last == 0xD7FF else last + 1, high)  # noqa: PLR2004
-            return
-    for tail in range(1, len(chr(low).encode())):
-        block = (1 << 6 * tail) - 1
-        if low >> 6 * tail != high >> 6 * tail:
-            if low & block:
-                yield from _utf8(low, low | block)
-                yield from _utf8((low | block) + 1, high)
-                return
-            if high & block != block:
-                yield from _utf8(low, (high & ~block) - 1)
-                yield from _utf8(high & ~block, high)
-                return
-    yield tuple(zip(chr(low).encode(), chr(high).encode(), strict=True))
