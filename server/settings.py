@@ -88,6 +88,20 @@ class Settings(BaseSettings):
     check_attempts: int = Field(
         2, ge=0, description="How often a call or answer that fails its check is decoded again."
     )
+    max_parallel_calls: int = Field(
+        16, ge=1, description="Calls of one reply; it ends before one more."
+    )
+    repeated_calls: Literal["end", "allow"] = Field(
+        "end",
+        description="A call that repeats one of its reply to the letter ends the reply and isn't "
+        "reported, or is one like others; parallel_tool_calls true in a request allows it, too.",
+    )
+    max_call_tokens: int = Field(
+        16384,
+        ge=0,
+        description="Tokens of one call, or of an answer that has a schema, where a request sets "
+        "no limit; at most half of what the prompt leaves of the context. 0 is no limit.",
+    )
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(
         8000, ge=0, le=65535, description="Port to listen on; 0 takes any that is free."

@@ -147,6 +147,7 @@ async def _start_engine(
         engine.max_model_len,
         think_budget=settings.think_budget,
         checks=CheckPolicy(settings.unenforceable, settings.check_attempts),
+        max_call_tokens=settings.max_call_tokens,
     )
     supervisor = EngineSupervisor(
         engine,

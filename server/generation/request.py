@@ -50,6 +50,10 @@ class GenerationRequest:
     """Variables of the chat template that the client set (chat_template_kwargs)."""
     stream: bool = False
     include_usage: bool = False
+    max_parallel_calls: int = 16
+    """Calls of one reply."""
+    repeated_calls: bool = False
+    """Whether a reply may hold two calls that are alike to the letter."""
     named: bool = False
     """tool_choice named one function: its call is the whole reply, so `stop` ends it."""
     metadata: Mapping[str, str] | None = None

@@ -22,7 +22,11 @@ from falsework.server.generation.constraints import (
     ForcedPrefix,
     Judged,
 )
+from falsework.server.generation.reply_limits import DEFAULT_LIMITS, ReplyLimits
 from falsework.server.generation.request import GenerationRequest
+
+LEAST_CALL_TOKENS = 256
+"""A call may have so many tokens however little of the context is left."""
 
 BUDGET_SWITCH = "thinking_budget"
 """The switch by which chat templates take tokens for the think block (Seed-OSS)."""
@@ -40,6 +44,7 @@ class PreparedTurn:
     opening: ForcedPrefix = NO_PREFIX
     checks: Mapping[str, Judged] = field(default_factory=dict)
     """What has to be judged when it is complete, see CompiledConstraint."""
+    limits: ReplyLimits = DEFAULT_LIMITS
 
     def reader(self) -> OutputParser:
         """Return a reader for one choice, which knows the opening already."""
@@ -55,7 +60,7 @@ class PreparedTurn:
 class TurnBuilder:
     """What makes a model call tools: its prompts, its constraints, its readers."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a model, and the server's rules for its replies
         self,
         prompter: PromptRenderer,
         vocabulary: Vocabulary,
@@ -63,11 +68,14 @@ class TurnBuilder:
         *,
         think_budget: int,
         checks: CheckPolicy = DEFAULT_CHECKS,
+        max_call_tokens: int = 0,
     ) -> None:
+        """`max_call_tokens`: of one call, or of an answer that has a schema; 0 is no limit."""
         self.dialect_name = prompter.dialect.name
         self.max_model_len = max_model_len
         self._prompter = prompter
         self._think_budget = think_budget
+        self._max_call_tokens = max_call_tokens
         self.checks = checks
         self.constraints = ConstraintCompiler(vocabulary, self._encode, checks)
 
@@ -99,6 +107,7 @@ class TurnBuilder:
             form,
             opening,
             kept.checks,
+            self._limits(request, len(prompt.tokens)),
         )
 
     def lay_out(self, request: GenerationRequest) -> Prompt:
@@ -150,6 +159,18 @@ class TurnBuilder:
         if request.sampling.max_tokens:
             tokens = min(tokens, request.sampling.max_tokens // 2)
         return ThinkingBudget(tokens, resting, tuple(self._encode(block.closing)))
+
+    def _limits(self, request: GenerationRequest, prompt: int) -> ReplyLimits:
+        """Return what the reply may hold.
+
+        Where the client sets no limit of tokens, one call gets half of what is left at most.
+        """
+        tokens = self._max_call_tokens
+        if request.sampling.max_tokens:
+            tokens = 0
+        elif tokens:
+            tokens = min(tokens, max((self.max_model_len - prompt) // 2, LEAST_CALL_TOKENS))
+        return ReplyLimits(request.max_parallel_calls, tokens, request.repeated_calls)
 
     def _fitted(self, request: GenerationRequest, prompt: int) -> SamplingParams:
         """Return the sampling, its limit of tokens within the model's context."""

@@ -6,7 +6,13 @@ from falsework.prompts.reasoning_switches import THINK_SWITCHES
 from falsework.server.api.chat import schema
 from falsework.server.api.chat.messages import parse_messages
 from falsework.server.api.chat.structured_outputs import TextForm, one_form_only, text_form
-from falsework.server.api.common_schema import response_schema, sampling_params, think_budget
+from falsework.server.api.common_schema import (
+    max_parallel_calls,
+    repeated_calls,
+    response_schema,
+    sampling_params,
+    think_budget,
+)
 from falsework.server.api.server_tools import NO_SERVER_TOOLS, ServerTools
 from falsework.server.api.tool_choice import (
     FunctionRef,
@@ -54,6 +60,8 @@ def to_generation_request(
         template_switches=request.chat_template_kwargs or {},
         stream=bool(request.stream),
         include_usage=_include_usage(request),
+        max_parallel_calls=max_parallel_calls(request, limits),
+        repeated_calls=repeated_calls(request, limits),
         named=isinstance(request.tool_choice, schema.FunctionChoice | schema.CustomChoice),
         metadata=request.metadata,
         limit=_max_tokens(request),

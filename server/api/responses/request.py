@@ -5,7 +5,13 @@ from dataclasses import dataclass
 
 from falsework.grammars.events import Tool
 from falsework.grammars.tool_choice import ToolChoice
-from falsework.server.api.common_schema import response_schema, sampling_params, think_budget
+from falsework.server.api.common_schema import (
+    max_parallel_calls,
+    repeated_calls,
+    response_schema,
+    sampling_params,
+    think_budget,
+)
 from falsework.server.api.responses.messages import to_messages
 from falsework.server.api.responses.schema import (
     INCLUDABLE,
@@ -85,6 +91,8 @@ async def prepare_request(  # noqa: PLR0913 - here the parts of a request meet
         sampling=sampling_params(request, most, (request.top_logprobs or 0) if logprobs else None),
         think_budget=think_budget(effort, "reasoning.effort"),
         effort=effort,
+        max_parallel_calls=max_parallel_calls(request, limits),
+        repeated_calls=repeated_calls(request, limits),
         stream=bool(request.stream),
         limit=most,
         params=PARAMS,
