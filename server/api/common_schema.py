@@ -33,6 +33,7 @@ class CommonFields(WireModel):
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     parallel_tool_calls: bool | None = None
     max_parallel_calls: int | None = Field(default=None, ge=1)
+    tool_call_bias: float | None = Field(default=None, ge=-100, le=100)
     stream: bool | None = None
     metadata: (
         dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] | None

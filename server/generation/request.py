@@ -54,6 +54,8 @@ class GenerationRequest:
     """Calls of one reply."""
     repeated_calls: bool = False
     """Whether a reply may hold two calls that are alike to the letter."""
+    tool_call_bias: float | None = None
+    """What is added to the log odds of a call where a reply begins; None: the server's."""
     named: bool = False
     """tool_choice named one function: its call is the whole reply, so `stop` ends it."""
     metadata: Mapping[str, str] | None = None

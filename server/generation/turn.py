@@ -1,17 +1,19 @@
 """From a request to what the engine needs: prompt, constraint, and the reader of the reply."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import anyio
 import anyio.to_thread
 
+from falsework.grammars.call_decisions import CallDecision
 from falsework.grammars.dfa import DEAD
 from falsework.grammars.output_parser import OutputParser
 from falsework.grammars.reply_format import ReplyFormat
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.grammars.vocabulary import Vocabulary
+from falsework.prompts.call_profile import CallProfile, call_profile
 from falsework.prompts.renderer import ChatTemplateError, Prompt, PromptRenderer, UnknownSwitch
 from falsework.server.engines import Constraint, SamplingParams, ThinkingBudget
 from falsework.server.errors import BadRequestError, ContextLengthExceeded
@@ -69,13 +71,18 @@ class TurnBuilder:
         think_budget: int,
         checks: CheckPolicy = DEFAULT_CHECKS,
         max_call_tokens: int = 0,
+        profile: CallProfile | None = None,
     ) -> None:
-        """`max_call_tokens`: of one call, or of an answer that has a schema; 0 is no limit."""
+        """`max_call_tokens`: of one call, or of an answer that has a schema; 0 is no limit.
+
+        `profile` is the dialect's unless it is given.
+        """
         self.dialect_name = prompter.dialect.name
         self.max_model_len = max_model_len
         self._prompter = prompter
         self._think_budget = think_budget
         self._max_call_tokens = max_call_tokens
+        self.profile = profile or call_profile(self.dialect_name)
         self.checks = checks
         self.constraints = ConstraintCompiler(vocabulary, self._encode, checks)
 
@@ -103,6 +110,7 @@ class TurnBuilder:
                 prefix=opening.tokens,
                 opening=opening.text,
                 think=self._think(request, kept.resting),
+                decisions=self._biased(kept.constraint.decisions, request),
             ),
             form,
             opening,
@@ -159,6 +167,16 @@ class TurnBuilder:
         if request.sampling.max_tokens:
             tokens = min(tokens, request.sampling.max_tokens // 2)
         return ThinkingBudget(tokens, resting, tuple(self._encode(block.closing)))
+
+    def _biased(
+        self, decisions: Sequence[CallDecision], request: GenerationRequest
+    ) -> tuple[CallDecision, ...]:
+        first, given = self.profile.tool_call_bias, request.tool_call_bias
+        biases = {
+            "first": first if given is None else given,
+            "another": self.profile.another_call_bias,
+        }
+        return tuple(replace(one, bias=biases[one.kind]) for one in decisions)
 
     def _limits(self, request: GenerationRequest, prompt: int) -> ReplyLimits:
         """Return what the reply may hold.
