@@ -101,6 +101,9 @@ class Settings(BaseSettings):
         description="Tokens of a call, or of an answer with a schema, where a request has no limit "
         "(at most half of what the prompt leaves); 0 is no limit.",
     )
+    tell_schema: bool = Field(
+        True, description="Tell the model the schema of its answer in the prompt."
+    )
     tool_call_bias: Bias | None = Field(
         None,
         description="Added to a call's log odds where a reply begins; otherwise the family's.",

@@ -150,6 +150,7 @@ async def _start_engine(
         think_budget=settings.think_budget,
         checks=CheckPolicy(settings.unenforceable, settings.check_attempts),
         max_call_tokens=settings.max_call_tokens,
+        tell_schema=settings.tell_schema,
         profile=_profile(settings, renderer.dialect.name),
     )
     supervisor = EngineSupervisor(

@@ -39,6 +39,8 @@ class GenerationRequest:
     response_schema: ResponseSchema = None
     response_strict: bool = False
     """Every keyword of `response_schema` has to be enforced while decoding."""
+    response_description: str = ""
+    """What the client says of the schema."""
     text_grammar: TextGrammar | None = None
     """What the text may be, where it is no JSON."""
     sampling: SamplingParams = SERVER_DEFAULTS

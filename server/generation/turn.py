@@ -72,16 +72,19 @@ class TurnBuilder:
         checks: CheckPolicy = DEFAULT_CHECKS,
         max_call_tokens: int = 0,
         profile: CallProfile | None = None,
+        tell_schema: bool = True,
     ) -> None:
         """`max_call_tokens`: of one call, or of an answer that has a schema; 0 is no limit.
 
-        `profile` is the dialect's unless it is given.
+        `profile` is the dialect's unless it is given; `tell_schema`: models are told the schema of
+        their answer.
         """
         self.dialect_name = prompter.dialect.name
         self.max_model_len = max_model_len
         self._prompter = prompter
         self._think_budget = think_budget
         self._max_call_tokens = max_call_tokens
+        self.tell_schema = tell_schema
         self.profile = profile or call_profile(self.dialect_name)
         self.checks = checks
         self.constraints = ConstraintCompiler(vocabulary, self._encode, checks)
@@ -129,12 +132,21 @@ class TurnBuilder:
                 think=request.think_budget != 0,
                 effort=request.effort,
                 switches=self._switches(request),
+                answer=self._answer(request),
             )
         except UnknownSwitch as error:
             param = f"chat_template_kwargs.{error.name[:100]}"
             raise BadRequestError(str(error), param, "unsupported_parameter") from error
         except ChatTemplateError as error:
             raise BadRequestError(str(error), request.params.messages) from error
+
+    def _answer(self, request: GenerationRequest) -> Mapping[str, Any] | None:
+        """Return the schema that the model is told of its answer."""
+        schema = request.response_schema
+        if not self.tell_schema or not isinstance(schema, Mapping):
+            return None
+        about = {"description": request.response_description}
+        return {**(about if request.response_description else {}), **schema}
 
     def _switches(self, request: GenerationRequest) -> Mapping[str, Any]:
         """Return the switches of the chat template that the request sets, or its budget does."""

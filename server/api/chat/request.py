@@ -52,6 +52,7 @@ def to_generation_request(
         choice=choice,
         response_schema=form.schema,
         response_strict=_is_strict(request),
+        response_description=_description(request),
         text_grammar=form.grammar,
         sampling=_sampling(request),
         stop=tuple(request.stop or ()),
@@ -166,6 +167,11 @@ def _response_format(request: schema.ChatCompletionRequest, limits: Settings) ->
 def _is_strict(request: schema.ChatCompletionRequest) -> bool:
     form = request.response_format
     return isinstance(form, schema.SchemaFormat) and bool(form.json_schema.strict)
+
+
+def _description(request: schema.ChatCompletionRequest) -> str:
+    form = request.response_format
+    return (isinstance(form, schema.SchemaFormat) and form.json_schema.description) or ""
 
 
 def _sampling(request: schema.ChatCompletionRequest) -> SamplingParams:
