@@ -30,6 +30,13 @@ def one_system_message(turns: Sequence[Turn]) -> Iterator[Turn]:
     yield from (turn for turn in turns if turn["role"] != "system")
 
 
+def with_system_text(turns: Sequence[Turn], text: str) -> Iterator[Turn]:
+    """Yield the turns with a text at the end of the system message that they begin with."""
+    first = [turn["content"] for turn in turns[:1] if turn["role"] == "system"]
+    yield {"role": "system", "content": BETWEEN_MESSAGES.join([*first, text])}
+    yield from turns[len(first) :]
+
+
 def one_call_each(messages: Iterable[Message]) -> Iterator[Message]:
     """Yield each call of a message on its own, followed by its result."""
     rest = deque(messages)

@@ -28,7 +28,9 @@ class Dialect:
     `call_id`: the form of the ids that its history has; `reasoning`: how models of the family think
     if they do, `think`: the same where this model does, otherwise None; `chat_template` is a file
     of `prompts/templates` that stands for the model's own where that is malformed;
-    `opens_reasoning`: a reply begins inside the think block even where the template opens none.
+    `opens_reasoning`: a reply begins inside the think block even where the template opens none;
+    `answer_section`: how the family is told the schema of an answer, which stands for `{schema}`;
+    empty: in our words.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Dialect:
     think: ReasoningTags | None = None
     chat_template: str = ""
     opens_reasoning: bool = False
+    answer_section: str = ""
 
     @property
     def template_writes_calls(self) -> bool:

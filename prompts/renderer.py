@@ -18,6 +18,7 @@ from falsework.prompts.conversation_layout import (
     one_call_each,
     one_system_message,
     with_family_ids,
+    with_system_text,
 )
 from falsework.prompts.dialects import Dialect
 from falsework.prompts.errors import ChatTemplateError
@@ -34,9 +35,15 @@ from falsework.prompts.turns import RawResults, TurnFactory, as_object
 
 __all__ = ["ChatTemplateError", "Prompt", "PromptRenderer", "UnknownSwitch"]
 
-_SECTION = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined).from_string(  # noqa: S701 - no HTML
-    resources.files("falsework.prompts").joinpath("sections/tools.jinja").read_text("utf-8")
-)
+
+def _section(name: str) -> jinja2.Template:
+    """Return a section of ours."""
+    file = resources.files("falsework.prompts").joinpath(f"sections/{name}.jinja")
+    environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined)  # noqa: S701 - no HTML
+    return environment.from_string(file.read_text("utf-8"))
+
+
+_TOOLS, _ANSWER = _section("tools"), _section("answer")
 
 
 class UnknownSwitch(ValueError):
@@ -124,19 +131,22 @@ class PromptRenderer:
         think: bool = True,
         effort: str | None = None,
         switches: Mapping[str, Any] | None = None,
+        answer: Mapping[str, Any] | None = None,
     ) -> Prompt:
         """Return the prompt; raise ChatTemplateError with the template's words when it refuses.
 
         `effort` is the request's reasoning_effort, `switches` are its chat_template_kwargs: raise
-        UnknownSwitch for one that the template doesn't read.
+        UnknownSwitch for one that the template doesn't read. `answer` is the JSON Schema of the
+        answer, where the model is to be told one.
         """
         try:
             given = self._checked(switches or {})
             conversation = [self._escaped(message) for message in messages]
             described = [self.control_tokens.escape_all(_described(tool)) for tool in tools]
             section = "" if self.knows_tools else self._section(described, parallel)
+            schema = self._answer_section(answer, tools=bool(tools))
             results = RawResults()
-            turns = self._turns(conversation, section, results)
+            turns = self._turns(conversation, section, results, schema)
         except RecursionError as error:
             raise ChatTemplateError("An argument or a schema nests too deeply.") from error
         offered = described if self.knows_tools and tools else None
@@ -199,15 +209,27 @@ class PromptRenderer:
         if not described:
             return ""
         calls = [Call("first_function", '{"argument": "value"}'), Call("second_function", "{}")]
-        return _SECTION.render(
+        return _TOOLS.render(
             tools=[json_values.dumps(tool["function"]) for tool in described],
             one=self.dialect.markup.render(calls[:1]),
             two=self.dialect.markup.render(calls),
             parallel=parallel,
         )
 
-    def _turns(self, messages: Sequence[Message], section: str, results: RawResults) -> list[Turn]:
-        """Return the turns that the template is given, our own tool section in the first."""
+    def _answer_section(self, schema: Mapping[str, Any] | None, *, tools: bool) -> str:
+        """Return what the model is told of its answer's schema."""
+        if schema is None:
+            return ""
+        plain = self.control_tokens.escape_all(json.loads(json.dumps(schema)))
+        text = self.dialect.answer_section
+        if text and not tools:
+            return text.replace("{schema}", json_values.dumps(plain))
+        return _ANSWER.render(schema=json_values.dumps(plain), tools=tools)
+
+    def _turns(
+        self, messages: Sequence[Message], section: str, results: RawResults, answer: str
+    ) -> list[Turn]:
+        """Return the turns that the template is given, our own sections in the first."""
         if self.dialect.call_id:
             messages = list(with_family_ids(messages, self.dialect))
         if self.dialect.one_call_a_message:
@@ -216,6 +238,8 @@ class PromptRenderer:
         if section:
             own: Turn = {"role": "system", "content": section}
             turns = list(one_system_message([*turns, own]))
+        if answer:
+            turns = list(with_system_text(turns, answer))
         return lay_out(turns, self.features)
 
 

@@ -44,6 +44,7 @@ def _split(keys: object) -> object:
     return tuple(key.strip() for key in keys.split(",") if key.strip())
 
 
+Bias = Annotated[float, Field(ge=-100, le=100)]
 APIKey = Annotated[str, StringConstraints(min_length=1, pattern=r"^[!-~]+$")]
 
 
@@ -87,6 +88,28 @@ class Settings(BaseSettings):
     )
     check_attempts: int = Field(
         2, ge=0, description="How often a call or answer that fails its check is decoded again."
+    )
+    max_parallel_calls: int = Field(16, ge=1, description="Calls of one reply; more end it.")
+    repeated_calls: Literal["end", "allow"] = Field(
+        "end",
+        description="Calls that are alike to the letter in one reply: the second ends it and isn't "
+        "reported, or they are allowed, as parallel_tool_calls true in a request allows them.",
+    )
+    max_call_tokens: int = Field(
+        16384,
+        ge=0,
+        description="Tokens of a call, or of an answer with a schema, where a request has no limit "
+        "(at most half of what the prompt leaves); 0 is no limit.",
+    )
+    tell_schema: bool = Field(
+        True, description="Tell the model the schema of its answer in the prompt."
+    )
+    tool_call_bias: Bias | None = Field(
+        None,
+        description="Added to a call's log odds where a reply begins; otherwise the family's.",
+    )
+    another_call_bias: Bias | None = Field(
+        None, description="Added to another call's log odds behind a call; otherwise the family's."
     )
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(

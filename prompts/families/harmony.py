@@ -30,5 +30,7 @@ HARMONY = Dialect(
     needs=("<|channel|>", "<|message|>", "<|constrain|>"),
     template_says=("<|channel|>commentary", "<|channel|>final<|message|>"),
     one_call_a_message=True,
+    # The guide's section on structured output.
+    answer_section="# Response Formats\n\n## answer\n\n{schema}",
     reasoning=ReasoningTags("<|channel|>analysis<|message|>", "<|end|>", "<|start|>assistant"),
 )

@@ -26,9 +26,16 @@ _TOOL_CALL = ToolCallFormat(
     habits=(_FENCE, _BARE),
 )
 
+# The model card of NousResearch/Hermes-2-Pro-Llama-3-8B, "Prompt Format for JSON Mode".
+_JSON_MODE = (
+    "You are a helpful assistant that answers in JSON. Here's the json schema you must adhere to:\n"
+    "<schema>\n{schema}\n</schema>"
+)
+
 HERMES = Dialect(
     "hermes",
     _TOOL_CALL,
+    answer_section=_JSON_MODE,
     template_says=("<tool_call>", '"arguments"', "</tool_call>"),
     reasoning=ReasoningTags(other_gaps=("\n", "")),
 )

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from falsework.server.api.validation import WireModel
 from falsework.server.engines import SamplingParams
-from falsework.server.errors import InvalidSchemaError, unsupported_value
+from falsework.server.errors import BadRequestError, InvalidSchemaError, unsupported_value
 from falsework.server.settings import Settings
 
 REASONING_EFFORT_TOKENS: Mapping[str, int | None] = {
@@ -32,6 +32,8 @@ class CommonFields(WireModel):
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     parallel_tool_calls: bool | None = None
+    max_parallel_calls: int | None = Field(default=None, ge=1)
+    tool_call_bias: float | None = Field(default=None, ge=-100, le=100)
     stream: bool | None = None
     metadata: (
         dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] | None
@@ -50,6 +52,24 @@ def sampling_params(
     }
     given = {name: value for name, value in fields.items() if value is not None}
     return SamplingParams(max_tokens=max_tokens, logprobs=logprobs, **given)
+
+
+def max_parallel_calls(request: CommonFields, limits: Settings) -> int:
+    """Return how many calls one reply may hold; raise BadRequestError above the server's limit."""
+    given = request.max_parallel_calls or limits.max_parallel_calls
+    if given > limits.max_parallel_calls:
+        raise BadRequestError(
+            f"Invalid 'max_parallel_calls': this server allows at most {limits.max_parallel_calls} "
+            "calls in a reply.",
+            "max_parallel_calls",
+            "integer_above_max_value",
+        )
+    return given
+
+
+def repeated_calls(request: CommonFields, limits: Settings) -> bool:
+    """Tell whether a reply may hold two calls that are alike to the letter."""
+    return request.parallel_tool_calls is True or limits.repeated_calls == "allow"
 
 
 def think_budget(effort: str | None, param: str) -> int | None:

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, closing, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -16,6 +17,7 @@ from fastapi import FastAPI
 from sqlalchemy.exc import ArgumentError
 from sse_starlette.sse import AppStatus
 
+from falsework.prompts.call_profile import CallProfile, call_profile
 from falsework.prompts.detection import detect_renderer
 from falsework.prompts.renderer import PromptRenderer
 from falsework.prompts.tokenizers import load_tokenizer
@@ -147,6 +149,9 @@ async def _start_engine(
         engine.max_model_len,
         think_budget=settings.think_budget,
         checks=CheckPolicy(settings.unenforceable, settings.check_attempts),
+        max_call_tokens=settings.max_call_tokens,
+        tell_schema=settings.tell_schema,
+        profile=_profile(settings, renderer.dialect.name),
     )
     supervisor = EngineSupervisor(
         engine,
@@ -155,6 +160,16 @@ async def _start_engine(
         start_seconds=time.monotonic() - began,
     )
     return supervisor, builder
+
+
+def _profile(settings: Settings, dialect: str) -> CallProfile:
+    """Return how calls are weighed: the settings, otherwise what was measured of the family."""
+    given = {
+        name: getattr(settings, name)
+        for name in ("tool_call_bias", "another_call_bias")
+        if getattr(settings, name) is not None
+    }
+    return replace(call_profile(dialect), **given)
 
 
 def _load_renderer(settings: Settings, model: Path | str) -> PromptRenderer:

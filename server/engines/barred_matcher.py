@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from falsework.grammars.call_decisions import CallDecision
 from falsework.grammars.vocabulary import Vocabulary, clear_bits
 from falsework.server.engines.llguidance_matcher import LlguidanceMatcher
 from falsework.server.engines.matcher import GrammarMatcher
@@ -54,6 +55,11 @@ class BarredMatcher:
     def last_was_sampled(self) -> bool:
         """Tell whether the last token was the model's choice, and no known text."""
         return self._matcher.last_was_sampled
+
+    @property
+    def decision(self) -> CallDecision | None:
+        """Return the decision between a call and none that the next token makes, if it does."""
+        return self._matcher.decision
 
     @property
     def position(self) -> Hashable:

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from falsework.grammars.call_decisions import CallDecision
 from falsework.server.errors import APIError
 
 
@@ -92,7 +93,7 @@ class Constraint:
     as llguidance reads it. `key` is its digest. The prompt ends with the forced prefix `opening`,
     whose tokens are `prefix`; decoding begins behind it. `think_block`, for llguidance: the
     serialised DFA of the think block, of which `think.resting` is a state. What is decoded begins
-    with none of `barred`.
+    with none of `barred`. `decisions`: where calls and no calls are compared, and how.
     """
 
     key: bytes
@@ -103,6 +104,7 @@ class Constraint:
     think: ThinkingBudget | None = None
     think_block: bytes = b""
     barred: tuple[bytes, ...] = ()
+    decisions: tuple[CallDecision, ...] = ()
 
 
 class Engine(Protocol):

@@ -7,6 +7,7 @@ import llguidance
 import numpy as np
 from numpy.typing import NDArray
 
+from falsework.grammars.call_decisions import CallDecision
 from falsework.grammars.dfa import DEAD, DFA, START
 from falsework.grammars.jump_forward import Encode
 from falsework.grammars.llguidance_grammar import GrammarFailure, compile_grammar
@@ -61,14 +62,18 @@ class LlguidanceMatcher:
         budget: ThinkingBudget | None = None,
         block: DFA | None = None,
         prefix: Sequence[int] = (),
+        decisions: Sequence[CallDecision] = (),
     ) -> None:
         """Begin behind the tokens `prefix`; raise ValueError where they can't be said.
 
-        `block` is the automaton of a reply's think block, by whose states `budget` goes.
+        `block` is the automaton of a reply's think block, by whose states `budget` goes; of
+        `decisions` that at the beginning of a reply is made.
         """
         self._grammar = grammar
         self._budget = budget if block else None
         self._block = block
+        first = [one for one in decisions if one.kind == "first" and not prefix]
+        self._first = first[0] if first else None
         self._matcher = grammar.copy()
         if self._matcher.try_consume_tokens(list(prefix)) != len(prefix):
             msg = "the grammar can't say what the prompt ends with"
@@ -99,6 +104,11 @@ class LlguidanceMatcher:
             return False
         place = self._places[-2]
         return not place.forced and not place.open_end
+
+    @property
+    def decision(self) -> CallDecision | None:
+        """Return the decision between a call and none that the next token makes, if it does."""
+        return self._first if len(self._places) == 1 else None
 
     @property
     def position(self) -> Hashable:

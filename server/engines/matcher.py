@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from falsework.grammars.call_decisions import CallDecision, split_states, states_behind_calls
 from falsework.grammars.dfa import DEAD, DFA, START
 from falsework.grammars.jump_forward import RUN_LIMIT, Encode, ForcedRun, forced_tokens
 from falsework.grammars.masks import TokenMasks
@@ -18,8 +19,19 @@ _ENDED = -1
 class CompiledGrammar:
     """A DFA with its caches of masks and forced runs, shared by all replies under it."""
 
-    def __init__(self, automaton: DFA, vocabulary: Vocabulary, width: int, encode: Encode) -> None:
-        """Masks are `width` words of 32 tokens each, as vLLM's bitmask has them."""
+    def __init__(
+        self,
+        automaton: DFA,
+        vocabulary: Vocabulary,
+        width: int,
+        encode: Encode,
+        decisions: Sequence[CallDecision] = (),
+    ) -> None:
+        """Masks are `width` words of 32 tokens each, as vLLM's bitmask has them.
+
+        No token goes on across a state in which one of `decisions` is made behind a call.
+        """
+        automaton, self.twins = split_states(automaton, states_behind_calls(decisions))
         self.automaton = automaton
         self.vocabulary = vocabulary
         self.masks = TokenMasks(automaton, vocabulary, width)
@@ -30,6 +42,11 @@ class CompiledGrammar:
     def nbytes(self) -> int:
         """Bytes of the table."""
         return self.automaton.table.nbytes
+
+    def step(self, state: int, text: bytes) -> int:
+        """Return the state behind a token's text, DEAD when it can't be said there."""
+        following = self.automaton.step(state, text)
+        return self.twins.get(following, following)
 
     def forced_run(self, state: int) -> ForcedRun:
         """Return the forced run of a state; an empty one where several tokens are allowed."""
@@ -56,14 +73,20 @@ class GrammarMatcher:
         grammar: CompiledGrammar,
         budget: ThinkingBudget | None = None,
         prefix: Sequence[int] = (),
+        decisions: Sequence[CallDecision] = (),
     ) -> None:
         """Begin behind the tokens `prefix`; raise ValueError where they can't be said."""
-        start = grammar.automaton.step(START, grammar.vocabulary.text_of(prefix))
+        start = START
+        for byte in grammar.vocabulary.text_of(prefix):
+            start = grammar.step(start, bytes([byte]))
         if start == DEAD:
             msg = "the grammar can't say what the prompt ends with"
             raise ValueError(msg)
         self._grammar = grammar
         self._budget = budget
+        self._decisions = {
+            grammar.twins.get(state, state): one for one in decisions for state in one.states
+        }
         self._states: list[MatcherState] = []
         self._states.append(self._forced(start))
 
@@ -89,6 +112,12 @@ class GrammarMatcher:
             return False
         before = self._states[-2]
         return not before.forced and not self._tentative(before)
+
+    @property
+    def decision(self) -> CallDecision | None:
+        """The decision between a call and none that the next token makes, if it does."""
+        here = self._states[-1]
+        return None if here.forced else self._decisions.get(here.state)
 
     @property
     def position(self) -> int:
@@ -129,11 +158,11 @@ class GrammarMatcher:
         if self.is_terminated:
             return DEAD
         state = self._states[-1].state
-        automaton, vocabulary = self._grammar.automaton, self._grammar.vocabulary
+        vocabulary = self._grammar.vocabulary
         if token in vocabulary.ends:
-            return _ENDED if automaton.is_accepting(state) else DEAD
+            return _ENDED if self._grammar.automaton.is_accepting(state) else DEAD
         spelled = vocabulary.tokens[token] if token < len(vocabulary.tokens) else None
-        return automaton.step(state, spelled) if spelled else DEAD
+        return self._grammar.step(state, spelled) if spelled else DEAD
 
     def _tentative(self, at: MatcherState) -> tuple[int, ...]:
         if at.forced or at.state == _ENDED:

@@ -1,6 +1,7 @@
 from falsework.server.generation.admission import AdmissionController
 from falsework.server.generation.check_policy import CheckPolicy
 from falsework.server.generation.choice import ChoiceDelta, FinishReason
+from falsework.server.generation.reply_limits import CUTS, REASONS, EndedBy
 from falsework.server.generation.request import GenerationRequest, ParamNames, ResponseSchema
 from falsework.server.generation.tool_loop import (
     ApprovalRequired,
@@ -15,12 +16,15 @@ from falsework.server.generation.turn_runner import TurnRunner
 from falsework.server.generation.usage import NO_USAGE, Usage
 
 __all__ = [
+    "CUTS",
     "NO_USAGE",
+    "REASONS",
     "AdmissionController",
     "ApprovalRequired",
     "CheckPolicy",
     "ChoiceDelta",
     "DeadlineExceeded",
+    "EndedBy",
     "FinishReason",
     "GenerationRequest",
     "LoopEvent",

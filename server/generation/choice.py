@@ -14,6 +14,13 @@ from falsework.server.generation.call_buffer import (
     LeadingWhitespaceFilter,
     PassThrough,
 )
+from falsework.server.generation.reply_limits import (
+    CUTS,
+    DEFAULT_LIMITS,
+    EndedBy,
+    ReplyLimiter,
+    ReplyLimits,
+)
 from falsework.server.generation.stop_strings import StopStringFilter
 
 FinishReason = Literal["stop", "length", "tool_calls"]
@@ -23,7 +30,8 @@ FinishReason = Literal["stop", "length", "tool_calls"]
 class ChoiceDelta:
     """What one piece of output adds to a choice; `finish` ends it.
 
-    `thinking` tells whether the choice was within its think block before the piece.
+    `thinking` tells whether the choice was within its think block before the piece, `ended_by`
+    which limit of the server ended it, if one did.
     """
 
     choice: int
@@ -31,12 +39,13 @@ class ChoiceDelta:
     logprobs: tuple[TokenLogprob, ...] = ()
     finish: FinishReason | None = None
     thinking: bool = False
+    ended_by: EndedBy | None = None
 
 
 class ChoiceProcessor:
     """Turns the pieces of one choice into deltas; `half_calls`: calls as they are decoded."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a reply may hold, and how it is told
         self,
         reader: OutputParser,
         stop: tuple[str, ...],
@@ -44,10 +53,14 @@ class ChoiceProcessor:
         named: bool,
         half_calls: bool = False,
         said: str = "",
+        limits: ReplyLimits = DEFAULT_LIMITS,
+        schema: bool = False,
     ) -> None:
+        """`schema`: the answer has one."""
         self.reader = reader
         self.said = said
         """The reply's text so far."""
+        self._limiter = ReplyLimiter(limits, answer=schema)
         self._stops = StopStringFilter(stop)
         self._holdback = PassThrough() if half_calls else CompleteCallBuffer()
         self._preamble = LeadingWhitespaceFilter()
@@ -60,6 +73,7 @@ class ChoiceProcessor:
     def rewind(self, reader: OutputParser, said: str) -> None:
         """Go on behind `said`, the beginning of the reply, which `reader` has read."""
         self.reader, self.said = reader, said
+        self._limiter.rewind(len(reader.call_starts))
         self._holdback = CompleteCallBuffer()
         self.finished = False
 
@@ -67,14 +81,17 @@ class ChoiceProcessor:
         """Return what the piece adds."""
         self.said += piece.text
         thinking = self.reader.in_reasoning
-        parsed = self.reader.feed(piece.text)
+        parsed = self._limiter.feed(self.reader.feed(piece.text), piece.tokens)
         self.tokens += piece.tokens
         self.reasoning_tokens += piece.tokens if thinking else 0
         events = self._send(parsed, piece)
         self._called |= any(isinstance(event, CallBegins) for event in events)
         finish = self._finish(piece)
         self.finished = finish is not None
-        return ChoiceDelta(piece.choice, tuple(events), self._logprobs(piece), finish, thinking)
+        ended_by = None if self._stops.matched else self._limiter.ended_by
+        return ChoiceDelta(
+            piece.choice, tuple(events), self._logprobs(piece), finish, thinking, ended_by
+        )
 
     def _logprobs(self, piece: OutputDelta) -> tuple[TokenLogprob, ...]:
         """Return those of the tokens before a stop string: a piece may go on behind it."""
@@ -87,10 +104,11 @@ class ChoiceProcessor:
 
     def _send(self, parsed: Sequence[Event], piece: OutputDelta) -> list[Event]:
         """Return those of the events, and of the ones held back, that may be sent now."""
-        if piece.finish:
-            parsed = [*parsed, *self.reader.close(complete=piece.finish == "stop")]
+        if piece.finish and not self._limiter.ended_by:
+            closed = self.reader.close(complete=piece.finish == "stop")
+            parsed = [*parsed, *self._limiter.feed(closed, 0)]
         unstopped = self._stops.feed(parsed)
-        ended = piece.finish or self._stops.matched
+        ended = piece.finish or self._stops.matched or self._limiter.ended_by
         if ended:
             unstopped += self._stops.close()
         events = self._preamble.feed(self._holdback.feed(unstopped))
@@ -101,8 +119,10 @@ class ChoiceProcessor:
             raise InternalServerError(
                 "The engine failed while it decoded the reply.", code="engine_error"
             )
-        if not (self._stops.matched or piece.finish):
+        ended_by = self._limiter.ended_by
+        if not (self._stops.matched or piece.finish or ended_by):
             return None
-        if piece.finish == "length" and not self._stops.matched:
+        cut = ended_by in CUTS if ended_by else piece.finish == "length"
+        if cut and not self._stops.matched:
             return "length"
         return self._finish_of_calls if self._called else "stop"

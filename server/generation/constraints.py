@@ -13,6 +13,7 @@ import cachetools
 from llguidance import LLTokenizer
 
 from falsework.grammars import GrammarTooLarge, SchemaPlan, literal, sequence, text_until_marker
+from falsework.grammars.call_decisions import call_decisions, states_behind_calls
 from falsework.grammars.dfa import DEAD, START, EmptyLanguage, compile_dfa, from_bytes
 from falsework.grammars.jump_forward import forced_tokens
 from falsework.grammars.last_choice import last_choice
@@ -162,7 +163,9 @@ class ConstraintCompiler:
         tokens = forced_tokens(automaton, START, self._vocabulary, self._encode).forced
         resting = between_characters_state(form, automaton)
         checks = {name: _judged(one) for name, one in _named(plan).items() if one.checks}
-        constraint = Constraint(_digest(packed), packed)
+        decisions = call_decisions(form, automaton, self._vocabulary, self._encode)
+        ends = repr(states_behind_calls(decisions)).encode()
+        constraint = Constraint(_digest(packed + ends), packed, decisions=decisions)
         return CompiledConstraint(constraint, resting, self._opening(tokens), checks)
 
     def _by_llguidance(self, form: ReplyFormat, plan: ReplyPlan) -> CompiledConstraint:
@@ -175,7 +178,13 @@ class ConstraintCompiler:
             raise EmptyLanguage
         packed = grammar.encode()
         block, resting = self._think_block(form)
-        constraint = Constraint(_digest(packed), packed, "llguidance", think_block=block)
+        constraint = Constraint(
+            _digest(packed),
+            packed,
+            "llguidance",
+            think_block=block,
+            decisions=call_decisions(form, None, self._vocabulary, self._encode),
+        )
         opening = self._opening(tuple(matcher.compute_ff_tokens()))
         # All are judged: llguidance lets a free object have a key twice.
         checks = {name: _judged(one) for name, one in _named(plan).items()}

@@ -81,9 +81,8 @@ class OutputChecks:
             return replace(delta, events=tuple(ready)), None
         telemetry.OUTPUT_CHECKS.labels("missed").inc()
         self._trace(fault)
-        return replace(delta, events=tuple(ready), logprobs=(), finish=None), await self._again(
-            choice, held, fault
-        )
+        undecided = replace(delta, events=tuple(ready), logprobs=(), finish=None, ended_by=None)
+        return undecided, await self._again(choice, held, fault)
 
     async def _let_out(
         self, choice: ChoiceProcessor, held: _Held, delta: ChoiceDelta

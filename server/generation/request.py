@@ -39,6 +39,8 @@ class GenerationRequest:
     response_schema: ResponseSchema = None
     response_strict: bool = False
     """Every keyword of `response_schema` has to be enforced while decoding."""
+    response_description: str = ""
+    """What the client says of the schema."""
     text_grammar: TextGrammar | None = None
     """What the text may be, where it is no JSON."""
     sampling: SamplingParams = SERVER_DEFAULTS
@@ -50,6 +52,12 @@ class GenerationRequest:
     """Variables of the chat template that the client set (chat_template_kwargs)."""
     stream: bool = False
     include_usage: bool = False
+    max_parallel_calls: int = 16
+    """Calls of one reply."""
+    repeated_calls: bool = False
+    """Whether a reply may hold two calls that are alike to the letter."""
+    tool_call_bias: float | None = None
+    """What is added to the log odds of a call where a reply begins; None: the server's."""
     named: bool = False
     """tool_choice named one function: its call is the whole reply, so `stop` ends it."""
     metadata: Mapping[str, str] | None = None

@@ -217,7 +217,7 @@ class ToolLoop:
                 events = tuple(
                     sent for event in delta.events for sent in self._collect(event, turn)
                 )
-                if events or delta.logprobs:
+                if events or delta.logprobs or delta.ended_by:
                     yield replace(delta, events=events, finish=None)
 
     async def _next(

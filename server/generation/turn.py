@@ -1,17 +1,19 @@
 """From a request to what the engine needs: prompt, constraint, and the reader of the reply."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import anyio
 import anyio.to_thread
 
+from falsework.grammars.call_decisions import CallDecision
 from falsework.grammars.dfa import DEAD
 from falsework.grammars.output_parser import OutputParser
 from falsework.grammars.reply_format import ReplyFormat
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.grammars.vocabulary import Vocabulary
+from falsework.prompts.call_profile import CallProfile, call_profile
 from falsework.prompts.renderer import ChatTemplateError, Prompt, PromptRenderer, UnknownSwitch
 from falsework.server.engines import Constraint, SamplingParams, ThinkingBudget
 from falsework.server.errors import BadRequestError, ContextLengthExceeded
@@ -22,7 +24,11 @@ from falsework.server.generation.constraints import (
     ForcedPrefix,
     Judged,
 )
+from falsework.server.generation.reply_limits import DEFAULT_LIMITS, ReplyLimits
 from falsework.server.generation.request import GenerationRequest
+
+LEAST_CALL_TOKENS = 256
+"""A call may have so many tokens however little of the context is left."""
 
 BUDGET_SWITCH = "thinking_budget"
 """The switch by which chat templates take tokens for the think block (Seed-OSS)."""
@@ -40,6 +46,7 @@ class PreparedTurn:
     opening: ForcedPrefix = NO_PREFIX
     checks: Mapping[str, Judged] = field(default_factory=dict)
     """What has to be judged when it is complete, see CompiledConstraint."""
+    limits: ReplyLimits = DEFAULT_LIMITS
 
     def reader(self) -> OutputParser:
         """Return a reader for one choice, which knows the opening already."""
@@ -55,7 +62,7 @@ class PreparedTurn:
 class TurnBuilder:
     """What makes a model call tools: its prompts, its constraints, its readers."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a model, and the server's rules for its replies
         self,
         prompter: PromptRenderer,
         vocabulary: Vocabulary,
@@ -63,11 +70,22 @@ class TurnBuilder:
         *,
         think_budget: int,
         checks: CheckPolicy = DEFAULT_CHECKS,
+        max_call_tokens: int = 0,
+        profile: CallProfile | None = None,
+        tell_schema: bool = True,
     ) -> None:
+        """`max_call_tokens`: of one call, or of an answer that has a schema; 0 is no limit.
+
+        `profile` is the dialect's unless it is given; `tell_schema`: models are told the schema of
+        their answer.
+        """
         self.dialect_name = prompter.dialect.name
         self.max_model_len = max_model_len
         self._prompter = prompter
         self._think_budget = think_budget
+        self._max_call_tokens = max_call_tokens
+        self.tell_schema = tell_schema
+        self.profile = profile or call_profile(self.dialect_name)
         self.checks = checks
         self.constraints = ConstraintCompiler(vocabulary, self._encode, checks)
 
@@ -95,10 +113,12 @@ class TurnBuilder:
                 prefix=opening.tokens,
                 opening=opening.text,
                 think=self._think(request, kept.resting),
+                decisions=self._biased(kept.constraint.decisions, request),
             ),
             form,
             opening,
             kept.checks,
+            self._limits(request, len(prompt.tokens)),
         )
 
     def lay_out(self, request: GenerationRequest) -> Prompt:
@@ -112,12 +132,21 @@ class TurnBuilder:
                 think=request.think_budget != 0,
                 effort=request.effort,
                 switches=self._switches(request),
+                answer=self._answer(request),
             )
         except UnknownSwitch as error:
             param = f"chat_template_kwargs.{error.name[:100]}"
             raise BadRequestError(str(error), param, "unsupported_parameter") from error
         except ChatTemplateError as error:
             raise BadRequestError(str(error), request.params.messages) from error
+
+    def _answer(self, request: GenerationRequest) -> Mapping[str, Any] | None:
+        """Return the schema that the model is told of its answer."""
+        schema = request.response_schema
+        if not self.tell_schema or not isinstance(schema, Mapping):
+            return None
+        about = {"description": request.response_description}
+        return {**(about if request.response_description else {}), **schema}
 
     def _switches(self, request: GenerationRequest) -> Mapping[str, Any]:
         """Return the switches of the chat template that the request sets, or its budget does."""
@@ -150,6 +179,28 @@ class TurnBuilder:
         if request.sampling.max_tokens:
             tokens = min(tokens, request.sampling.max_tokens // 2)
         return ThinkingBudget(tokens, resting, tuple(self._encode(block.closing)))
+
+    def _biased(
+        self, decisions: Sequence[CallDecision], request: GenerationRequest
+    ) -> tuple[CallDecision, ...]:
+        first, given = self.profile.tool_call_bias, request.tool_call_bias
+        biases = {
+            "first": first if given is None else given,
+            "another": self.profile.another_call_bias,
+        }
+        return tuple(replace(one, bias=biases[one.kind]) for one in decisions)
+
+    def _limits(self, request: GenerationRequest, prompt: int) -> ReplyLimits:
+        """Return what the reply may hold.
+
+        Where the client sets no limit of tokens, one call gets half of what is left at most.
+        """
+        tokens = self._max_call_tokens
+        if request.sampling.max_tokens:
+            tokens = 0
+        elif tokens:
+            tokens = min(tokens, max((self.max_model_len - prompt) // 2, LEAST_CALL_TOKENS))
+        return ReplyLimits(request.max_parallel_calls, tokens, request.repeated_calls)
 
     def _fitted(self, request: GenerationRequest, prompt: int) -> SamplingParams:
         """Return the sampling, its limit of tokens within the model's context."""

@@ -117,6 +117,8 @@ class _Reply:
                 named=turn.request.named,
                 half_calls=half_calls and not turn.checks,
                 said=turn.opening.text,
+                limits=turn.limits,
+                schema=turn.form.answer is not None,
             )
             for _ in range(turn.sampling.n)
         ]

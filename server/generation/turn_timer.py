@@ -49,7 +49,7 @@ class TurnTimer:
             telemetry.ATTR_OPERATION: "chat",
             telemetry.ATTR_PROVIDER: telemetry.PROVIDER_NAME,
             telemetry.REQUEST_MODEL: request.model,
-            telemetry.REASONING: request.effort or "deerror",
+            telemetry.REASONING: request.effort or "default",
         }
         # Not the current span: a generator's steps run in whatever context asks for them.
         self._span = telemetry.TRACER.start_span(
@@ -60,7 +60,7 @@ class TurnTimer:
         )
         metrics.phase = "prefill"
         if metrics.turns == 1:
-            level = (request.effort, "client") if request.effort else ("deerror", "deerror")
+            level = (request.effort, "client") if request.effort else ("default", "default")
             telemetry.REASONING_LEVEL.labels(*level).inc()
 
     def on_delta(self, delta: ChoiceDelta, timings: RequestTimings | None) -> None:
@@ -76,6 +76,9 @@ class TurnTimer:
         self._timings = timings or self._timings
         if delta.finish:
             self._finish_reasons.append(delta.finish)
+        if delta.ended_by:
+            telemetry.REPLIES_ENDED.labels(delta.ended_by).inc()
+            self._span.set_attribute(telemetry.ENDED_BY, delta.ended_by)
 
     def on_usage(self, usage: Usage) -> None:
         """Notice the tokens of the turn, which is complete."""

@@ -188,6 +188,9 @@ OUTPUT_CHECKS = Counter(
     "Calls and answers judged by their schema when complete, by what came of it.",
     ("result",),
 )
+REPLIES_ENDED = Counter(
+    "falsework_replies_ended", "Replies that a limit of the server ended, by which.", ("by",)
+)
 
 PHASES = ("queue", "prefill", "think", "decode", "tool", "backoff", "queue_tool", "other")
 
@@ -214,6 +217,7 @@ CACHED_TOKENS = "gen_ai.usage.cache_read.input_tokens"
 OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
 THOUGHT_TOKENS = "gen_ai.usage.reasoning.output_tokens"
 FINISH_REASONS = "gen_ai.response.finish_reasons"
+ENDED_BY = "falsework.reply.ended_by"
 FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"
 ERROR_TYPE = "error.type"
 STATUS_CODE = "http.response.status_code"

@@ -9,7 +9,7 @@ from falsework.server.generation.turn import TurnBuilder
 
 
 def test_ids_are_unique(plain: TurnBuilder) -> None:
-    reply = whole(says(calls(F, G, G)), plain, tools=TOOLS)
+    reply = whole(says(calls(F, G, G)), plain, tools=TOOLS, parallel_tool_calls=True)
 
     ids = {call["id"] for call in reply["choices"][0]["message"]["tool_calls"]}
 

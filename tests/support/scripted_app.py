@@ -42,7 +42,11 @@ def calls(*said: tuple[str, str]) -> str:
 
 
 def scaffold_of(
-    folder: Path, *, thinks: bool = False, checks: CheckPolicy | None = None
+    folder: Path,
+    *,
+    thinks: bool = False,
+    checks: CheckPolicy | None = None,
+    max_call_tokens: int = 0,
 ) -> TurnBuilder:
     """Return the scaffold of a model, with a think block or without."""
     dialect = with_reasoning(DIALECT) if thinks else DIALECT
@@ -53,6 +57,7 @@ def scaffold_of(
         4096,
         think_budget=64,
         checks=checks or CheckPolicy(),
+        max_call_tokens=max_call_tokens,
     )
 
 

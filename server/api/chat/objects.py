@@ -13,6 +13,7 @@ from falsework.server.engines import TokenLogprob
 from falsework.server.generation import (
     NO_USAGE,
     ChoiceDelta,
+    EndedBy,
     FinishReason,
     GenerationRequest,
     LoopEvent,
@@ -56,6 +57,11 @@ def _logprobs(request: GenerationRequest, tokens: Iterable[TokenLogprob]) -> Jso
     if request.sampling.logprobs is None:
         return None
     return {"content": [logprob_object(token) for token in tokens], "refusal": None}
+
+
+def _stop_reason(ended_by: EndedBy | None) -> Json:
+    """Return what tells which limit of the server ended a choice; nothing where none did."""
+    return {"stop_reason": ended_by} if ended_by else {}
 
 
 def _call_delta(index: int, **fields: object) -> Json:
@@ -102,6 +108,7 @@ class _ChoiceState:
     """The custom tool whose call is being said, and its arguments so far."""
     arguments: str = ""
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    ended_by: EndedBy | None = None
 
     def take_logprobs(self) -> list[TokenLogprob]:
         """Return the tokens that no chunk has carried yet."""
@@ -134,13 +141,16 @@ class ChunkBuilder:
     def _delta_chunks(self, delta: ChoiceDelta) -> list[Json]:
         state = self._states[delta.choice]
         state.logprobs += delta.logprobs
+        state.ended_by = delta.ended_by or state.ended_by
         chunks = self._role_chunk(delta.choice)
         chunks += [
             self._chunk(delta.choice, fields, state.take_logprobs())
             for fields in self._fields(delta, state)
         ]
         if delta.finish:
-            chunks.append(self._chunk(delta.choice, {}, state.take_logprobs(), delta.finish))
+            last = self._chunk(delta.choice, {}, state.take_logprobs(), delta.finish)
+            last["choices"][0] |= _stop_reason(state.ended_by)
+            chunks.append(last)
         return chunks
 
     def _role_chunk(self, index: int) -> list[Json]:
@@ -231,6 +241,7 @@ class CompletionBuilder:
             ),
             "logprobs": _logprobs(self._header.request, tokens),
             "finish_reason": deltas[-1].finish,
+            **_stop_reason(next((one.ended_by for one in deltas if one.ended_by), None)),
         }
 
 

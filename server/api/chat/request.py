@@ -6,7 +6,13 @@ from falsework.prompts.reasoning_switches import THINK_SWITCHES
 from falsework.server.api.chat import schema
 from falsework.server.api.chat.messages import parse_messages
 from falsework.server.api.chat.structured_outputs import TextForm, one_form_only, text_form
-from falsework.server.api.common_schema import response_schema, sampling_params, think_budget
+from falsework.server.api.common_schema import (
+    max_parallel_calls,
+    repeated_calls,
+    response_schema,
+    sampling_params,
+    think_budget,
+)
 from falsework.server.api.server_tools import NO_SERVER_TOOLS, ServerTools
 from falsework.server.api.tool_choice import (
     FunctionRef,
@@ -46,6 +52,7 @@ def to_generation_request(
         choice=choice,
         response_schema=form.schema,
         response_strict=_is_strict(request),
+        response_description=_description(request),
         text_grammar=form.grammar,
         sampling=_sampling(request),
         stop=tuple(request.stop or ()),
@@ -54,6 +61,9 @@ def to_generation_request(
         template_switches=request.chat_template_kwargs or {},
         stream=bool(request.stream),
         include_usage=_include_usage(request),
+        max_parallel_calls=max_parallel_calls(request, limits),
+        repeated_calls=repeated_calls(request, limits),
+        tool_call_bias=request.tool_call_bias,
         named=isinstance(request.tool_choice, schema.FunctionChoice | schema.CustomChoice),
         metadata=request.metadata,
         limit=_max_tokens(request),
@@ -157,6 +167,11 @@ def _response_format(request: schema.ChatCompletionRequest, limits: Settings) ->
 def _is_strict(request: schema.ChatCompletionRequest) -> bool:
     form = request.response_format
     return isinstance(form, schema.SchemaFormat) and bool(form.json_schema.strict)
+
+
+def _description(request: schema.ChatCompletionRequest) -> str:
+    form = request.response_format
+    return (isinstance(form, schema.SchemaFormat) and form.json_schema.description) or ""
 
 
 def _sampling(request: schema.ChatCompletionRequest) -> SamplingParams:

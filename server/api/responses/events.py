@@ -13,6 +13,8 @@ from falsework.server.api.responses.object import ResponseObject
 from falsework.server.api.server_tools import BUILTIN_SERVER_LABEL
 from falsework.server.errors import APIError, error_body
 from falsework.server.generation import (
+    CUTS,
+    REASONS,
     ApprovalRequired,
     ChoiceDelta,
     DeadlineExceeded,
@@ -224,6 +226,9 @@ class ResponseEventBuilder:
 
     def _delta(self, delta: ChoiceDelta) -> list[Json]:
         events = self._model.feed(delta.events, delta.logprobs)
+        if delta.ended_by:
+            self.warn({"code": delta.ended_by, "message": f"{REASONS[delta.ended_by]}."})
+            self._response.incomplete = delta.ended_by if delta.ended_by in CUTS else ""
         if delta.finish:
             cut = delta.finish == "length"
             response = self._response

@@ -5,7 +5,13 @@ from dataclasses import dataclass
 
 from falsework.grammars.events import Tool
 from falsework.grammars.tool_choice import ToolChoice
-from falsework.server.api.common_schema import response_schema, sampling_params, think_budget
+from falsework.server.api.common_schema import (
+    max_parallel_calls,
+    repeated_calls,
+    response_schema,
+    sampling_params,
+    think_budget,
+)
 from falsework.server.api.responses.messages import to_messages
 from falsework.server.api.responses.schema import (
     INCLUDABLE,
@@ -76,15 +82,20 @@ async def prepare_request(  # noqa: PLR0913 - here the parts of a request meet
     effort = request.reasoning.effort if request.reasoning else None
     most = request.max_output_tokens or 0
     logprobs = INCLUDE_LOGPROBS in (request.include or ())
+    form = request.text.format if request.text else None
     generation = GenerationRequest(
         model=request.model,
         messages=to_messages([*before, *items], request.instructions, names, len(before)),
         tools=tools,
         choice=_tool_choice(request, tools, server_tools.labels),
         response_schema=_response_schema(request, limits),
+        response_description=(form.description or "") if form else "",
         sampling=sampling_params(request, most, (request.top_logprobs or 0) if logprobs else None),
         think_budget=think_budget(effort, "reasoning.effort"),
         effort=effort,
+        max_parallel_calls=max_parallel_calls(request, limits),
+        repeated_calls=repeated_calls(request, limits),
+        tool_call_bias=request.tool_call_bias,
         stream=bool(request.stream),
         limit=most,
         params=PARAMS,

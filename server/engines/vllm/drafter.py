@@ -32,4 +32,5 @@ class WorkerExtension:
     def patch_sampling(self) -> None:
         """Install what sampling beside drafts needs."""
         patches.skip_empty_verification()
+        patches.install_call_decisions()
         patches.install_logits_processors(self.model_runner)

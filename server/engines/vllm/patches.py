@@ -92,6 +92,31 @@ def install_logits_processors(runner: Any) -> None:
     runner.input_batch.logitsprocs = logits_processors(runner.vllm_config, runner.device)
 
 
+def install_call_decisions() -> None:
+    """Make the decisions between a call and none that come with a step's bitmask.
+
+    vLLM 0.32.0: a logits processor doesn't know where a reply's constraint stands, and what the
+    scheduler says of a step reaches the sampling as the bitmask alone (`sample_tokens` in
+    vllm/v1/worker/gpu_model_runner.py), which `GrammarOutput` carries.
+
+    Test: tests/vllm/test_call_decisions.py.
+    """
+    from vllm.v1.worker import gpu_model_runner  # noqa: PLC0415
+
+    from falsework.server.engines.vllm.call_decisions import apply_decisions  # noqa: PLC0415
+
+    apply_bitmask = gpu_model_runner.apply_grammar_bitmask
+
+    def apply_with_decisions(
+        scheduler_output: Any, grammar_output: Any, input_batch: Any, logits: torch.Tensor
+    ) -> None:
+        apply_bitmask(scheduler_output, grammar_output, input_batch, logits)
+        if decisions := getattr(grammar_output, "call_decisions", None):
+            apply_decisions(decisions, scheduler_output, grammar_output, input_batch, logits)
+
+    gpu_model_runner.apply_grammar_bitmask = apply_with_decisions
+
+
 def never_pad_drafts(scheduler: Any) -> None:
     """Keep a request with one token left to compute (its prompt was cached) without drafts.
 

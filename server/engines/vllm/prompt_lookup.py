@@ -5,7 +5,7 @@ likely too, where it might be tokenised in another way. The model verifies such 
 speculation, so the reply stays its own; a wrong draft costs some time, so the draft length adapts.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Container, Hashable, Sequence
 from typing import NamedTuple
 
 _CONTEXTS = (4, 2)
@@ -118,3 +118,18 @@ class PromptLookupDrafter:
         if likely:
             self._proposals.append(_Proposal(pace, len(draft), len(likely)))
         return likely
+
+
+class DraftersByRequest:
+    """The drafters of requests, by their ids."""
+
+    def __init__(self) -> None:
+        self._drafters: dict[str, PromptLookupDrafter] = {}
+
+    def of(self, request_id: str, running: Container[str]) -> PromptLookupDrafter:
+        """Return a request's drafter; those of requests that aren't `running` are forgotten."""
+        drafter = self._drafters.get(request_id)
+        if drafter is None:
+            self._drafters = {one: kept for one, kept in self._drafters.items() if one in running}
+            drafter = self._drafters[request_id] = PromptLookupDrafter()
+        return drafter

@@ -15,13 +15,11 @@ from vllm.config import VllmConfig
 from vllm.logger import init_logger
 from vllm.sampling_params import SamplingParams
 from vllm.tokenizers import cached_tokenizer_from_config
+from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler as VllmScheduler
 from vllm.v1.outputs import DraftTokenIds
 from vllm.v1.request import Request, RequestStatus
-from vllm.v1.structured_output.backend_types import (
-    StructuredOutputBackend,
-    StructuredOutputGrammar,
-)
+from vllm.v1.structured_output.backend_types import StructuredOutputGrammar
 from vllm.v1.structured_output.request import StructuredOutputRequest
 
 from falsework.grammars.dfa import from_bytes
@@ -34,6 +32,8 @@ from falsework.server.engines.base import Constraint
 from falsework.server.engines.llguidance_matcher import LlguidanceGrammar, LlguidanceMatcher
 from falsework.server.engines.matcher import CompiledGrammar, GrammarMatcher
 from falsework.server.engines.vllm import patches
+from falsework.server.engines.vllm.backend import Backend
+from falsework.server.engines.vllm.call_decisions import NoteDecision, StepDecisions
 from falsework.server.engines.vllm.extra_args import (
     has_biases,
     has_constraint,
@@ -42,7 +42,7 @@ from falsework.server.engines.vllm.extra_args import (
 )
 from falsework.server.engines.vllm.limits import check_token_ids
 from falsework.server.engines.vllm.parent_watch import exit_with_parent
-from falsework.server.engines.vllm.prompt_lookup import PromptLookupDrafter
+from falsework.server.engines.vllm.prompt_lookup import DraftersByRequest, PromptLookupDrafter
 
 _T = TypeVar("_T")
 Matcher = GrammarMatcher | LlguidanceMatcher | BarredMatcher
@@ -57,9 +57,12 @@ MAX_CACHED_BYTES = 256 * 2**20
 class Grammar(StructuredOutputGrammar):  # type: ignore[misc]
     """A matcher behind vLLM's interface; where it fails, its request ends with an error."""
 
-    def __init__(self, matcher: Matcher, lookup: PromptLookupDrafter | None) -> None:
+    def __init__(
+        self, matcher: Matcher, lookup: PromptLookupDrafter | None, note: NoteDecision
+    ) -> None:
         self._matcher = matcher
         self._lookup = lookup
+        self._note = note
         self._broken = False
 
     def accept_tokens(self, request_id: str, tokens: list[int]) -> bool:  # noqa: ARG002
@@ -79,6 +82,8 @@ class Grammar(StructuredOutputGrammar):  # type: ignore[misc]
         row = bitmask[batch_index].numpy()
         mask = self._guarded(self._matcher.token_bitmask, instead=None)
         row[:] = -1 if mask is None else mask
+        if decision := self._guarded(lambda: self._matcher.decision, instead=None):
+            self._note(batch_index, decision)
 
     def is_terminated(self) -> bool:
         """Tell whether the reply has ended."""
@@ -146,22 +151,6 @@ class Grammar(StructuredOutputGrammar):  # type: ignore[misc]
             return instead
 
 
-class Backend(StructuredOutputBackend):  # type: ignore[misc]
-    """Allocates the bitmask, and nothing else: our constraints come compiled."""
-
-    def compile_grammar(self, *_: object, **__: object) -> StructuredOutputGrammar:
-        """Raise: nothing is compiled inside the engine."""
-        msg = "constraints are compiled before they reach the engine"
-        raise NotImplementedError(msg)
-
-    def allocate_token_bitmask(self, max_num_seqs: int) -> torch.Tensor:
-        """Return a bitmask of that many rows."""
-        return torch.full((max_num_seqs, mask_width(self.vocab_size)), -1, dtype=torch.int32)
-
-    def destroy(self) -> None:
-        """Do nothing: there is nothing to clean up."""
-
-
 class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
     """vLLM's scheduler, which also reads each request's constraint and drafts what it forces."""
 
@@ -189,8 +178,9 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
         self._cache: OrderedDict[bytes, CompiledGrammar | LlguidanceGrammar] = OrderedDict()
         self._cached_bytes = 0
         self._cache_lock = threading.Lock()
-        self._lookups: dict[str, PromptLookupDrafter] = {}
-        """Of requests without a constraint, by request id."""
+        self._step = StepDecisions()
+        self._lookups = DraftersByRequest()
+        """Of requests without a constraint."""
 
     def add_request(self, request: Request) -> None:
         """Add a request, with the constraint that it carries.
@@ -206,6 +196,14 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
                 request.structured_output_request = structured
                 request.status = RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
         super().add_request(request)
+
+    def get_grammar_bitmask(self, scheduler_output: SchedulerOutput) -> GrammarOutput | None:
+        """Return the masks of a step, and beside them its decisions between a call and none."""
+        self._step.take()
+        output = super().get_grammar_bitmask(scheduler_output)
+        if output is not None:
+            output.call_decisions = self._step.take()
+        return output
 
     def update_draft_token_ids(self, draft_token_ids: DraftTokenIds) -> None:
         """Draft for each request the tokens that its constraint forces next, or likely ones."""
@@ -237,11 +235,7 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
         """Return likely tokens of a reply without constraint."""
         if has_biases(request.sampling_params) or not self._uses_lookup:
             return []
-        lookup = self._lookups.get(request.request_id)
-        if lookup is None:
-            for ended in self._lookups.keys() - self.requests.keys():
-                del self._lookups[ended]
-            lookup = self._lookups[request.request_id] = PromptLookupDrafter()
+        lookup = self._lookups.of(request.request_id, self.requests)
         lookup.observe(request.all_token_ids)
         return lookup.propose([], limit)
 
@@ -255,10 +249,13 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
                 return None
             constraint = take_constraint(params)
             lookup = PromptLookupDrafter() if self._uses_lookup and biases is None else None
+            note = self._step.note_at(0.0 if params.top_k == 1 else params.temperature)
             if constraint.kind == "llguidance" and constraint.key not in self._cache:
                 # Some take a second; llguidance lets other threads run meanwhile.
-                return self._compiler.submit(lambda: Grammar(self._matcher(constraint), lookup))
-            return Grammar(self._matcher(constraint), lookup)
+                return self._compiler.submit(
+                    lambda: Grammar(self._matcher(constraint), lookup, note)
+                )
+            return Grammar(self._matcher(constraint), lookup, note)
         except Exception as error:  # noqa: BLE001 - becomes this request's own error
             params.extra_args = None  # what is wrong with it must not reach the worker
             failed: Future[StructuredOutputGrammar] = Future()
@@ -271,11 +268,11 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
         return BarredMatcher(matcher, barred, self._vocabulary) if barred else matcher
 
     def _unbarred_matcher(self, constraint: Constraint) -> GrammarMatcher | LlguidanceMatcher:
-        compiled = self._compiled(constraint)
+        compiled, where = self._compiled(constraint), (constraint.prefix, constraint.decisions)
         if isinstance(compiled, CompiledGrammar):
-            return GrammarMatcher(compiled, constraint.think, constraint.prefix)
+            return GrammarMatcher(compiled, constraint.think, *where)
         block = from_bytes(constraint.think_block) if constraint.think_block else None
-        return LlguidanceMatcher(compiled, constraint.think, block, constraint.prefix)
+        return LlguidanceMatcher(compiled, constraint.think, block, *where)
 
     def _compiled(self, constraint: Constraint) -> CompiledGrammar | LlguidanceGrammar:
         """Return what all replies under one grammar share, cached by its digest."""
@@ -296,5 +293,5 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
     def _compile(self, constraint: Constraint) -> CompiledGrammar | LlguidanceGrammar:
         shared = (self._vocabulary, self._width, self._encode)
         if constraint.kind == "automaton":
-            return CompiledGrammar(from_bytes(constraint.grammar), *shared)
+            return CompiledGrammar(from_bytes(constraint.grammar), *shared, constraint.decisions)
         return LlguidanceGrammar(constraint.grammar.decode(), self._tokenizer, *shared)
