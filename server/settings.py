@@ -135,6 +135,11 @@ class Settings(BaseSettings):
         description="Origins (https://…) whose web pages may use this server. Repeatable; a "
         "comma-separated list in the environment.",
     )
+    orphaned_results: Literal["refuse", "keep"] = Field(
+        "refuse",
+        description="Results whose call isn't in the conversation, as clients leave them when they "
+        "shorten it: refuse, or keep their text as the user's.",
+    )
     stream_calls: Literal["whole", "as_decoded"] = Field(
         "whole",
         description="Stream a call once it is complete, or as it is decoded: then a token limit "

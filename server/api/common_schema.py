@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from falsework.server.api.validation import WireModel
 from falsework.server.engines import SamplingParams
@@ -23,12 +23,24 @@ REASONING_EFFORT_TOKENS: Mapping[str, int | None] = {
 """A reasoning effort in tokens of the think block; None is the server's own budget."""
 
 
+def _no_limit(limit: object) -> object:
+    return None if limit == -1 and not isinstance(limit, bool) else limit
+
+
+TokenLimit = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_no_limit)]
+"""The tokens that a reply may have; -1, as many clients write it, is no limit."""
+
+
+LEAST_TOP_P = 1e-6
+"""What a top_p of 0 means: the likeliest token alone, however unlikely it is."""
+
+
 class CommonFields(WireModel):
     """The fields of a request that all protocols spell alike."""
 
     model: str
     temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_p: float | None = Field(default=None, ge=0, le=1)
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     parallel_tool_calls: bool | None = None
@@ -46,7 +58,7 @@ def sampling_params(
     """Return the sampling of a request; `others` are fields of one protocol, None where absent."""
     fields = {
         "temperature": request.temperature,
-        "top_p": request.top_p,
+        "top_p": None if request.top_p is None else max(request.top_p, LEAST_TOP_P),
         "seed": request.seed,
         **others,
     }

@@ -14,14 +14,25 @@ from falsework.grammars.events import Tool
 from falsework.grammars.text_grammar import TextGrammar
 from falsework.server.api import tool_filters
 from falsework.server.api.common_schema import check_schema_size
-from falsework.server.api.validation import TYPE, WireModel, select, validate
+from falsework.server.api.validation import (
+    TYPE,
+    ParamPath,
+    WireModel,
+    param_path,
+    select,
+    validate,
+)
 from falsework.server.errors import (
     MAX_QUOTED,
     BadRequestError,
     InvalidSchemaError,
 )
+from falsework.server.observability import warn_client
 from falsework.server.settings import Settings
 from falsework.server.types import Json
+
+TOOL_LEFT_OUT = "tool_left_out"
+"""The code of the warning for a tool that the model isn't told of."""
 
 TOOL_NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]+")
 MAX_TOOL_NAME = 64
@@ -72,21 +83,44 @@ SERVER_TOOL_PARAMS: Mapping[str, type[WireModel]] = {
 }
 
 
-def parse_tool_params(tools: object, kinds: Mapping[str, type[WireModel]]) -> list[WireModel]:
-    """Return the tools of a request by their types: those of the protocol, and the server's."""
+class LeftOutTool(WireModel):
+    """A tool of a type that nobody here can run, hosted by somebody else: it is left out."""
+
+    type: str
+
+
+def parse_tool_params(
+    tools: object, kinds: Mapping[str, type[WireModel]], at: ParamPath = ("tools",)
+) -> list[WireModel]:
+    """Return the tools of a request by their types: those of the protocol, and the server's.
+
+    A tool of a type that isn't known is left out, and the client is warned.
+    """
     if not isinstance(tools, list):
-        raise BadRequestError("Invalid 'tools': Input should be a valid list.", "tools", TYPE)
-    return [_tool_param(tool, i, {**kinds, **SERVER_TOOL_PARAMS}) for i, tool in enumerate(tools)]
+        param = param_path(at)
+        raise BadRequestError(f"Invalid '{param}': Input should be a valid list.", param, TYPE)
+    known = {**kinds, **SERVER_TOOL_PARAMS}
+    return [_tool_param(tool, (*at, i), known) for i, tool in enumerate(tools)]
 
 
-def _tool_param(tool: object, position: int, kinds: Mapping[str, type[WireModel]]) -> WireModel:
-    param = f"tools[{position}]"
+def _tool_param(tool: object, at: ParamPath, kinds: Mapping[str, type[WireModel]]) -> WireModel:
+    param = param_path(at)
     if not isinstance(tool, dict):
         raise BadRequestError(f"Invalid '{param}': Input should be an object.", param, TYPE)
     kind = tool.get("type")
     if isinstance(kind, str) and kind not in kinds:
-        raise unsupported_tool(kind, position)
-    return validate(select(kinds, tool, f"{param}.type"), tool, ("tools", position))
+        return leave_out_type(kind, param)
+    return validate(select(kinds, tool, f"{param}.type"), tool, at)
+
+
+def leave_out_type(kind: str, param: str) -> LeftOutTool:
+    """Return what stands for a tool that can't be run here, and warn the client."""
+    warn_client(
+        TOOL_LEFT_OUT,
+        f"This server can't run tools of type '{kind[:MAX_QUOTED]}': {param} is left out.",
+        f"{param}.type",
+    )
+    return LeftOutTool(type=kind)
 
 
 def unsupported_tool(kind: str, position: int) -> BadRequestError:
@@ -124,16 +158,31 @@ class FunctionDefinition:
     param: str
     strict: bool = False
     custom: CustomText | None = None
+    namespace: str | None = None
+    """The group that the function is in; the model knows it by both names together."""
+
+    @property
+    def full_name(self) -> str:
+        """The name that the model knows."""
+        return namespaced(self.namespace, self.name)
+
+
+def namespaced(namespace: str | None, name: str) -> str:
+    """Return the name by which the model knows a function of a namespace."""
+    if not namespace:
+        return name
+    return namespace + ("" if namespace.endswith("__") else "__") + name
 
 
 def build_tools(
-    functions: Sequence[FunctionDefinition | None],
+    functions: Sequence[Sequence[FunctionDefinition] | None],
     server_tools: Mapping[int, tuple[Tool, ...]],
     limits: Settings,
 ) -> tuple[Tool, ...]:
     """Return the tools that the model is offered.
 
-    `functions` has None at each position of `server_tools`, which may stand for several.
+    `functions` are those of each tool of the request: several for a namespace, none for a tool that
+    is left out, and None at each position of `server_tools`.
     """
     if len(functions) > limits.max_tools:
         raise BadRequestError(
@@ -143,22 +192,25 @@ def build_tools(
             "array_above_max_length",
         )
     tools: list[Tool] = []
-    for position, function in enumerate(functions):
-        if function is None and position not in server_tools:
+    for position, given in enumerate(functions):
+        if given is None and position not in server_tools:
             raise unsupported_tool("mcp", position)  # no server tools where none were resolved
-        tools += [_build(function, limits)] if function else server_tools[position]
+        if given is None:
+            tools += server_tools[position]
+        else:
+            tools += [_build(function, limits) for function in given]
     _refuse_duplicates(tools)
     return tuple(tools)
 
 
 def _build(function: FunctionDefinition, limits: Settings) -> Tool:
-    _check_name(function.name, f"{function.param}.name")
+    check_name(function.name, f"{function.param}.name")
     if function.custom:
         return _custom_tool(function, function.custom, limits)
     parameters = function.parameters or NO_ARGUMENTS
     param = f"{function.param}.parameters"
     check_schema_size(parameters, param, limits, InvalidSchemaError.code)
-    return Tool(function.name, function.description or "", parameters, param, function.strict)
+    return Tool(function.full_name, function.description or "", parameters, param, function.strict)
 
 
 def _custom_tool(function: FunctionDefinition, text: CustomText, limits: Settings) -> Tool:
@@ -176,10 +228,11 @@ def _custom_tool(function: FunctionDefinition, text: CustomText, limits: Setting
     schema = {**FREE_TEXT_SCHEMA, "properties": {"input": value}}
     size = {"definition": text.grammar.definition} if text.grammar else {}
     check_schema_size(size, text.param, limits, "invalid_grammar")
-    return Tool(function.name, described, schema, text.param, custom=True, grammar=grammar)
+    return Tool(function.full_name, described, schema, text.param, custom=True, grammar=grammar)
 
 
-def _check_name(name: str, param: str) -> None:
+def check_name(name: str, param: str) -> None:
+    """Raise BadRequestError for a name that no tool may have."""
     if not TOOL_NAME_PATTERN.fullmatch(name):
         raise BadRequestError(
             f"Invalid '{param}': string does not match pattern. Expected a string that matches "

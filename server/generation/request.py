@@ -22,6 +22,7 @@ class ParamNames:
     """What the protocol calls the fields that only a turn can refuse; a tool carries its own."""
 
     messages: str = "messages"
+    max_tokens: str = "max_tokens"
     schema: str = "response_format.json_schema.schema"
 
 

@@ -26,6 +26,10 @@ from falsework.server.generation.constraints import (
 )
 from falsework.server.generation.reply_limits import DEFAULT_LIMITS, ReplyLimits
 from falsework.server.generation.request import GenerationRequest
+from falsework.server.observability import warn_client
+
+MAX_TOKENS_REDUCED = "max_tokens_reduced"
+"""The code of the warning for a limit that is more than the context has left."""
 
 LEAST_CALL_TOKENS = 256
 """A call may have so many tokens however little of the context is left."""
@@ -203,17 +207,26 @@ class TurnBuilder:
         return ReplyLimits(request.max_parallel_calls, tokens, request.repeated_calls)
 
     def _fitted(self, request: GenerationRequest, prompt: int) -> SamplingParams:
-        """Return the sampling, its limit of tokens within the model's context."""
+        """Return the sampling, its limit of tokens within what the prompt leaves of the context.
+
+        Many clients ask for the same large number always: it is an upper bound, so less will do.
+        """
         left = self.max_model_len - prompt
         most, param = request.sampling.max_tokens, request.params.messages
-        if left < max(1, most):
+        if left < 1:
             tokens = f"{prompt + most} tokens ({prompt} in the {param}, {most} in the completion)"
             message = (
                 f"This model's maximum context length is {self.max_model_len} tokens. "
                 f"However, you requested {tokens}. Please shorten the {param} or the completion."
             )
             raise ContextLengthExceeded(message, param)
-        return replace(request.sampling, max_tokens=most or left)
+        if most > left:
+            message = (
+                f"The completion may have {left} tokens, not {most}: the {param} take {prompt} of "
+                f"this model's {self.max_model_len}."
+            )
+            warn_client(MAX_TOKENS_REDUCED, message, request.params.max_tokens)
+        return replace(request.sampling, max_tokens=min(most, left) or left)
 
     def _encode(self, text: str) -> list[int]:
         return self._prompter.tokenizer.encode(text, add_special_tokens=False)

@@ -161,10 +161,11 @@ class _Reply:
         reasoning = sum(choice.reasoning_tokens for choice in self._choices)
         telemetry.REASONING_TOKENS.inc(reasoning)
         forced = len(self.turn.opening.tokens)
+        prompt = len(self.turn.prompt) - forced
         return Usage(
-            prompt=len(self.turn.prompt) - forced,
+            prompt=prompt,
             completion=sum(forced + choice.tokens for choice in self._choices),
-            cached=self._cached,
+            cached=min(self._cached, prompt),  # the opening may be cached, too
             reasoning=reasoning,
         )
 

@@ -16,14 +16,20 @@ from falsework.server.errors import (
     error_response,
 )
 from falsework.server.ids import new_id
-from falsework.server.observability import request_span, telemetry
+from falsework.server.observability import (
+    collect_warnings,
+    request_span,
+    telemetry,
+    warning_headers,
+)
 
 REQUEST_ID_HEADER = "x-request-id"
+WARNING_HEADER = "warning"
 REQUEST_ID_PATTERN = re.compile(r"[\w.-]{1,128}", re.ASCII)
 
 log = structlog.get_logger("falsework")
 
-TRACED_PATHS = frozenset({"/v1/chat/completions", "/v1/responses"})
+TRACED_PATHS = frozenset({"/v1/chat/completions", "/v1/messages", "/v1/responses"})
 
 
 class RequestContextMiddleware:
@@ -38,6 +44,7 @@ class RequestContextMiddleware:
             await self._app(scope, receive, send)
             return
         request_id = _request_id(Headers(scope=scope))
+        warnings = collect_warnings()
         status = 0
 
         async def send_named(message: Message) -> None:
@@ -45,7 +52,10 @@ class RequestContextMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 _tell(scope, status, span)
-                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID_HEADER] = request_id
+                for warning in warning_headers(warnings):
+                    headers.append(WARNING_HEADER, warning)
             await send(message)
 
         structlog.contextvars.clear_contextvars()

@@ -39,6 +39,12 @@ HTTP_REQUESTS = Counter(
     "falsework_http_requests", "Requests at the door, refused ones too.", ("route", "status")
 )
 
+REQUEST_WARNINGS = Counter(
+    "falsework_request_warnings",
+    "What requests asked for and got otherwise or not at all.",
+    ("code",),
+)
+
 REQUEST_SECONDS = Histogram(
     "falsework_request_duration_seconds",
     "A request, from its body to its last byte.",
@@ -235,6 +241,9 @@ FALLBACK, REPAIR, CANCEL = "fallback", "repair", "cancel"
 """Events of the span of a tool call."""
 EVENT_FIRST_TOKEN = "first token"  # noqa: S105 - a token of text
 """Event of the span of a turn."""
+
+EVENT_WARNING = "warning"
+"""Event of the span of a request, see `request_warnings`."""
 
 LIST_TOOLS, CALL_TOOL = "tools/list", "tools/call"
 """mcp.method.name of requests to MCP servers."""

@@ -146,4 +146,4 @@ def test_every_spelling_of_a_message_is_understood() -> None:
     assert texts == ["a", "b", "c\nd", "", "42", "42", "no", "never"]
     assert (calling.call_ids, calling.reasoning) == (("x", "y"), "hm")
     assert [call.arguments for call in calling.calls] == ["not { json"] * 2
-    assert [message.call_id for message in question.messages[4:6]] == ["y", "x"]
+    assert [message.call_id for message in question.messages[4:6]] == ["x", "y"]

@@ -134,7 +134,6 @@ def test_a_model_that_never_stops_calling_is_asked_for_its_answer(scaffold: Turn
         ({"type": "server_tool", "name": "hidden"}, "tools[0].name"),
         ({"type": "mcp", "server_label": "other"}, "tools[0].server_label"),
         ({"type": "mcp"}, "tools[0].server_label"),
-        ({"type": "web_search"}, "tools[0].type"),
     ],
 )
 def test_a_tool_that_the_server_does_not_have_is_refused_by_name(

@@ -62,7 +62,11 @@ def test_a_stream_is_events_and_ends_with_done(house: Running) -> None:
         ({}, 400, ("model", "missing_required_parameter")),
         ({**HELLO, "model": "other"}, 404, ("model", "model_not_found")),
         ({**HELLO, "temperature": 9}, 400, ("temperature", "invalid_value")),
-        ({**HELLO, "max_tokens": 5000}, 400, ("messages", "context_length_exceeded")),
+        (
+            {**HELLO, "messages": [{"role": "user", "content": "word " * 5000}]},
+            400,
+            ("messages", "context_length_exceeded"),
+        ),
         (
             {
                 **HELLO,

@@ -39,7 +39,7 @@ async def restore_executed_calls(
 
 def _call_id(message: MessageParam) -> str:
     """Return the id that a turn is kept under, if it may be one of ours and doesn't tell itself."""
-    first = message.tool_calls[0].id if message.tool_calls else ""
+    first = (message.tool_calls[0].id if message.tool_calls else "") or ""
     return first if SERVER_CALL_ID.fullmatch(first) and message.executed_tools is None else ""
 
 

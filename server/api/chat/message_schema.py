@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, ConfigDict
 
 from falsework.server.api.validation import WireModel
 
@@ -14,9 +14,15 @@ def _parts(content: object) -> object:
 class ContentPart(WireModel):
     """A part of a message's content."""
 
+    model_config = ConfigDict(extra="allow")
+
     type: str
     text: str | None = None
     refusal: str | None = None
+
+    def media(self) -> object:
+        """Return what a part that is no text holds, as the client wrote it."""
+        return (self.model_extra or {}).get(self.type)
 
 
 class ToolCallFunction(WireModel):
@@ -36,7 +42,7 @@ class CustomToolCall(WireModel):
 class ToolCallParam(WireModel):
     """An earlier call of the assistant."""
 
-    id: str
+    id: str | None = None
     type: str = "function"
     function: ToolCallFunction | None = None
     custom: CustomToolCall | None = None

@@ -1,6 +1,5 @@
 """A chat request as a GenerationRequest; what is wrong is refused by the name of its field."""
 
-from falsework.grammars.events import Tool
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.prompts.reasoning_switches import THINK_SWITCHES
 from falsework.server.api.chat import schema
@@ -16,11 +15,17 @@ from falsework.server.api.common_schema import (
 from falsework.server.api.server_tools import NO_SERVER_TOOLS, ServerTools
 from falsework.server.api.tool_choice import (
     FunctionRef,
+    OfferedTools,
     any_tool,
     one_tool,
     some_tools,
 )
-from falsework.server.api.tools import CustomText, FunctionDefinition, build_tools
+from falsework.server.api.tools import (
+    CustomText,
+    FunctionDefinition,
+    LeftOutTool,
+    build_tools,
+)
 from falsework.server.api.validation import WireModel
 from falsework.server.engines import SamplingParams
 from falsework.server.errors import BadRequestError, missing_parameter
@@ -38,16 +43,16 @@ def to_generation_request(
 ) -> GenerationRequest:
     """Return what a request asks of the model; raise BadRequestError."""
     _check_lengths(request, limits)
-    functions = [_definition(tool, f"tools[{i}]") for i, tool in enumerate(request.tools or ())]
+    functions = [_definitions(tool, f"tools[{i}]") for i, tool in enumerate(request.tools or ())]
     tools = build_tools(functions, server_tools.by_position, limits)
     if server_tools.by_position and (request.n or 1) > 1:
         message = "'n' has to be 1 where the server runs tools: each choice would run them."
         raise BadRequestError(message, "n", "invalid_value")
-    choice = _tool_choice(request, tools)
+    choice = _tool_choice(request, OfferedTools.of(tools, request.tools or ()))
     form = _text_form(request, limits, can_call=bool(choice.callable_tools(tools)))
     return GenerationRequest(
         model=request.model,
-        messages=parse_messages(request.messages),
+        messages=parse_messages(request.messages, limits.orphaned_results),
         tools=tools,
         choice=choice,
         response_schema=form.schema,
@@ -71,22 +76,20 @@ def to_generation_request(
     )
 
 
-def _definition(tool: WireModel, param: str) -> FunctionDefinition | None:
+def _definitions(tool: WireModel, param: str) -> list[FunctionDefinition] | None:
     """Return a client's tool as a function; None for a tool that the server runs."""
     match tool:
         case schema.FunctionTool(function=one):
-            return FunctionDefinition(
-                one.name,
-                one.description,
-                one.parameters,
-                f"{param}.function",
-                strict=bool(one.strict),
-            )
+            strict, where = bool(one.strict), f"{param}.function"
+            return [
+                FunctionDefinition(one.name, one.description, one.parameters, where, strict=strict)
+            ]
         case schema.CustomTool(custom=one):
             text = _custom_text(one.format, f"{param}.custom.format.grammar")
-            return FunctionDefinition(
-                one.name, one.description, None, f"{param}.custom", custom=text
-            )
+            where = f"{param}.custom"
+            return [FunctionDefinition(one.name, one.description, None, where, custom=text)]
+        case LeftOutTool():
+            return []
     return None
 
 
@@ -114,7 +117,7 @@ def _check_lengths(request: schema.ChatCompletionRequest, limits: Settings) -> N
         )
 
 
-def _tool_choice(request: schema.ChatCompletionRequest, tools: tuple[Tool, ...]) -> ToolChoice:
+def _tool_choice(request: schema.ChatCompletionRequest, tools: OfferedTools) -> ToolChoice:
     parallel = request.parallel_tool_calls is not False
     match request.tool_choice or ANY_TOOL:
         case schema.FunctionChoice(function=named) | schema.CustomChoice(custom=named):
@@ -124,6 +127,7 @@ def _tool_choice(request: schema.ChatCompletionRequest, tools: tuple[Tool, ...])
             references = [
                 FunctionRef(_function_name(tool), f"{param}.tools[{i}]")
                 for i, tool in enumerate(allowed.tools if allowed else ())
+                if tool.type not in tools.left_out
             ]
             mode = allowed.mode if allowed else "auto"
             return some_tools(mode, references, tools, param, parallel=parallel)

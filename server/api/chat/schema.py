@@ -12,7 +12,11 @@ from pydantic_core import PydanticCustomError
 
 from falsework.server.api.chat.message_schema import MessageParam
 from falsework.server.api.chat.structured_outputs import GuidedFields
-from falsework.server.api.common_schema import CommonFields, expand_shorthand_choice
+from falsework.server.api.common_schema import (
+    CommonFields,
+    TokenLimit,
+    expand_shorthand_choice,
+)
 from falsework.server.api.tools import GrammarDefinition, parse_tool_params
 from falsework.server.api.validation import UnsupportedFields, WireModel, one_of, parse_body
 
@@ -213,8 +217,8 @@ class ChatCompletionRequest(GuidedFields, CommonFields):
         BeforeValidator(expand_shorthand_choice),
     ] = None
     response_format: Annotated[WireModel | None, one_of(RESPONSE_FORMATS, "response_format")] = None
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: TokenLimit = None
+    max_completion_tokens: TokenLimit = None
     n: int | None = Field(default=None, ge=1, le=128)
     top_k: int | None = Field(default=None, ge=-1, lt=2**31)
     min_p: float | None = Field(default=None, ge=0, le=1)

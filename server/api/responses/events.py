@@ -6,6 +6,7 @@ It alone writes status, output items and sequence numbers.
 import time
 from collections.abc import Mapping, Sequence
 
+from falsework.server.api.responses.client_tools import CallName
 from falsework.server.api.responses.event_log import EventLog
 from falsework.server.api.responses.messages import interrupted_result
 from falsework.server.api.responses.model_items import ModelItems
@@ -38,15 +39,21 @@ class ResponseEventBuilder:
     """Builds one response; each method returns the protocol's events of what happened."""
 
     def __init__(
-        self, response: ResponseObject, labels: Mapping[str, str], *, logprobs: bool
+        self,
+        response: ResponseObject,
+        labels: Mapping[str, str],
+        calls: Mapping[str, CallName],
+        *,
+        logprobs: bool,
     ) -> None:
-        """`labels` are the MCP servers of the tools that come from one."""
-        tools = response.request.tools or []
-        custom = {str(tool.get("name")) for tool in tools if tool.get("type") == "custom"}
+        """`labels` are the MCP servers of the tools that come from one.
+
+        `calls` tells how calls of the client's tools are shown, see PreparedRequest.
+        """
         self._response = response
         self._labels = labels
         self._log = EventLog(response)
-        self._model = ModelItems(self._log, frozenset(custom), logprobs=logprobs)
+        self._model = ModelItems(self._log, calls, logprobs=logprobs)
         self._calls: dict[str, int] = {}
         """The index of the item of each call that the server runs."""
         self.ended = False

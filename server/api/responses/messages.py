@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from falsework.grammars.events import Call
 from falsework.prompts.messages import Message
+from falsework.server.api.call_pairing import OrphanPolicy, pair_results
+from falsework.server.api.responses.call_history import CALL_HANDLERS, content_text
+from falsework.server.api.responses.conversation import ERRORS, Conversation
 from falsework.server.api.responses.item_schema import (
-    Content,
-    CustomToolCall,
-    FunctionCall,
+    AdditionalTools,
+    CompactionItem,
+    HostedCall,
     Item,
     McpApprovalRequest,
     McpApprovalResponse,
@@ -18,9 +19,9 @@ from falsework.server.api.responses.item_schema import (
     McpListTools,
     MessageItem,
     ReasoningItem,
-    ToolCallOutput,
     parse_item,
 )
+from falsework.server.api.responses.sealed import COMPACTION, REASONING, unsealed
 from falsework.server.api.server_tools import BUILTIN_SERVER_LABEL
 from falsework.server.api.validation import param_path
 from falsework.server.errors import BadRequestError
@@ -32,99 +33,44 @@ SERVER_MADE = "made_here"
 """Marks the items of a kept conversation that this server made; clients can't set it."""
 
 
-@dataclass
-class _Conversation:
-    """Messages so far; calls and reasoning wait for the assistant's message that holds them."""
-
-    messages: list[Message] = field(default_factory=list)
-    reasoning: str = ""
-    text: str = ""
-    calls: list[Call] = field(default_factory=list)
-    call_ids: list[str] = field(default_factory=list)
-    results: dict[str, Message] = field(default_factory=dict)
-    tools: frozenset[str] = frozenset()
-
-    @property
-    def answered(self) -> bool:
-        """Whether each call of the turn has its result."""
-        return all(call_id in self.results for call_id in self.call_ids)
-
-    def close(self, *, param: str = "input") -> None:
-        """End the assistant's turn: its text, its calls, and a result for each."""
-        if not (self.text or self.calls or self.reasoning):
-            return
-        missing = [call_id for call_id in self.call_ids if call_id not in self.results]
-        if missing:
-            message = f"No tool output found for function call {missing[0][:100]}."
-            raise BadRequestError(message, param)
-        calls, call_ids = tuple(self.calls), tuple(self.call_ids)
-        turn = Message("assistant", self.text, calls, call_ids, reasoning=self.reasoning)
-        self.messages += [turn, *(self.results[call_id] for call_id in call_ids)]
-        self.reasoning, self.text = "", ""
-        self.calls, self.call_ids, self.results = [], [], {}
-
-    def call(self, call_id: str, name: str, arguments: str) -> None:
-        """Add a call to the turn; one after all results begins another turn."""
-        if self.results and self.answered:
-            self.close()
-        self.calls.append(Call(name, arguments or "{}"))
-        self.call_ids.append(call_id)
-
-
 def to_messages(
     items: Sequence[Json],
     instructions: str | None,
     tools: frozenset[str] = frozenset(),
     before: int = 0,
+    orphans: OrphanPolicy = "refuse",
 ) -> tuple[Message, ...]:
     """Return the messages of a conversation; refuse an item by its place in the input.
 
     `tools` are the names of the server's tools, `before` is how many items aren't of the input.
     """
-    conversation = _Conversation(tools=tools)
+    conversation = Conversation(tools=tools)
+    users = [i for i, item in enumerate(items, -before) if item.get("role") == "user"]
     for position, raw in enumerate(items, -before):
         at = ("previous_response_id",) if position < 0 else ("input", position)
+        conversation.param, conversation.past = param_path(at), position < max(users, default=0)
         item = parse_item(raw, at)
-        ITEM_HANDLERS[type(item)](item, conversation, param_path(at))
+        ITEM_HANDLERS[type(item)](item, conversation)
     conversation.close()
-    if not conversation.messages:
+    messages = pair_results(conversation.entries, ERRORS, orphans)
+    if not messages:
         raise BadRequestError("'input' should hold at least one message.", "input")
     head = (Message("system", instructions),) if instructions else ()
-    return (*head, *conversation.messages)
+    return (*head, *messages)
 
 
-def _message(item: MessageItem, conversation: _Conversation, param: str) -> None:
-    text = _text(item.content)
+def _message(item: MessageItem, conversation: Conversation) -> None:
+    past = conversation.past or item.role != "user"
+    text = content_text(item.content, f"{conversation.param}.content", past=past)
     if item.role == "assistant":
         if conversation.calls or conversation.text:
-            conversation.close(param=param)
+            conversation.close()
         conversation.text = text
         return
-    conversation.close(param=param)
-    conversation.messages.append(Message("user" if item.role == "user" else "system", text))
+    conversation.add(Message("user" if item.role == "user" else "system", text))
 
 
-def _text(content: Content) -> str:
-    return "\n".join(part.content_text() for part in content)
-
-
-def _function_call(item: FunctionCall, conversation: _Conversation, _: str) -> None:
-    conversation.call(item.call_id, item.name, item.arguments)
-
-
-def _custom_call(item: CustomToolCall, conversation: _Conversation, _: str) -> None:
-    arguments = json.dumps({"input": item.input or ""}, ensure_ascii=False)
-    conversation.call(item.call_id, item.name, arguments)
-
-
-def _output(item: ToolCallOutput, conversation: _Conversation, param: str) -> None:
-    if item.call_id not in conversation.call_ids:
-        message = f"No tool call found for function call output with call_id {item.call_id[:100]}."
-        raise BadRequestError(message, f"{param}.call_id")
-    conversation.results[item.call_id] = Message("tool", _text(item.output), call_id=item.call_id)
-
-
-def _mcp_call(item: McpCall, conversation: _Conversation, _: str) -> None:
+def _mcp_call(item: McpCall, conversation: Conversation) -> None:
     name = qualified_tool_name(item.server_label, item.name, conversation.tools)
     arguments = item.arguments or "{}"
     conversation.call(item.id, name, arguments)
@@ -134,31 +80,44 @@ def _mcp_call(item: McpCall, conversation: _Conversation, _: str) -> None:
         result = interrupted_result(item.id, name, arguments).for_model()
     else:
         result = item.output
-    conversation.results[item.id] = Message("tool", result, call_id=item.id)
+    conversation.result(item.id, result)
 
 
-def _reasoning(item: ReasoningItem, conversation: _Conversation, _: str) -> None:
+def _reasoning(item: ReasoningItem, conversation: Conversation) -> None:
     if (conversation.text or conversation.calls) and conversation.answered:
         conversation.close()  # a turn begins with its reasoning
-    conversation.reasoning += "".join(
-        part.text or "" for part in item.content or item.summary or []
-    )
+    said = "".join(part.text or "" for part in item.content or ())
+    said = said or unsealed(item.encrypted_content or "", REASONING) or ""
+    conversation.reasoning += said or "".join(part.text or "" for part in item.summary or ())
 
 
-def _silent(_: Item, __: _Conversation, ___: str) -> None:
+def _compaction(item: CompactionItem, conversation: Conversation) -> None:
+    text = unsealed(item.encrypted_content, COMPACTION)
+    if text is None:
+        raise BadRequestError(
+            "This compaction was made by another server, which alone can read it: send the "
+            "conversation itself.",
+            f"{conversation.param}.encrypted_content",
+            "invalid_value",
+        )
+    conversation.add(Message("user", text))
+
+
+def _silent(_: Item, __: Conversation) -> None:
     """Read nothing: what stands in this item is not for the model."""
 
 
-ITEM_HANDLERS: Mapping[type[Item], Callable[[Any, _Conversation, str], None]] = {
+ITEM_HANDLERS: Mapping[type[Item], Callable[[Any, Conversation], None]] = {
+    **CALL_HANDLERS,
+    AdditionalTools: _silent,
+    CompactionItem: _compaction,
+    HostedCall: _silent,
     McpApprovalRequest: _silent,
     McpApprovalResponse: _silent,
-    ToolCallOutput: _output,
-    CustomToolCall: _custom_call,
-    FunctionCall: _function_call,
     McpCall: _mcp_call,
+    McpListTools: _silent,
     MessageItem: _message,
     ReasoningItem: _reasoning,
-    McpListTools: _silent,
 }
 
 

@@ -6,7 +6,11 @@ from typing import Any
 
 from falsework.grammars.events import Arguments, CallBegins, CallEnds, Event, Reasoning, Text
 from falsework.server.api.logprobs import logprob_object
+from falsework.server.api.responses.call_items import CALL_ITEMS
+from falsework.server.api.responses.client_tools import CallKind, CallName
 from falsework.server.api.responses.event_log import EventLog
+from falsework.server.api.responses.schema import INCLUDE_REASONING
+from falsework.server.api.responses.sealed import REASONING, sealed
 from falsework.server.engines import TokenLogprob
 from falsework.server.ids import new_id
 from falsework.server.types import Json
@@ -15,14 +19,16 @@ from falsework.server.types import Json
 class ModelItems:
     """Turns the events of a turn into items; at most one of them is open at a time."""
 
-    def __init__(self, log: EventLog, custom_tools: frozenset[str], *, logprobs: bool) -> None:
-        """`custom_tools` are the names of tools that take free text."""
+    def __init__(self, log: EventLog, calls: Mapping[str, CallName], *, logprobs: bool) -> None:
+        """`calls` tells how calls are shown, by the names that the model knows."""
+        self._seal_reasoning = INCLUDE_REASONING in (log.response.request.include or ())
         self._log = log
         self._next_id = log.response.next_item_id
-        self._custom_tools = custom_tools
+        self._calls = calls
         self._wants_logprobs = logprobs
         self._open: Json | None = None
         self._index = 0
+        self._kind: CallKind = "function"
         self._arguments = ""
         self._logprobs: list[Json] = []
 
@@ -38,7 +44,8 @@ class ModelItems:
         if item is None:
             return []
         item["status"] = status
-        return [*ITEM_CLOSERS[item["type"]](self, item), self._log.done(self._index)]
+        closer = ITEM_CLOSERS.get(item["type"], ModelItems._close_call)
+        return [*closer(self, item), self._log.done(self._index)]
 
     def _text(self, event: Text) -> list[Json]:
         part: Json = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
@@ -51,7 +58,8 @@ class ModelItems:
 
     def _reasoning(self, event: Reasoning) -> list[Json]:
         part = {"type": "reasoning_text", "text": ""}
-        opened = self._open_item("reasoning", "rs_", part, summary=[])
+        sealing = {"encrypted_content": None} if self._seal_reasoning else {}
+        opened = self._open_item("reasoning", "rs_", part, summary=[], **sealing)
         self._part["text"] += event.text
         fields = {"content_index": 0, "delta": event.text}
         return [*opened, self._log.item_event("reasoning_text.delta", self._index, **fields)]
@@ -83,15 +91,15 @@ class ModelItems:
 
     def _call_begins(self, event: CallBegins) -> list[Json]:
         closed = self.close()
-        custom = event.name in self._custom_tools
-        self._arguments = ""
+        call = self._calls.get(event.name, CallName("function", event.name))
+        self._kind, self._arguments = call.kind, ""
+        shown = CALL_ITEMS[call.kind]
         self._open = {
-            "id": self._next_id("ctc_" if custom else "fc_"),
-            "type": "custom_tool_call" if custom else "function_call",
+            "id": self._next_id(shown.prefix),
+            "type": shown.type,
             "call_id": new_id("call_"),
-            "name": event.name,
             "status": "in_progress",
-            "input" if custom else "arguments": "",
+            **shown.open(call),
         }
         self._index = self._log.add_item(self._open)
         return [*closed, self._log.added(self._index, self._open)]
@@ -99,7 +107,7 @@ class ModelItems:
     def _call_arguments(self, event: Arguments) -> list[Json]:
         assert self._open is not None, "arguments follow the beginning of their call"
         self._arguments += event.text
-        if self._open["type"] == "custom_tool_call":
+        if self._kind != "function":
             return []
         self._open["arguments"] = self._arguments
         kind = "function_call_arguments.delta"
@@ -109,18 +117,25 @@ class ModelItems:
         return self.close()
 
     def _close_call(self, item: Json) -> list[Json]:
-        fields = {"arguments": item["arguments"], "name": item["name"]}
-        return [self._log.item_event("function_call_arguments.done", self._index, **fields)]
-
-    def _close_custom_call(self, item: Json) -> list[Json]:
-        text = item["input"] = json.loads(self._arguments)["input"] if self._arguments else ""
-        return [
-            self._log.item_event("custom_tool_call_input.delta", self._index, delta=text),
-            self._log.item_event("custom_tool_call_input.done", self._index, input=text),
-        ]
+        if self._kind != "function" and self._arguments:
+            item |= CALL_ITEMS[self._kind].finish(json.loads(self._arguments))
+        match self._kind:
+            case "function":
+                fields = {"arguments": item["arguments"], "name": item["name"]}
+                kind = "function_call_arguments.done"
+                return [self._log.item_event(kind, self._index, **fields)]
+            case "custom":
+                text = item["input"]
+                return [
+                    self._log.item_event("custom_tool_call_input.delta", self._index, delta=text),
+                    self._log.item_event("custom_tool_call_input.done", self._index, input=text),
+                ]
+        return []
 
     def _close_part(self, item: Json) -> list[Json]:
         part = item["content"][0]
+        if "encrypted_content" in item:
+            item["encrypted_content"] = sealed(part["text"], REASONING)
         fields = {key: part[key] for key in ("text", "logprobs") if key in part}
         index = self._index
         return [
@@ -140,8 +155,6 @@ EVENT_HANDLERS: Mapping[type[Event], EventHandler] = {
 }
 
 ITEM_CLOSERS: Mapping[str, EventHandler] = {
-    "custom_tool_call": ModelItems._close_custom_call,  # noqa: SLF001
-    "function_call": ModelItems._close_call,  # noqa: SLF001
     "message": ModelItems._close_part,  # noqa: SLF001
     "reasoning": ModelItems._close_part,  # noqa: SLF001
 }

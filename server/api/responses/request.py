@@ -1,9 +1,8 @@
 """A request for a response as a GenerationRequest; what is wrong is refused by its field's name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from falsework.grammars.events import Tool
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.server.api.common_schema import (
     max_parallel_calls,
@@ -12,29 +11,30 @@ from falsework.server.api.common_schema import (
     sampling_params,
     think_budget,
 )
+from falsework.server.api.responses.client_tools import CallName, client_tools
+from falsework.server.api.responses.item_schema import ITEMS_WITH_TOOLS
 from falsework.server.api.responses.messages import to_messages
 from falsework.server.api.responses.schema import (
     INCLUDABLE,
     INCLUDE_LOGPROBS,
     TEXT_FORMATS,
-    TOOLS,
     CreateResponseRequest,
-    CustomTool,
-    FunctionTool,
     ResponseToolChoice,
     ResponseToolRef,
     SchemaFormat,
 )
+from falsework.server.api.responses.tool_schema import TOOLS
 from falsework.server.api.server_tools import ServerTools, resolve_server_tools
-from falsework.server.api.tool_choice import FunctionRef, any_tool, one_tool, some_tools
-from falsework.server.api.tools import (
-    CustomText,
-    FunctionDefinition,
-    GrammarDefinition,
-    build_tools,
-    parse_tool_params,
+from falsework.server.api.tool_choice import (
+    FunctionRef,
+    OfferedTools,
+    any_tool,
+    one_tool,
+    refuse_left_out,
+    some_tools,
 )
-from falsework.server.api.validation import WireModel, validate
+from falsework.server.api.tools import build_tools, parse_tool_params
+from falsework.server.api.validation import ParamPath, WireModel, validate
 from falsework.server.errors import (
     MAX_QUOTED,
     BadRequestError,
@@ -46,11 +46,14 @@ from falsework.server.settings import Settings
 from falsework.server.tools import ToolRegistry
 from falsework.server.types import Json
 
-PARAMS = ParamNames(messages="input", schema="text.format.schema")
+PARAMS = ParamNames("input", "max_output_tokens", "text.format.schema")
 FORMAT = ("text", "format")
 CHOICE_PARAM = "tool_choice"
 
-TOOL_CHOICES = ("allowed_tools", "auto", "custom", "function", "mcp", "none", "required")
+TOOL_CHOICES = (
+    *("allowed_tools", "apply_patch", "auto", "custom", "function", "local_shell", "mcp"),
+    *("namespace", "none", "required", "shell", "tool_search"),
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class PreparedRequest:
 
     generation: GenerationRequest
     server_tools: ServerTools
+    calls: Mapping[str, CallName]
+    """How calls of the client's tools are shown, by the names that the model knows."""
 
 
 async def prepare_request(  # noqa: PLR0913 - here the parts of a request meet
@@ -74,10 +79,13 @@ async def prepare_request(  # noqa: PLR0913 - here the parts of a request meet
     `before` are the items of the conversation so far, `items` those of the input.
     """
     _check(request)
-    tool_params = parse_tool_params(request.tools or [], TOOLS)
+    given = [*_located_tools(request, before, items)]
+    tool_params = [param for param, _ in given]
     server_tools = await resolve_server_tools(tool_params, registry, owner)
-    functions = [_definition(tool, i) for i, tool in enumerate(tool_params)]
+    own = [client_tools(tool, at) for tool, at in given]
+    functions = [None if some is None else [tool.function for tool in some] for some in own]
     tools = build_tools(functions, server_tools.by_position, limits)
+    calls = {tool.function.full_name: tool.call for some in own for tool in some or ()}
     names = server_tools.names | frozenset(registry.tools)
     effort = request.reasoning.effort if request.reasoning else None
     most = request.max_output_tokens or 0
@@ -85,9 +93,17 @@ async def prepare_request(  # noqa: PLR0913 - here the parts of a request meet
     form = request.text.format if request.text else None
     generation = GenerationRequest(
         model=request.model,
-        messages=to_messages([*before, *items], request.instructions, names, len(before)),
+        messages=to_messages(
+            [*before, *items],
+            request.instructions,
+            names,
+            len(before),
+            limits.orphaned_results,
+        ),
         tools=tools,
-        choice=_tool_choice(request, tools, server_tools.labels),
+        choice=_tool_choice(
+            request, OfferedTools.of(tools, tool_params), server_tools.labels, calls
+        ),
         response_schema=_response_schema(request, limits),
         response_description=(form.description or "") if form else "",
         sampling=sampling_params(request, most, (request.top_logprobs or 0) if logprobs else None),
@@ -100,16 +116,27 @@ async def prepare_request(  # noqa: PLR0913 - here the parts of a request meet
         limit=most,
         params=PARAMS,
     )
-    return PreparedRequest(generation, server_tools)
+    return PreparedRequest(generation, server_tools, calls)
+
+
+def _located_tools(
+    request: CreateResponseRequest, before: Sequence[Json], items: Sequence[Json]
+) -> Iterator[tuple[WireModel, ParamPath]]:
+    """Yield the tools of a request and where each stands: some come with items of the input."""
+    for i, tool in enumerate(parse_tool_params(request.tools or [], TOOLS)):
+        yield tool, ("tools", i)
+    for position, item in enumerate([*before, *items], -len(before)):
+        if item.get("type") in ITEMS_WITH_TOOLS:
+            where = ("previous_response_id",) if position < 0 else ("input", position)
+            at = (*where, "tools")
+            for i, tool in enumerate(parse_tool_params(item.get("tools") or [], TOOLS, at)):
+                yield tool, (*at, i)
 
 
 def _check(request: CreateResponseRequest) -> None:
     if request.truncation not in (None, "auto", "disabled"):
         message = "Invalid value: 'truncation' should be 'auto' or 'disabled'."
         raise BadRequestError(message, "truncation", "invalid_value")
-    if request.truncation == "auto":
-        message = "'truncation' can't be 'auto' here: send what fits the model."
-        raise BadRequestError(message, "truncation", "unsupported_parameter")
     if unknown := set(request.include or ()) - INCLUDABLE:
         quoted = min(unknown)[:MAX_QUOTED]
         message = f"Invalid 'include': '{quoted}' isn't there to be included."
@@ -120,69 +147,62 @@ def _check(request: CreateResponseRequest) -> None:
         raise missing_parameter("input")
 
 
-def _definition(tool: WireModel, position: int) -> FunctionDefinition | None:
-    """Return a client's tool as a function; None for a tool that the server runs."""
-    param = f"tools[{position}]"
-    match tool:
-        case FunctionTool():
-            strict = bool(tool.strict)
-            return FunctionDefinition(
-                tool.name, tool.description, tool.parameters, param, strict=strict
-            )
-        case CustomTool():
-            return FunctionDefinition(
-                tool.name, tool.description, None, param, custom=_custom_text(tool, param)
-            )
-    return None
-
-
-def _custom_text(tool: CustomTool, param: str) -> CustomText:
-    if tool.format is None or tool.format.type == "text":
-        return CustomText()
-    for field in ("definition", "syntax"):
-        if getattr(tool.format, field) is None:
-            raise missing_parameter(f"{param}.format.{field}")
-    grammar = GrammarDefinition(
-        definition=tool.format.definition or "", syntax=tool.format.syntax or "lark"
-    )
-    return CustomText(grammar, f"{param}.format.definition")
-
-
 def _tool_choice(
-    request: CreateResponseRequest, tools: Sequence[Tool], labels: Mapping[str, str]
+    request: CreateResponseRequest,
+    offered: OfferedTools,
+    labels: Mapping[str, str],
+    calls: Mapping[str, CallName],
 ) -> ToolChoice:
     """Return what tool_choice means; `labels` are the MCP servers of tools."""
     parallel = request.parallel_tool_calls is not False
     choice = request.tool_choice or ResponseToolChoice(type="auto")
+    if choice.type in offered.left_out:
+        raise refuse_left_out(choice.type)
     match choice.type:
         case "auto" | "none" | "required":
-            return any_tool(choice.type, tools, parallel=parallel)
-        case "function" | "custom":
-            return one_tool(FunctionRef(choice.name, CHOICE_PARAM), tools)
-        case "mcp":
-            named = _named(choice, labels, CHOICE_PARAM)
+            return any_tool(choice.type, offered, parallel=parallel)
+        case "function" | "custom" | "apply_patch" | "local_shell" | "shell" | "tool_search":
+            return one_tool(_named(choice, labels, calls, CHOICE_PARAM)[0], offered)
+        case "mcp" | "namespace":
+            named = _named(choice, labels, calls, CHOICE_PARAM)
             if len(named) == 1:
-                return one_tool(named[0], tools)
-            return some_tools("required", named, tools, CHOICE_PARAM, parallel=parallel)
+                return one_tool(named[0], offered)
+            return some_tools("required", named, offered, CHOICE_PARAM, parallel=parallel)
         case "allowed_tools":
             named = [
                 function
                 for i, reference in enumerate(choice.tools or ())
-                for function in _named(reference, labels, f"{CHOICE_PARAM}.tools[{i}]")
+                if reference.type not in offered.left_out
+                for function in _named(reference, labels, calls, f"{CHOICE_PARAM}.tools[{i}]")
             ]
             mode = choice.mode or "auto"
-            return some_tools(mode, named, tools, CHOICE_PARAM, parallel=parallel)
+            return some_tools(mode, named, offered, CHOICE_PARAM, parallel=parallel)
     raise unsupported_value(choice.type, TOOL_CHOICES, CHOICE_PARAM)
 
 
-def _named(reference: ResponseToolRef, labels: Mapping[str, str], param: str) -> list[FunctionRef]:
-    """Return the functions that a reference names: one, or all tools of an MCP server."""
+def _named(
+    reference: ResponseToolRef,
+    labels: Mapping[str, str],
+    calls: Mapping[str, CallName],
+    param: str,
+) -> list[FunctionRef]:
+    """Return the functions that a reference names: one, or all of an MCP server or a namespace."""
     name, label = reference.name, reference.server_label
-    if reference.type != "mcp":
-        return [FunctionRef(name, param)]
-    of_server = [tool for tool, server in labels.items() if server == label]
-    names = [tool for tool in of_server if name in (None, tool.removeprefix(f"{label}__"))]
-    return [FunctionRef(tool, param) for tool in names or [f"{label}__{name or '*'}"]]
+    match reference.type:
+        case "mcp":
+            of_server = [tool for tool, server in labels.items() if server == label]
+            names = [tool for tool in of_server if name in (None, tool.removeprefix(f"{label}__"))]
+            return [FunctionRef(tool, param) for tool in names or [f"{label}__{name or '*'}"]]
+        case "namespace":
+            members = [full for full, call in calls.items() if call.namespace == name and name]
+            return [FunctionRef(full, param) for full in members] or [FunctionRef(name, param)]
+        case "function" | "custom" if name and name not in calls:
+            spaces = {full: call.namespace for full, call in calls.items() if call.name == name}
+            asked = [full for full, space in spaces.items() if reference.namespace in (None, space)]
+            return [FunctionRef(asked[0] if len(asked) == 1 else name, param)]
+        case "function" | "custom":
+            return [FunctionRef(name, param)]
+    return [FunctionRef(reference.type, param)]
 
 
 def _response_schema(request: CreateResponseRequest, limits: Settings) -> ResponseSchema:

@@ -1,10 +1,14 @@
 """The body of POST /v1/responses as clients spell it."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from falsework.server.api.common_schema import CommonFields, expand_shorthand_choice
+from falsework.server.api.common_schema import (
+    CommonFields,
+    TokenLimit,
+    expand_shorthand_choice,
+)
 from falsework.server.api.validation import UnsupportedFields, WireModel, parse_body
 
 UNSUPPORTED_FIELDS: UnsupportedFields = {
@@ -19,19 +23,20 @@ UNSUPPORTED_FIELDS: UnsupportedFields = {
 }
 
 INCLUDE_LOGPROBS = "message.output_text.logprobs"
+INCLUDE_REASONING = "reasoning.encrypted_content"
 INCLUDABLE = frozenset(
     {
         INCLUDE_LOGPROBS,
+        INCLUDE_REASONING,
         "code_interpreter_call.outputs",
         "computer_call_output.output.image_url",
         "file_search_call.results",
         "message.input_image.image_url",
-        "reasoning.encrypted_content",
         "web_search_call.action.sources",
         "web_search_call.results",
     }
 )
-"""What may be asked for; all but the log probabilities changes nothing here."""
+"""What may be asked for; all but log probabilities and reasoning changes nothing here."""
 
 
 def _items(given: object) -> object:
@@ -75,10 +80,11 @@ class ReasoningOptions(WireModel):
 
 
 class ResponseToolRef(WireModel):
-    """A tool, or all tools of an MCP server."""
+    """A tool, or all tools of an MCP server or of a namespace."""
 
     type: str
     name: str | None = None
+    namespace: str | None = None
     server_label: str | None = None
 
 
@@ -87,36 +93,6 @@ class ResponseToolChoice(ResponseToolRef):
 
     mode: str | None = None
     tools: list[ResponseToolRef] | None = None
-
-
-class CustomFormat(WireModel):
-    """The form that a custom tool's text must have: any text, or a grammar's."""
-
-    type: Literal["grammar", "text"]
-    definition: str | None = None
-    syntax: Literal["lark", "regex"] | None = None
-
-
-class CustomTool(WireModel):
-    """A tool that takes free text."""
-
-    type: Literal["custom"]
-    name: str
-    description: str | None = None
-    format: CustomFormat | None = None
-
-
-class FunctionTool(WireModel):
-    """A function of the client's; `strict` changes nothing: every schema is enforced."""
-
-    type: Literal["function"]
-    name: str
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
-TOOLS: dict[str, type[WireModel]] = {"custom": CustomTool, "function": FunctionTool}
 
 
 class CreateResponseRequest(CommonFields):
@@ -128,7 +104,7 @@ class CreateResponseRequest(CommonFields):
     tool_choice: Annotated[ResponseToolChoice | None, BeforeValidator(expand_shorthand_choice)] = (
         None
     )
-    max_output_tokens: int | None = Field(default=None, ge=1)
+    max_output_tokens: TokenLimit = None
     max_tool_calls: int | None = Field(default=None, ge=0)
     text: TextOptions | None = None
     reasoning: ReasoningOptions | None = None

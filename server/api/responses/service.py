@@ -21,14 +21,15 @@ from falsework.server.api.responses.state import (
     ResponseParts,
     normalize_input_item,
 )
+from falsework.server.api.responses.truncation import build_truncated
 from falsework.server.errors import (
     MAX_QUOTED,
     APIError,
     BadRequestError,
     NotFoundError,
 )
-from falsework.server.generation import TurnRunner
-from falsework.server.observability import RequestMetrics, background_span
+from falsework.server.generation import GenerationRequest, PreparedTurn, TurnRunner
+from falsework.server.observability import RequestMetrics, background_span, warning_objects
 from falsework.server.settings import Settings
 from falsework.server.storage import Store, StoredResponse
 from falsework.server.tools import ToolRegistry, ToolRun
@@ -69,10 +70,12 @@ class ResponseService:
         )
         generation = replace(prepared.generation, owner=owner)
         prepared = replace(prepared, generation=generation)
-        first_turn = await self._runner.builder.build(generation)
+        first_turn = await self._first_turn(request, generation)
         answers = parse_approvals(before, items, prepared.server_tools.names)
         logprobs = prepared.generation.sampling.logprobs is not None
-        builder = ResponseEventBuilder(response, prepared.server_tools.labels, logprobs=logprobs)
+        response.warnings += warning_objects()
+        labels = prepared.server_tools.labels
+        builder = ResponseEventBuilder(response, labels, prepared.calls, logprobs=logprobs)
         run = self._new_run(request, owner, acquired, seconds, before, prepared, builder)
         parts = ResponseParts(
             owner,
@@ -102,6 +105,14 @@ class ResponseService:
         in_progress = InProgressResponse(response.id, parts, builder)
         self._in_progress[response.id] = in_progress
         return in_progress
+
+    async def _first_turn(
+        self, request: CreateResponseRequest, generation: GenerationRequest
+    ) -> PreparedTurn:
+        builder = self._runner.builder
+        if request.truncation == "auto":
+            return await build_truncated(builder, generation)
+        return await builder.build(generation)
 
     def _new_run(  # noqa: PLR0913 - here the parts of a response meet
         self,
