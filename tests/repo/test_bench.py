@@ -68,7 +68,7 @@ def test_an_endpoint_that_refuses_is_named(server: Server) -> None:
     said = bench(f"{server.url}/v1", "--runs", "1", "--only", "named", "--key", "wrong")
 
     assert said.returncode == 1
-    assert f"{server.url}/v1 said 401" in said.stderr
+    assert f"{server.url}/v1 answered 401" in said.stderr
 
 
 def test_an_endpoint_that_is_not_there_is_named() -> None:
