@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from falsework.prompts.piece_tokens import PieceTokens, safe_cuts
 from falsework.prompts.tokenizers import Tokenizer
 
 _HAS_MARK = re.compile(r"(?s)[<\[(].*[|｜_:▁].*[>\])]|.*[|｜].*|</?think>")
@@ -49,6 +50,13 @@ class ControlTokens:
         self._closer = _any_of(name[-1] for name in self._ids)
         self._prefixes = {name[:end] for name in self._ids for end in range(1, len(name))}
         self._suffixes = {name[start:] for name in self._ids for start in range(1, len(name))}
+        backend = tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        added = backend.get_added_tokens_decoder().values()
+        cuts = safe_cuts(added, self._ids)
+        self._cut = re.compile(_trie_pattern(list(cuts)) if cuts else r"(?!)")
+        self._pieces = PieceTokens(self._encode_pieces)
         self._all_spellings = "\n".join(self._ids)
         self._longest = max(map(len, self._ids), default=0)
 
@@ -105,9 +113,18 @@ class ControlTokens:
 
     def encode(self, rendered: str) -> tuple[int, ...]:
         """Return the tokens of a rendered prompt; what was escaped is ordinary text in it."""
-        if self._secret not in rendered:
-            return tuple(self._tokenizer.encode(rendered, add_special_tokens=False))
-        return self.encode_renamed(rendered)
+        starts = [found.start() for found in self._cut.finditer(rendered)]
+        bounds = itertools.pairwise([0, *starts, len(rendered)])
+        return self._pieces.encode([rendered[a:b] for a, b in bounds if a < b])
+
+    def _encode_pieces(self, pieces: Sequence[str]) -> Iterable[Sequence[int]]:
+        """Return the tokens of pieces of rendered prompts."""
+        plain = [piece for piece in pieces if self._secret not in piece]
+        encoded = self._tokenizer.backend_tokenizer.encode_batch_fast(
+            plain, add_special_tokens=False
+        )
+        tokens = dict(zip(plain, (one.ids for one in encoded), strict=True))
+        return (tokens.get(piece) or self.encode_renamed(piece) for piece in pieces)
 
     def encode_renamed(self, rendered: str) -> tuple[int, ...]:
         """Return the same tokens by way of the copy of the tokenizer."""

@@ -22,6 +22,7 @@ from falsework.prompts.conversation_layout import (
 )
 from falsework.prompts.dialects import Dialect
 from falsework.prompts.errors import ChatTemplateError
+from falsework.prompts.kept_by_text import KeptByText
 from falsework.prompts.messages import Message
 from falsework.prompts.reasoning_switches import reasoning_switches, separate_reasoning
 from falsework.prompts.template_features import (
@@ -44,6 +45,11 @@ def _section(name: str) -> jinja2.Template:
 
 
 _TOOLS, _ANSWER = _section("tools"), _section("answer")
+
+_Offer = tuple[list[dict[str, Any]], str]
+
+MAX_KEPT_OFFERS = 2 * 2**20
+"""Characters of the tools whose descriptions are kept, as JSON."""
 
 
 class UnknownSwitch(ValueError):
@@ -142,8 +148,7 @@ class PromptRenderer:
         try:
             given = self._checked(switches or {})
             conversation = [self._escaped(message) for message in messages]
-            described = [self.control_tokens.escape_all(_described(tool)) for tool in tools]
-            section = "" if self.knows_tools else self._section(described, parallel)
+            described, section = self._offer(tools, parallel=parallel)
             schema = self._answer_section(answer, tools=bool(tools))
             results = RawResults()
             turns = self._turns(conversation, section, results, schema)
@@ -205,9 +210,26 @@ class PromptRenderer:
             return text, True
         return text + block.closing + block.gap, False
 
+    def _offer(self, tools: Sequence[Tool], *, parallel: bool) -> _Offer:
+        """Return the tools as the template is given them, and our own section about them.
+
+        Agents offer the same tools in each turn, so both are kept.
+        """
+        if not tools:
+            return [], ""
+        key = json.dumps([parallel, *((t.name, t.description, t.parameters) for t in tools)])
+        offer = self._offers.get(key)
+        if offer is None:
+            described = [self.control_tokens.escape_all(_described(tool)) for tool in tools]
+            offer = described, "" if self.knows_tools else self._section(described, parallel)
+            self._offers.put(key, offer)
+        return offer
+
+    @cached_property
+    def _offers(self) -> KeptByText[_Offer]:
+        return KeptByText(MAX_KEPT_OFFERS)
+
     def _section(self, described: Sequence[Mapping[str, Any]], parallel: bool) -> str:
-        if not described:
-            return ""
         calls = [Call("first_function", '{"argument": "value"}'), Call("second_function", "{}")]
         return _TOOLS.render(
             tools=[json_values.dumps(tool["function"]) for tool in described],
