@@ -1,5 +1,7 @@
 """A model's chat template: what it reads, and the text that it makes of a conversation."""
 
+import datetime as dt
+import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -37,6 +39,7 @@ _CONVERSATION = frozenset(
         "builtin_tools",
         "custom_tools",
         "functions",
+        "datetime",
         "tool_choice",
         "response_format",
         "response_schema",
@@ -45,6 +48,9 @@ _CONVERSATION = frozenset(
     }
 )
 """Variables that say what the conversation is; the rest are switches."""
+
+FUNCTIONS, DATE = "functions", "datetime"
+"""Variables that templates read as texts: the tools as JSON, and the day."""
 
 
 class ChatTemplate:
@@ -89,6 +95,11 @@ class ChatTemplate:
         asked = (each.node for each in (*tests, *filters))
         return frozenset(node.name for node in asked if isinstance(node, nodes.Name))
 
+    @cached_property
+    def _demanded(self) -> frozenset[str]:
+        """The variables without which the template can't be rendered."""
+        return self.variables - self._optional()
+
     def mentions(self, name: str) -> bool:
         """Tell whether the template reads a member of this name."""
         return any(form in self.source for form in (f".{name}", f"'{name}'", f'"{name}"'))
@@ -113,6 +124,7 @@ class ChatTemplate:
     ) -> str:
         """Return the prompt's text; raise ChatTemplateError with the template's own words."""
         chosen = {"chat_template": self._given} if self._given else {}
+        texts = {name: text for name, text in _texts(tools).items() if name in self._demanded}
         try:
             text: str = self._tokenizer.apply_chat_template(
                 list(turns),
@@ -120,7 +132,7 @@ class ChatTemplate:
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
                 **chosen,
-                **switches,
+                **(texts | switches),
             )
         except RENDER_ERRORS as error:
             msg = f"The model's chat template refuses this conversation: {error}"
@@ -133,6 +145,12 @@ class ChatTemplate:
             return self.render(turns, **options)
         except ChatTemplateError:
             return ""
+
+
+def _texts(tools: Sequence[Mapping[str, Any]] | None) -> Mapping[str, str]:
+    """Return the variables that are texts; of the time the day alone, which prompts can share."""
+    today = dt.datetime.now(dt.UTC).strftime("%d %b %Y")
+    return {FUNCTIONS: json.dumps(list(tools or []), ensure_ascii=False), DATE: today}
 
 
 def _environment(source: str) -> jinja2.Environment:
