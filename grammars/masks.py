@@ -42,7 +42,7 @@ class TokenMasks:
     def _compute(self, state: int) -> Ints:
         trie, automaton = self._vocabulary.trie, self.automaton
         row = np.zeros(self.width, np.int32)
-        at = (automaton.table, automaton.loops, *divmod(state, len(automaton.table))[::-1])
+        at = (automaton.edges, automaton.loops, *divmod(state, automaton.rows)[::-1])
         room = _room(*at, self._characters)
         plain = self._vocabulary.plain.rows[room]
         row[: len(plain)] = plain
@@ -71,7 +71,7 @@ def _told_apart(characters: NDArray[np.int16], classes: NDArray[np.uint8]) -> ND
 
 
 @numba.njit(cache=True, nogil=True)
-def _room(table, loops, row, rounds, characters):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _room(edges, loops, row, rounds, characters):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Return how many plain characters, whichever they are, may follow a state (a lower bound)."""
     room = 0
     while room < LONGEST_PLAIN:
@@ -80,7 +80,7 @@ def _room(table, loops, row, rounds, characters):  # type: ignore[no-untyped-def
             following, count = row, rounds
             for j in range(4):
                 if characters[i, j] >= 0:
-                    following, count = transition(table, loops, following, count, characters[i, j])
+                    following, count = transition(edges, loops, following, count, characters[i, j])
             if following == DEAD:
                 return room
             if target != -1 and (following != target or count != target_rounds):
@@ -96,7 +96,7 @@ def _room(table, loops, row, rounds, characters):  # type: ignore[no-untyped-def
 @numba.njit(cache=True, nogil=True)
 def _walk(at, classes, room, trie, mask):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Allow what the automaton can say, but for plain tokens of up to `room` characters."""
-    table, loops, row, rounds = at
+    edges, loops, row, rounds = at
     bytes_, depths, skips, tokens, twins, reaches = trie
     places = np.empty((512, 2), np.int64)
     places[0, 0], places[0, 1] = row, rounds
@@ -107,7 +107,7 @@ def _walk(at, classes, room, trie, mask):  # type: ignore[no-untyped-def]  # noq
             continue
         depth = depths[i]
         following, count = transition(
-            table, loops, places[depth, 0], places[depth, 1], classes[bytes_[i]]
+            edges, loops, places[depth, 0], places[depth, 1], classes[bytes_[i]]
         )
         if following == DEAD:
             i = skips[i]
