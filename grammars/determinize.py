@@ -13,8 +13,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int32]
-Flags = NDArray[np.bool_]
+from falsework.grammars.nfa_order import Flags, Ints, alive_nodes, grouped, in_order
 
 _POOL_LIMIT = 8_000_000
 """How many members all sets together may have: 32 MB."""
@@ -35,10 +34,22 @@ class AmbiguousCounters(ValueError):
     """Whether a text stands inside a counted loop isn't known from the text alone."""
 
 
+class Edges(NamedTuple):
+    """The ways on from each state, in order: classes lows[e] to highs[e] lead to targets[e].
+
+    Those of state s are starts[s] to starts[s + 1].
+    """
+
+    starts: Ints
+    lows: NDArray[np.uint8]
+    highs: NDArray[np.uint8]
+    targets: Ints
+
+
 class DFATables(NamedTuple):
     """A deterministic automaton; `nodes` (states): the counted node that a state is, or -1."""
 
-    table: Ints
+    edges: Edges
     accepting: Flags
     nodes: Ints
 
@@ -56,10 +67,10 @@ def determinize(  # noqa: PLR0913 - a net is six things
     if not audible.all():
         heard = np.concatenate(([0], np.cumsum(audible)))
         edges = edges[heard[edges[:, 2] + 1] > heard[edges[:, 1]]]
-    alive = _alive(nodes, edges, jumps, final)
-    edges, edge_starts, sure = _in_order(edges[alive[edges[:, 3]]], nodes)
+    alive = alive_nodes(nodes, edges, jumps, final)
+    edges, edge_starts, sure = in_order(edges[alive[edges[:, 3]]], nodes)
     jumps = jumps[alive[jumps[:, 1]]]
-    order, jump_starts = _grouped(jumps[:, 0], nodes)
+    order, jump_starts = grouped(jumps[:, 0], nodes)
     net = (
         np.ascontiguousarray(edges[:, 1:]),
         edge_starts,
@@ -67,71 +78,13 @@ def determinize(  # noqa: PLR0913 - a net is six things
         jump_starts,
         final,
     )
-    *made, outcome = _construct(net, counted, sure, audible, limit)
+    runs, starts, accepting, alone, outcome = _construct(net, counted, sure, audible, limit)
     if outcome == _LARGE:
         raise TooManyStates
     if outcome == _MET:
         raise AmbiguousCounters
-    table, accepting, alone = made
-    if not audible.all():
-        table[:, ~audible] = 0
-    return DFATables(table, accepting, alone)
-
-
-def _in_order(edges: Ints, nodes: int) -> tuple[Ints, Ints, Flags]:
-    """Sort edges by source and class; return where each source's begin, and whether none meet."""
-    order, starts = _grouped(edges[:, 0], nodes)
-    edges = edges[order]
-    same = edges[1:, 0] == edges[:-1, 0]
-    if (same & (edges[1:, 1] < edges[:-1, 1])).any():
-        edges = edges[np.lexsort((edges[:, 1], edges[:, 0]))]
-    sure = np.ones(nodes, np.bool_)
-    sure[edges[1:, 0][same & (edges[1:, 1] <= edges[:-1, 2])]] = False
-    return edges, starts, sure
-
-
-def _alive(nodes: int, edges: Ints, jumps: Ints, final: int) -> Flags:
-    """Tell for each node whether the final one can be reached."""
-    targets = np.concatenate((edges[:, 3], jumps[:, 1]))
-    sources = np.concatenate((edges[:, 0], jumps[:, 0]))
-    order, starts = _grouped(targets, nodes)
-    reached: Flags = _reached(starts, sources[order], final)
-    return reached
-
-
-@numba.njit(cache=True, nogil=True)
-def _grouped(keys, count):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Return an order that brings equal keys together, and where each of `count` keys begins."""
-    starts = np.zeros(count + 1, np.int32)
-    for key in keys:
-        starts[key + 1] += 1
-    for key in range(count):
-        starts[key + 1] += starts[key]
-    following = starts.copy()
-    order = np.empty(len(keys), np.int64)
-    for i in range(len(keys)):
-        order[following[keys[i]]] = i
-        following[keys[i]] += 1
-    return order, starts
-
-
-@numba.njit(cache=True, nogil=True)
-def _reached(begins, targets, start):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Tell for each node whether it can be reached from `start`."""
-    reached = np.zeros(len(begins) - 1, np.bool_)
-    stack = np.empty(len(reached), np.int64)
-    stack[0], depth = start, 1
-    reached[start] = True
-    while depth:
-        depth -= 1
-        node = stack[depth]
-        for i in range(begins[node], begins[node + 1]):
-            target = targets[i]
-            if not reached[target]:
-                reached[target] = True
-                stack[depth] = target
-                depth += 1
-    return reached
+    lows, highs = runs[:, 0].astype(np.uint8), runs[:, 1].astype(np.uint8)
+    return DFATables(Edges(starts, lows, highs, runs[:, 2].copy()), accepting, alone)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -235,11 +188,29 @@ def _rehash(slots, pool, begins, states):  # type: ignore[no-untyped-def]  # noq
 
 
 @numba.njit(cache=True, nogil=True)
+def _add_run(runs, count, first, run, audible):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Add the audible classes of `run` (low, high, target) to a state's runs from `first` on."""
+    low, high, target = run
+    for c in range(low, high):
+        if not audible[c]:
+            continue
+        if count > first and runs[count - 1, 1] == c - 1 and runs[count - 1, 2] == target:
+            runs[count - 1, 1] = c
+            continue
+        if count == len(runs):
+            runs = np.concatenate((runs, np.empty_like(runs)))
+        runs[count, 0], runs[count, 1], runs[count, 2] = c, c, target
+        count += 1
+    return runs, count
+
+
+@numba.njit(cache=True, nogil=True)
 def _construct(net, counted, sure, audible, limit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, C901, PLR0912, PLR0915
     """`sure` (nodes): whether no two of its edges share a class; they are in order."""
     edges, edge_starts, final, nodes, classes = net[0], net[1], net[4], len(counted), len(audible)
     rows = min(nodes + 2, 1 << 14)  # about as many states as nodes
-    table = np.zeros((rows, classes), np.int32)
+    runs, written = np.empty((len(edges) + 16, 3), np.int32), 0
+    starts = np.zeros(rows + 2, np.int32)
     accepting = np.zeros(rows, np.bool_)
     alone = np.full(rows, -1, np.int32)
     pool = np.empty(2 * rows, np.int32)
@@ -252,7 +223,8 @@ def _construct(net, counted, sure, audible, limit):  # type: ignore[no-untyped-d
     members = np.empty(nodes + 1, np.int32)
     cuts = np.zeros(classes + 1, np.bool_)
     states, state, count, low, high = 1, 0, 1, 0, 0
-    edge, last_edge = 0, 0  # of a state that is one sure node: those that are still to be taken
+    # Of a state that is one sure node: the edges that are still to be taken.
+    alone_in_state, edge, last_edge = False, 0, 0
     while True:
         # Behind one run of classes of `state` (first of all: behind nothing) lies this set.
         target = of_node[seeds[0]] if count == 1 else 0
@@ -263,9 +235,9 @@ def _construct(net, counted, sure, audible, limit):  # type: ignore[no-untyped-d
         if target == 0:
             full = states > limit or begins[states] + size > _POOL_LIMIT
             if full or work[0] > _WORK_LIMIT:
-                return table[:0], accepting[:0], alone[:0], _LARGE
-            if states == len(table):
-                table = np.concatenate((table, np.zeros_like(table)))
+                return runs[:0], starts[:0], accepting[:0], alone[:0], _LARGE
+            if states == len(accepting):
+                starts = np.concatenate((starts, np.zeros_like(starts)))
                 accepting = np.concatenate((accepting, np.zeros_like(accepting)))
                 alone = np.concatenate((alone, np.full_like(alone, -1)))
                 begins = np.concatenate((begins, np.zeros_like(begins)))
@@ -276,7 +248,7 @@ def _construct(net, counted, sure, audible, limit):  # type: ignore[no-untyped-d
                 accepting[states] |= members[i] == final
                 if counted[members[i]]:
                     if size > 1:
-                        return table[:0], accepting[:0], alone[:0], _MET
+                        return runs[:0], starts[:0], accepting[:0], alone[:0], _MET
                     alone[states] = members[i]
             begins[states + 1] = begins[states] + size
             target = slots[slot] = states
@@ -286,37 +258,38 @@ def _construct(net, counted, sure, audible, limit):  # type: ignore[no-untyped-d
         if count == 1:
             of_node[seeds[0]] = target
         if state:
-            table[state, low:high] = target
+            run = (low, high, target)
+            runs, written = _add_run(runs, written, starts[state], run, audible)
         # On to the next run that leads anywhere, of this state or of the next.
         count, low = 0, high
         while count == 0:
-            if edge < last_edge:
+            if alone_in_state and edge < last_edge:
                 low, high = edges[edge, 0], edges[edge, 1] + 1
                 seeds[0], count = edges[edge, 2], 1
                 edge += 1
                 break
-            while low < classes and not (cuts[low] and audible[low]):
+            while low < classes and not alone_in_state and not (cuts[low] and audible[low]):
                 low += 1
-            if state == 0 or low == classes:
+            if state == 0 or alone_in_state or low == classes:
                 state += 1
+                starts[state] = written
                 if state == states:
-                    if 4 * states < 3 * len(table):
-                        table = table[:states].copy()
-                    return table[:states], accepting[:states], alone[:states], _DONE
+                    found = (runs[:written], starts[: states + 1], accepting[:states])
+                    return found[0], found[1], found[2], alone[:states], _DONE
                 here = pool[begins[state] : begins[state + 1]]
-                low = classes
-                if len(here) == 1 and sure[here[0]]:
+                low = 0
+                alone_in_state = len(here) == 1 and sure[here[0]]
+                if alone_in_state:
                     edge, last_edge = edge_starts[here[0]], edge_starts[here[0] + 1]
                     work[0] += last_edge - edge
                 else:
                     _cut(net, here, audible, cuts)
-                    low = 0
                 continue
             high = low + 1
             while high < classes and not cuts[high]:
                 high += 1
             if work[0] > _WORK_LIMIT:
-                return table[:0], accepting[:0], alone[:0], _LARGE
+                return runs[:0], starts[:0], accepting[:0], alone[:0], _LARGE
             here = pool[begins[state] : begins[state + 1]]
             count = _targets(net, here, low, scratch, seeds)
             if count == 0:

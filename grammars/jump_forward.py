@@ -4,8 +4,6 @@ import codecs
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from falsework.grammars.dfa import DFA
 from falsework.grammars.vocabulary import Vocabulary
 
@@ -18,10 +16,9 @@ Encode = Callable[[str], Sequence[int]]
 def forced_bytes(automaton: DFA, state: int) -> tuple[bytes, int]:
     """Return all that can be said from a state until there is a choice, and the state behind it."""
     said = bytearray()
-    sizes = np.bincount(automaton.classes, minlength=automaton.table.shape[1])
     while len(said) < RUN_LIMIT and not automaton.is_accepting(state):
         ways = list(automaton.transitions(state))
-        if len(ways) != 1 or sizes[ways[0][0]] != 1:
+        if len(ways) != 1 or automaton.sizes[ways[0][0]] != 1:
             break
         said.append(int((automaton.classes == ways[0][0]).argmax()))
         state = ways[0][1]

@@ -57,6 +57,16 @@ KEYWORD_ROWS: dict[str, Row] = {
         "the formats below; others are annotations", "regex",
         {"type": "string", "format": "date"}, "2024-02-29", "2023-02-29",
     ),
+    "contentEncoding": Row(
+        "base64 in draft 7; otherwise an annotation", _NEVER,
+        {"$schema": "http://json-schema.org/draft-07/schema#", "type": "string",
+         "contentEncoding": "base64"}, "YQ==", "%",
+    ),
+    "contentMediaType": Row(
+        _NEVER, "application/json in draft 7; otherwise an annotation",
+        {"$schema": "http://json-schema.org/draft-07/schema#", "type": "string",
+         "contentMediaType": "application/json"}, "{}", "{",
+    ),
     "items": Row("one schema, or a tuple (up to 2019-09)", _NEVER,
                  {**_ARRAY, "items": {"type": "integer"}}, [1, 2], [1, "2"]),
     "prefixItems": Row("each item by its schema", _NEVER,
@@ -174,6 +184,10 @@ behind them, text has one spelling, numbers have at most 19 digits (15 beside an
 values without a schema nest to a depth of 4, those of members that nobody named to a depth of 1.
 An object that a tool's parameters describe by `properties`, without a word of further ones, has no
 others. Patterns are read as every validator reads them: `\\w` and `\\d` are ASCII.
+
+Of the JSON Schema Test Suite (drafts 4 to 2020-12, optional parts and formats too) nothing invalid
+is let out; the valid instances that can't be said, and the schemas that are refused because they
+refer outside themselves, are listed in `tests/grammars/schema_suite_restrictions.json`.
 
 `falsework schema check FILE` tells how each schema is served, `--openai-strict` whether OpenAI's
 strict mode would take it, `--tools` reads tool lists, MCP listings and OpenAPI documents.

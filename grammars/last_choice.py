@@ -17,10 +17,9 @@ def last_choice(grammar: DFA | LLMatcher, text: bytes, start: int, end: int) -> 
 
 
 def _of_automaton(automaton: DFA, text: bytes, start: int, end: int) -> int | None:
-    sizes = np.bincount(automaton.classes, minlength=automaton.table.shape[1])
     state, last = automaton.step(START, text[:start]), None
     for at in range(start, end):
-        ways = sum(int(sizes[number]) for number, _ in automaton.transitions(state))
+        ways = sum(int(automaton.sizes[number]) for number, _ in automaton.transitions(state))
         if ways + automaton.is_accepting(state) > 1:
             last = at + 1
         state = automaton.step(state, text[at : at + 1])

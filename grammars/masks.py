@@ -1,6 +1,8 @@
 """Logits masks: which tokens of a vocabulary an automaton admits in a state."""
 
+import hashlib
 import threading
+from typing import Any
 
 import numba
 import numpy as np
@@ -12,10 +14,29 @@ from falsework.grammars.vocabulary import LONGEST_PLAIN, Ints, Vocabulary, set_b
 MAX_CACHED_MASKS = 512
 
 
+class KeptMask:
+    """A mask as the difference from that of plain tokens of up to `room` characters.
+
+    `words`: where it differs (uint16 or int32), `values`: what stands there instead (int32).
+    """
+
+    __slots__ = ("__weakref__", "room", "values", "words")
+
+    def __init__(self, room: int, words: NDArray[Any], values: Ints) -> None:
+        self.room = room
+        self.words = words
+        self.values = values
+
+    @property
+    def nbytes(self) -> int:
+        """How much memory it takes."""
+        return self.words.nbytes + self.values.nbytes
+
+
 class TokenMasks:
     """The logits masks of one automaton, computed when a reply first visits a state.
 
-    The latest `KEPT_ROWS` are kept: 8 MB with a vocabulary of 128k tokens.
+    The latest `MAX_CACHED_MASKS` are kept.
     """
 
     def __init__(self, automaton: DFA, vocabulary: Vocabulary, width: int) -> None:
@@ -23,38 +44,56 @@ class TokenMasks:
         self.automaton = automaton
         self._vocabulary = vocabulary
         self.width = width
-        self._rows: dict[int, Ints] = {}
+        self._masks: dict[int, KeptMask] = {}
         self._lock = threading.Lock()
         self._characters = _told_apart(vocabulary.plain.characters, automaton.classes)
 
     def mask_for(self, state: int) -> Ints:
         """Return the mask of a state: bit t % 32 of word t // 32 tells whether t may follow."""
         state = self.automaton.representative(state, self._vocabulary.longest)
-        row = self._rows.get(state)
-        if row is None:
-            row = self._compute(state)
+        kept = self._masks.get(state)
+        if kept is None:
+            kept = self._compute(state)
             with self._lock:  # vLLM fills large batches from several threads
-                self._rows[state] = row
-                if len(self._rows) > MAX_CACHED_MASKS:
-                    del self._rows[next(iter(self._rows))]
+                self._masks[state] = kept
+                if len(self._masks) > MAX_CACHED_MASKS:
+                    del self._masks[next(iter(self._masks))]
+        row = self._plain(kept.room)
+        row[kept.words] = kept.values
         return row
 
-    def _compute(self, state: int) -> Ints:
-        trie, automaton = self._vocabulary.trie, self.automaton
+    def _plain(self, room: int) -> Ints:
+        """Return the mask of the plain tokens of up to `room` characters."""
+        plain: Ints = self._vocabulary.plain.rows[room]
+        if len(plain) == self.width:
+            return plain.copy()
         row = np.zeros(self.width, np.int32)
-        at = (automaton.table, automaton.loops, *divmod(state, len(automaton.table))[::-1])
-        room = _room(*at, self._characters)
-        plain = self._vocabulary.plain.rows[room]
         row[: len(plain)] = plain
+        return row
+
+    def _compute(self, state: int) -> KeptMask:
+        trie, automaton = self._vocabulary.trie, self.automaton
+        at = (automaton.edges, automaton.loops, *divmod(state, automaton.rows)[::-1])
+        room = int(_room(*at, self._characters))
+        plain = self._plain(room)
+        row = plain.copy()
         leaves = (trie.bytes, trie.depths, trie.skips, trie.tokens, trie.twins, trie.reaches)
         _walk(at, automaton.classes, room, leaves, row)
         if automaton.is_accepting(state):
             set_bits(row, self._vocabulary.ends)
-        return row
+        words = (row != plain).nonzero()[0]
+        values = row[words]
+        words = words.astype(np.uint16 if self.width < 1 << 16 else np.int32)
+        parts = (room.to_bytes(2), self.width.to_bytes(4), words.tobytes(), values.tobytes())
+        digest = hashlib.blake2b(b"".join(parts), digest_size=16).digest()
+        made: KeptMask = self._vocabulary.shared_masks.setdefault(
+            digest, KeptMask(room, words, values)
+        )
+        return made
 
     def __len__(self) -> int:
         """Tell how many masks are kept."""
-        return len(self._rows)
+        return len(self._masks)
 
 
 def tokens_in_mask(row: Ints) -> list[int]:
@@ -71,7 +110,7 @@ def _told_apart(characters: NDArray[np.int16], classes: NDArray[np.uint8]) -> ND
 
 
 @numba.njit(cache=True, nogil=True)
-def _room(table, loops, row, rounds, characters):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _room(edges, loops, row, rounds, characters):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Return how many plain characters, whichever they are, may follow a state (a lower bound)."""
     room = 0
     while room < LONGEST_PLAIN:
@@ -80,7 +119,7 @@ def _room(table, loops, row, rounds, characters):  # type: ignore[no-untyped-def
             following, count = row, rounds
             for j in range(4):
                 if characters[i, j] >= 0:
-                    following, count = transition(table, loops, following, count, characters[i, j])
+                    following, count = transition(edges, loops, following, count, characters[i, j])
             if following == DEAD:
                 return room
             if target != -1 and (following != target or count != target_rounds):
@@ -96,7 +135,7 @@ def _room(table, loops, row, rounds, characters):  # type: ignore[no-untyped-def
 @numba.njit(cache=True, nogil=True)
 def _walk(at, classes, room, trie, mask):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Allow what the automaton can say, but for plain tokens of up to `room` characters."""
-    table, loops, row, rounds = at
+    edges, loops, row, rounds = at
     bytes_, depths, skips, tokens, twins, reaches = trie
     places = np.empty((512, 2), np.int64)
     places[0, 0], places[0, 1] = row, rounds
@@ -107,7 +146,7 @@ def _walk(at, classes, room, trie, mask):  # type: ignore[no-untyped-def]  # noq
             continue
         depth = depths[i]
         following, count = transition(
-            table, loops, places[depth, 0], places[depth, 1], classes[bytes_[i]]
+            edges, loops, places[depth, 0], places[depth, 1], classes[bytes_[i]]
         )
         if following == DEAD:
             i = skips[i]

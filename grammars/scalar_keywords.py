@@ -134,7 +134,7 @@ def number_terms(_: "Algebra", of: Subschema) -> Terms:
 
 
 def string_terms(algebra: "Algebra", of: Subschema) -> Terms:
-    """Return what lengths, pattern and format ask for."""
+    """Return what lengths, pattern, format and content ask for."""
     rules: list[Rule] = []
     checks: list[Check] = []
     if "pattern" in of:
@@ -146,12 +146,20 @@ def string_terms(algebra: "Algebra", of: Subschema) -> Terms:
         rules.append(Rule("format", of.get("format")))
     elif of.get("format") in CHECKED_FORMATS:
         checks.append(check(of, "format"))
+    if of.draft == ASSERTED_CONTENT and of.get("contentEncoding") == "base64":
+        rules.append(Rule("pattern", BASE64))
+    if of.draft == ASSERTED_CONTENT and of.get("contentMediaType") == "application/json":
+        checks.append(check(of, "contentMediaType"))
     low, high = size(of, "minLength") or 0, size(of, "maxLength")
     strings = Strings(0, None, frozenset(map(counted, rules))).intersection(Strings(low, high))
     for rule in rules:
         strings = strings and strings.intersection(counted_lengths(rule))
     return among("string", [Term(strings).checked(checks)] if strings else [])
 
+
+ASSERTED_CONTENT = "7"
+"""The draft in which contentEncoding and contentMediaType may be more than annotations."""
+BASE64 = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
 _COUNTED = re.compile(r"(?P<before>\^.+)\{(?P<low>\d+)(?P<comma>,?)(?P<high>\d*)\}\$", re.DOTALL)
 

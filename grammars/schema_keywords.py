@@ -112,7 +112,10 @@ READINGS: tuple[tuple[tuple[str, ...], Reading], ...] = (
         ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
         number_terms,
     ),
-    (("minLength", "maxLength", "pattern", "format"), string_terms),
+    (
+        ("minLength", "maxLength", "pattern", "format", "contentEncoding", "contentMediaType"),
+        string_terms,
+    ),
     (
         ("items", "prefixItems", "additionalItems", "minItems", "maxItems", "uniqueItems",
          "contains", "minContains", "maxContains"),

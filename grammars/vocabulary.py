@@ -1,8 +1,10 @@
 """A tokenizer's vocabulary as bytes, laid out for walking an automaton over it."""
 
 import functools
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numba
 import numpy as np
@@ -61,6 +63,8 @@ class Vocabulary:
     plain: PlainTokens = field(init=False)
     alphabet: NDArray[np.bool_] = field(init=False)
     longest: int = field(init=False)
+    shared_masks: weakref.WeakValueDictionary[bytes, Any] = field(init=False)
+    """The masks that automata over this vocabulary keep, by their digest: many have the same."""
 
     def __post_init__(self) -> None:
         """Lay out the tree; note which bytes have a token of their own, and the longest token."""
@@ -70,6 +74,7 @@ class Vocabulary:
         alphabet = np.zeros(256, np.bool_)
         alphabet[[token[0] for token in self.tokens if token and len(token) == 1]] = True
         object.__setattr__(self, "alphabet", alphabet)
+        object.__setattr__(self, "shared_masks", weakref.WeakValueDictionary())
         object.__setattr__(self, "longest", max(len(token or b"") for token in self.tokens))
 
     @functools.cached_property

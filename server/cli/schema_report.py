@@ -103,7 +103,7 @@ def _served(
     if instances is not None:
         admitted = tuple(_can_be_said(planned, automaton, one) for one in instances)
     keyword, pointer = checks[0] if checks else (None, None)
-    states = None if automaton is None else len(automaton.table)
+    states = None if automaton is None else automaton.rows
     return SchemaReport(
         name, True, how, keyword, pointer, HINTS.get(keyword or ""), states, took, admitted
     )

@@ -40,8 +40,8 @@ class CompiledGrammar:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the table."""
-        return self.automaton.table.nbytes
+        """Bytes of the automaton."""
+        return self.automaton.nbytes
 
     def step(self, state: int, text: bytes) -> int:
         """Return the state behind a token's text, DEAD when it can't be said there."""
@@ -122,7 +122,7 @@ class GrammarMatcher:
     @property
     def position(self) -> int:
         """The row of the DFA's table that the reply is at, without its counters."""
-        return self._states[-1].state % len(self._grammar.automaton.table)
+        return self._states[-1].state % self._grammar.automaton.rows
 
     def accept_token(self, token: int) -> bool:
         """Advance over a token; False, and nothing changed, when it isn't allowed here."""

@@ -33,8 +33,8 @@ def test_a_keyword_that_is_not_said_is_named_as_left_to_a_check(name: str, row: 
     assert (report.how, report.keyword, report.admitted) == ("checked", name, (True,))
 
 
-OLDER = {"exclusiveMinimum", "additionalItems", "dependencies"}
-"""Rows whose example is in the spelling of an older draft."""
+OLDER = {"exclusiveMinimum", "additionalItems", "dependencies", "contentEncoding"}
+"""Rows whose example is in the spelling or the meaning of an older draft."""
 
 
 @pytest.mark.parametrize("name", sorted(SAID.keys() - OLDER))

