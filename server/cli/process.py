@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from sqlalchemy.exc import ArgumentError
 from sse_starlette.sse import AppStatus
 
-from falsework.prompts.call_profile import CallProfile, call_profile
+from falsework.prompts import CallProfile, call_profile
 from falsework.prompts.detection import detect_renderer
 from falsework.prompts.renderer import PromptRenderer
 from falsework.prompts.tokenizers import load_tokenizer

@@ -7,13 +7,13 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from falsework.grammars.call_decisions import CallDecision
+from falsework.grammars import CallDecision
 from falsework.grammars.dfa import DEAD
 from falsework.grammars.output_parser import OutputParser
 from falsework.grammars.reply_format import ReplyFormat
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.grammars.vocabulary import Vocabulary
-from falsework.prompts.call_profile import CallProfile, call_profile
+from falsework.prompts import CallProfile, call_profile
 from falsework.prompts.renderer import ChatTemplateError, Prompt, PromptRenderer, UnknownSwitch
 from falsework.server.engines import Constraint, SamplingParams, ThinkingBudget
 from falsework.server.errors import BadRequestError, ContextLengthExceeded
