@@ -183,10 +183,12 @@ class TurnBuilder:
     def _biased(
         self, decisions: Sequence[CallDecision], request: GenerationRequest
     ) -> tuple[CallDecision, ...]:
-        first, given = self.profile.tool_call_bias, request.tool_call_bias
+        profile, given = self.profile, request.tool_call_bias
+        answered = bool(request.messages) and request.messages[-1].role == "tool"
+        first = profile.after_result_bias if answered else profile.tool_call_bias
         biases = {
             "first": first if given is None else given,
-            "another": self.profile.another_call_bias,
+            "another": 0.0 if request.several_calls else profile.another_call_bias,
         }
         return tuple(replace(one, bias=biases[one.kind]) for one in decisions)
 

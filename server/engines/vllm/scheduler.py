@@ -183,8 +183,7 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
         self._cached_bytes = 0
         self._cache_lock = threading.Lock()
         self._step = StepDecisions()
-        self._lookups = DraftersByRequest()
-        """Of requests without a constraint."""
+        self._lookups = DraftersByRequest()  # of requests without a constraint
 
     def add_request(self, request: Request) -> None:
         """Add a request, with the constraint that it carries.
