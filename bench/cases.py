@@ -175,7 +175,7 @@ CASES = (
         "three calls in one reply",
         0.35,
         {
-            **_asked("", tools=[WEATHER], tool_choice="required"),
+            **_asked("", tools=[WEATHER], tool_choice="required", parallel_tool_calls=True),
             "messages": [
                 *_called_for("Berlin", "Madrid", "Vienna"),
                 *_called_for("Lisbon", "Prague", "Athens"),

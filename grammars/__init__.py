@@ -1,4 +1,5 @@
 from falsework.grammars import json_values
+from falsework.grammars.call_decision import CallDecision, states_behind_calls
 from falsework.grammars.expressions import GrammarTooLarge, literal, sequence
 from falsework.grammars.free_text import text_until_marker
 from falsework.grammars.json_spans import value_span
@@ -9,6 +10,7 @@ from falsework.grammars.schema_terms import Check
 
 __all__ = [
     "DEFAULT_LIMITS",
+    "CallDecision",
     "Check",
     "GrammarTooLarge",
     "Limits",
@@ -18,6 +20,7 @@ __all__ = [
     "literal",
     "plan",
     "sequence",
+    "states_behind_calls",
     "strict_faults",
     "text_until_marker",
     "value_span",

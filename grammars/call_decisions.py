@@ -7,11 +7,10 @@ probability, see `server/engines/vllm/call_decisions.py`.
 
 import functools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from falsework.grammars.call_decision import CallDecision
 from falsework.grammars.call_formats import (
     PLACEHOLDERS,
     ReasoningTags,
@@ -26,22 +25,6 @@ from falsework.grammars.vocabulary import Vocabulary
 
 _SAMPLES = {"{n}": "0", "{id}": "call00000"}
 """A text for each placeholder."""
-
-
-@dataclass(frozen=True)
-class CallDecision:
-    """A choice between a call and none.
-
-    `kind`: "first", where a reply begins: calls or text; "another", behind a call: another one or
-    the end. `states` of the automaton are where it is made; `calls` are the tokens that go on with
-    a call, `unclear` those that both ways may begin with. `bias` is added to a call's log odds.
-    """
-
-    kind: Literal["first", "another"]
-    states: tuple[int, ...]
-    calls: tuple[int, ...]
-    unclear: tuple[int, ...] = ()
-    bias: float = 0.0
 
 
 def call_decisions(
@@ -67,11 +50,6 @@ def call_decisions(
         if one.parallel and calls and behind:
             made.append(CallDecision("another", tuple(sorted(behind)), calls, unclear))
     return tuple(made)
-
-
-def states_behind_calls(decisions: Iterable[CallDecision]) -> list[int]:
-    """Return the states behind a call."""
-    return [state for one in decisions if one.kind == "another" for state in one.states]
 
 
 def split_states(automaton: DFA, states: Iterable[int]) -> tuple[DFA, dict[int, int]]:
@@ -121,7 +99,13 @@ def _behind_calls(automaton: DFA | None, markup: ToolCallFormat, head: int) -> S
     ways.append(markup.closing.encode()[:1])
     classes = {int(automaton.classes[way[0]]) for way in ways if way}
     found = ((rows == names) & (automaton.loops[:, 0] < 0)).nonzero()[0]
-    return [row for row in found.tolist() if {*automaton.table[row].nonzero()[0]} <= classes]
+    closing = markup.closing.encode()
+    return [
+        row
+        for row in found.tolist()
+        if {*automaton.table[row].nonzero()[0]} <= classes
+        and automaton.is_accepting(automaton.step(row, closing))
+    ]
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,10 +1,11 @@
 """Forced runs: where the automaton has one way on, the text is known, and so are its tokens."""
 
 import codecs
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from falsework.grammars.dfa import DFA
+from falsework.grammars.dfa import DEAD, DFA
 from falsework.grammars.vocabulary import Vocabulary
 
 RUN_LIMIT = 2048
@@ -51,7 +52,27 @@ def forced_tokens(automaton: DFA, state: int, vocabulary: Vocabulary, encode: En
     spelled = [vocabulary.tokens[t] if t < len(vocabulary.tokens) else None for t in tokens]
     if None in spelled or b"".join(filter(None, spelled)) != text.encode():
         return ForcedRun()  # this tokenizer normalises text: what it would say isn't what is forced
-    return ForcedRun(tokens + end) if end else ForcedRun(tokens[:-1], tokens[-1:])
+    if end:
+        return ForcedRun(tokens + end)
+    for count in range(len(tokens) - 1):
+        if _goes_on(automaton, state, said, vocabulary):
+            return ForcedRun(tokens[:count])
+        state = automaton.step(state, spelled[count] or b"")
+        said = said[len(spelled[count] or b"") :]
+    return ForcedRun(tokens[:-1], tokens[-1:])
+
+
+def _goes_on(automaton: DFA, state: int, said: bytes, vocabulary: Vocabulary) -> bool:
+    """Tell whether one token may say all of this and more, as the mark of a family does."""
+    if len(said) >= vocabulary.longest:
+        return False
+    ordered = vocabulary.ordered
+    at = bisect_right(ordered, (said, len(vocabulary.tokens)))
+    while at < len(ordered) and ordered[at][0].startswith(said):
+        if automaton.step(state, ordered[at][0]) != DEAD:
+            return True
+        at += 1
+    return False
 
 
 def _end(automaton: DFA, state: int, vocabulary: Vocabulary) -> tuple[int, ...]:

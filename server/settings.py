@@ -101,15 +101,16 @@ class Settings(BaseSettings):
         description="Tokens of a call, or of an answer with a schema, where a request has no limit "
         "(at most half of what the prompt leaves); 0 is no limit.",
     )
-    tell_schema: bool = Field(
-        True, description="Tell the model the schema of its answer in the prompt."
-    )
+    tell_schema: bool = Field(True, description="Tell the model the schema of its answer.")
     tool_call_bias: Bias | None = Field(
         None,
-        description="Added to a call's log odds where a reply begins; otherwise the family's.",
+        description="Added to a call's log odds where a reply begins; otherwise as measured.",
+    )
+    after_result_bias: Bias | None = Field(
+        None, description="The same where the conversation ends with a tool's result."
     )
     another_call_bias: Bias | None = Field(
-        None, description="Added to another call's log odds behind a call; otherwise the family's."
+        None, description="Added to another call's log odds behind a call; otherwise as measured."
     )
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(

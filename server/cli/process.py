@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, closing, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from sqlalchemy.exc import ArgumentError
 from sse_starlette.sse import AppStatus
 
-from falsework.prompts.call_profile import CallProfile, call_profile
+from falsework.prompts import CallProfile, call_profile
 from falsework.prompts.detection import detect_renderer
 from falsework.prompts.renderer import PromptRenderer
 from falsework.prompts.tokenizers import load_tokenizer
@@ -166,10 +166,10 @@ def _profile(settings: Settings, dialect: str) -> CallProfile:
     """Return how calls are weighed: the settings, otherwise what was measured of the family."""
     given = {
         name: getattr(settings, name)
-        for name in ("tool_call_bias", "another_call_bias")
+        for name in (field.name for field in fields(CallProfile))
         if getattr(settings, name) is not None
     }
-    return replace(call_profile(dialect), **given)
+    return replace(call_profile(dialect, settings.model), **given)
 
 
 def _load_renderer(settings: Settings, model: Path | str) -> PromptRenderer:

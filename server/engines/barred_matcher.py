@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from falsework.grammars.call_decisions import CallDecision
+from falsework.grammars import CallDecision
 from falsework.grammars.vocabulary import Vocabulary, clear_bits
 from falsework.server.engines.llguidance_matcher import LlguidanceMatcher
 from falsework.server.engines.matcher import GrammarMatcher

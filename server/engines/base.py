@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from falsework.grammars.call_decisions import CallDecision
+from falsework.grammars import CallDecision
 from falsework.server.errors import APIError
 
 

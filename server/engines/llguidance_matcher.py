@@ -7,7 +7,7 @@ import llguidance
 import numpy as np
 from numpy.typing import NDArray
 
-from falsework.grammars.call_decisions import CallDecision
+from falsework.grammars import CallDecision
 from falsework.grammars.dfa import DEAD, DFA, START
 from falsework.grammars.jump_forward import Encode
 from falsework.grammars.llguidance_grammar import GrammarFailure, compile_grammar

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from falsework.grammars.call_decisions import CallDecision, split_states, states_behind_calls
+from falsework.grammars import CallDecision, states_behind_calls
+from falsework.grammars.call_decisions import split_states
 from falsework.grammars.dfa import DEAD, DFA, START
 from falsework.grammars.jump_forward import RUN_LIMIT, Encode, ForcedRun, forced_tokens
 from falsework.grammars.masks import TokenMasks

@@ -12,8 +12,15 @@ import anyio.to_thread
 import cachetools
 from llguidance import LLTokenizer
 
-from falsework.grammars import GrammarTooLarge, SchemaPlan, literal, sequence, text_until_marker
-from falsework.grammars.call_decisions import call_decisions, states_behind_calls
+from falsework.grammars import (
+    GrammarTooLarge,
+    SchemaPlan,
+    literal,
+    sequence,
+    states_behind_calls,
+    text_until_marker,
+)
+from falsework.grammars.call_decisions import call_decisions
 from falsework.grammars.dfa import DEAD, START, EmptyLanguage, compile_dfa, from_bytes
 from falsework.grammars.jump_forward import forced_tokens
 from falsework.grammars.last_choice import last_choice

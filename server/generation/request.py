@@ -57,6 +57,8 @@ class GenerationRequest:
     """Calls of one reply."""
     repeated_calls: bool = False
     """Whether a reply may hold two calls that are alike to the letter."""
+    several_calls: bool = False
+    """The client asks for parallel calls, and doesn't only allow them."""
     tool_call_bias: float | None = None
     """What is added to the log odds of a call where a reply begins; None: the server's."""
     named: bool = False

@@ -7,13 +7,13 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from falsework.grammars.call_decisions import CallDecision
+from falsework.grammars import CallDecision
 from falsework.grammars.dfa import DEAD
 from falsework.grammars.output_parser import OutputParser
 from falsework.grammars.reply_format import ReplyFormat
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.grammars.vocabulary import Vocabulary
-from falsework.prompts.call_profile import CallProfile, call_profile
+from falsework.prompts import CallProfile, call_profile
 from falsework.prompts.renderer import ChatTemplateError, Prompt, PromptRenderer, UnknownSwitch
 from falsework.server.engines import Constraint, SamplingParams, ThinkingBudget
 from falsework.server.errors import BadRequestError, ContextLengthExceeded
@@ -187,10 +187,12 @@ class TurnBuilder:
     def _biased(
         self, decisions: Sequence[CallDecision], request: GenerationRequest
     ) -> tuple[CallDecision, ...]:
-        first, given = self.profile.tool_call_bias, request.tool_call_bias
+        profile, given = self.profile, request.tool_call_bias
+        answered = bool(request.messages) and request.messages[-1].role == "tool"
+        first = profile.after_result_bias if answered else profile.tool_call_bias
         biases = {
             "first": first if given is None else given,
-            "another": self.profile.another_call_bias,
+            "another": 0.0 if request.several_calls else profile.another_call_bias,
         }
         return tuple(replace(one, bias=biases[one.kind]) for one in decisions)
 

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 HEAVY = {"llguidance", "numba", "torch", "transformers", "vllm"}
 DIRECT = {
     "grammars/admitted.py": "numba",
+    "grammars/call_decisions.py": "numba",
     "grammars/call_formats.py": "llguidance",
     "grammars/dfa.py": "numba",
     "grammars/events.py": "llguidance",

@@ -12,6 +12,11 @@ from support.vllm_engine import Drafting, drafting_on
 
 from falsework.server.engines.vllm.call_decisions import RowDecision, decide
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # vLLM's own: its engine lives in the tests' process here
+    pytest.mark.timeout(300),
+]
+
 LOGITS = [2.0, 1.9, 1.9, 1.8, -math.inf, 0.5]
 CALLS, UNCLEAR = (0, 4), (5,)
 

@@ -68,6 +68,7 @@ def to_generation_request(
         include_usage=_include_usage(request),
         max_parallel_calls=max_parallel_calls(request, limits),
         repeated_calls=repeated_calls(request, limits),
+        several_calls=request.parallel_tool_calls is True,
         tool_call_bias=request.tool_call_bias,
         named=isinstance(request.tool_choice, schema.FunctionChoice | schema.CustomChoice),
         metadata=request.metadata,

@@ -111,6 +111,7 @@ async def prepare_request(  # noqa: PLR0913 - here the parts of a request meet
         effort=effort,
         max_parallel_calls=max_parallel_calls(request, limits),
         repeated_calls=repeated_calls(request, limits),
+        several_calls=request.parallel_tool_calls is True,
         tool_call_bias=request.tool_call_bias,
         stream=bool(request.stream),
         limit=most,

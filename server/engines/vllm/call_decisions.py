@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from falsework.grammars.call_decisions import CallDecision
+from falsework.grammars import CallDecision
 
 NoteDecision = Callable[[int, CallDecision], None]
 

@@ -58,7 +58,10 @@ class Grammar(StructuredOutputGrammar):  # type: ignore[misc]
     """A matcher behind vLLM's interface; where it fails, its request ends with an error."""
 
     def __init__(
-        self, matcher: Matcher, lookup: PromptLookupDrafter | None, note: NoteDecision
+        self,
+        matcher: Matcher,
+        lookup: PromptLookupDrafter | None,
+        note: NoteDecision | None = None,
     ) -> None:
         self._matcher = matcher
         self._lookup = lookup
@@ -82,7 +85,8 @@ class Grammar(StructuredOutputGrammar):  # type: ignore[misc]
         row = bitmask[batch_index].numpy()
         mask = self._guarded(self._matcher.token_bitmask, instead=None)
         row[:] = -1 if mask is None else mask
-        if decision := self._guarded(lambda: self._matcher.decision, instead=None):
+        decision = self._guarded(lambda: self._matcher.decision, instead=None)
+        if decision and self._note:
             self._note(batch_index, decision)
 
     def is_terminated(self) -> bool:
@@ -179,8 +183,7 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
         self._cached_bytes = 0
         self._cache_lock = threading.Lock()
         self._step = StepDecisions()
-        self._lookups = DraftersByRequest()
-        """Of requests without a constraint."""
+        self._lookups = DraftersByRequest()  # of requests without a constraint
 
     def add_request(self, request: Request) -> None:
         """Add a request, with the constraint that it carries.
