@@ -214,8 +214,7 @@ class PromptRenderer:
             messages = list(one_call_each(messages))
         turns = list(self.turns.turns(messages, self.features, results))
         if section:
-            own: Turn = {"role": "system", "content": section}
-            turns = list(one_system_message([*turns, own]))
+            turns = list(one_system_message(turns, section))
         return lay_out(turns, self.features)
 
 

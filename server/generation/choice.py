@@ -31,6 +31,8 @@ class ChoiceDelta:
     logprobs: tuple[TokenLogprob, ...] = ()
     finish: FinishReason | None = None
     thinking: bool = False
+    stopped_by: str = ""
+    """The stop string that ended it, if one did."""
 
 
 class ChoiceProcessor:
@@ -74,7 +76,14 @@ class ChoiceProcessor:
         self._called |= any(isinstance(event, CallBegins) for event in events)
         finish = self._finish(piece)
         self.finished = finish is not None
-        return ChoiceDelta(piece.choice, tuple(events), self._logprobs(piece), finish, thinking)
+        return ChoiceDelta(
+            piece.choice,
+            tuple(events),
+            self._logprobs(piece),
+            finish,
+            thinking,
+            self._stops.matched_string,
+        )
 
     def _logprobs(self, piece: OutputDelta) -> tuple[TokenLogprob, ...]:
         """Return those of the tokens before a stop string: a piece may go on behind it."""
