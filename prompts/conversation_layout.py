@@ -1,6 +1,7 @@
 """Conversations laid out so that a chat template accepts them, with nothing lost."""
 
 import hashlib
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -22,12 +23,16 @@ def lay_out(turns: Iterable[Turn], features: TemplateFeatures) -> list[Turn]:
     return laid_out
 
 
-def one_system_message(turns: Sequence[Turn]) -> Iterator[Turn]:
-    """Yield all system messages as one, which is the first."""
-    system = [turn["content"] for turn in turns if turn["role"] == "system"]
+def one_system_message(turns: Sequence[Turn], own: str = "") -> Iterator[Turn]:
+    """Yield the system messages that begin the conversation as one, `own` the last of them.
+
+    Those that come later stay where they are: a prompt that grows keeps its beginning.
+    """
+    head = list(itertools.takewhile(lambda turn: turn["role"] == "system", turns))
+    system = [turn["content"] for turn in head] + ([own] if own else [])
     if system:
         yield {"role": "system", "content": BETWEEN_MESSAGES.join(system)}
-    yield from (turn for turn in turns if turn["role"] != "system")
+    yield from turns[len(head) :]
 
 
 def with_system_text(turns: Sequence[Turn], text: str) -> Iterator[Turn]:
@@ -81,10 +86,28 @@ def _split(message: Message, results: list[Message]) -> Iterator[Message]:
 def _system_messages(turns: Sequence[Turn], features: TemplateFeatures) -> Iterator[Turn]:
     """Join system messages where only the first may be one; make it the user's where none may."""
     if not features.late_system:
-        turns = list(one_system_message(turns))
+        turns = list(_late_to_users(list(one_system_message(turns))))
     for turn in turns:
         is_system = turn["role"] == "system"
         yield {**turn, "role": "user"} if is_system and not features.system else turn
+
+
+def _late_to_users(turns: Sequence[Turn]) -> Iterator[Turn]:
+    """Put each later system message at the beginning of the user's next one."""
+    waiting: list[str] = []
+    for index, turn in enumerate(turns):
+        if turn["role"] == "system" and index:
+            waiting.append(turn["content"])
+        elif waiting and turn["role"] == "user":
+            yield {**turn, "content": BETWEEN_MESSAGES.join([*waiting, turn["content"]])}
+            waiting = []
+        else:
+            if waiting:
+                yield {"role": "user", "content": BETWEEN_MESSAGES.join(waiting)}
+                waiting = []
+            yield turn
+    if waiting:
+        yield {"role": "user", "content": BETWEEN_MESSAGES.join(waiting)}
 
 
 def _bridged(turns: Sequence[Turn], features: TemplateFeatures) -> Iterator[Turn]:

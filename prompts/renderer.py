@@ -258,8 +258,7 @@ class PromptRenderer:
             messages = list(one_call_each(messages))
         turns = list(self.turns.turns(messages, self.features, results))
         if section:
-            own: Turn = {"role": "system", "content": section}
-            turns = list(one_system_message([*turns, own]))
+            turns = list(one_system_message(turns, section))
         if answer:
             turns = list(with_system_text(turns, answer))
         return lay_out(turns, self.features)

@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from http import HTTPStatus
 from typing import Any, cast
 
 import anyio
@@ -17,6 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 from falsework import __version__
 from falsework.server.api import IdempotencyKeys, Services, ServicesDep, console_page, console_state
 from falsework.server.api.chat import routes as chat_routes
+from falsework.server.api.messages import routes as message_routes
 from falsework.server.api.responses import ResponseService
 from falsework.server.api.responses import routes as response_routes
 from falsework.server.engines import Engine, EngineDeadError
@@ -28,7 +30,12 @@ from falsework.server.errors import (
     error_response,
 )
 from falsework.server.generation import AdmissionController, TurnBuilder, TurnRunner
-from falsework.server.http import APIKeyAuth, BrowserChecks, RequestContextMiddleware
+from falsework.server.http import (
+    APIKeyAuth,
+    BrowserChecks,
+    RequestContextMiddleware,
+    path_hint,
+)
 from falsework.server.models import cache_dir
 from falsework.server.observability import RecentTraces, configure_tracing
 from falsework.server.settings import Settings
@@ -113,6 +120,7 @@ def _add_routes(app: FastAPI, settings: Settings, keys: list[Any]) -> None:
         return _model(services, created)
 
     app.include_router(chat_routes.router, dependencies=keys)
+    app.include_router(message_routes.router, dependencies=keys)
     app.include_router(response_routes.router, dependencies=keys)
     app.get("/v1/models", dependencies=keys)(list_models)
     app.get("/v1/models/{name:path}", dependencies=keys)(retrieve_model)
@@ -180,17 +188,18 @@ async def version() -> Json:
     return {"version": __version__}
 
 
-async def _api_error(_: Request, error: Exception) -> Response:
-    return error_response(cast("APIError", error))
+async def _api_error(request: Request, error: Exception) -> Response:
+    return error_response(cast("APIError", error), request.url.path)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     error = cast("HTTPException", error)
     target = f"{request.method} {request.url.path}"
-    not_found = NotFoundError(f"{error.detail}: {target}", code="unknown_url")
+    hint = path_hint(request.url.path) if error.status_code == HTTPStatus.NOT_FOUND else ""
+    not_found = NotFoundError(f"{error.detail}: {target}{hint}", code="unknown_url")
     not_found.status = error.status_code
     not_found.headers = dict(error.headers or {})
-    return error_response(not_found)
+    return error_response(not_found, request.url.path)
 
 
 def database_url(settings: Settings) -> str:

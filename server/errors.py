@@ -24,6 +24,9 @@ from starlette.responses import JSONResponse
 
 from falsework.server.types import Json
 
+SERVER_FAULT = 500
+"""The least status of an error that isn't the client's."""
+
 MAX_QUOTED = 100
 """Characters of a client's value that an error repeats."""
 
@@ -188,6 +191,29 @@ def error_body(error: APIError) -> Json:
     }
 
 
-def error_response(error: APIError) -> JSONResponse:
-    """Return the reply to a request that ended with an error."""
-    return JSONResponse(error_body(error), error.status, headers=dict(error.headers))
+MESSAGES_PATH = "/v1/messages"
+"""Where Anthropic's protocol is spoken."""
+
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+def anthropic_error_body(error: APIError) -> Json:
+    """Return the body of an error's reply, in Anthropic's shape; `param` names the field."""
+    kind = _ANTHROPIC_TYPES.get(
+        error.status, "invalid_request_error" if error.status < SERVER_FAULT else "api_error"
+    )
+    own = {"type": kind, "message": error.message, "param": error.param}
+    return {"type": "error", "error": own}
+
+
+def error_response(error: APIError, path: str = "") -> JSONResponse:
+    """Return the reply to a request that ended with an error, as its path's protocol has it."""
+    body = anthropic_error_body if path.startswith(MESSAGES_PATH) else error_body
+    return JSONResponse(body(error), error.status, headers=dict(error.headers))

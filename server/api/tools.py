@@ -158,6 +158,8 @@ class FunctionDefinition:
     param: str
     strict: bool = False
     custom: CustomText | None = None
+    schema_field: str = "parameters"
+    """What the protocol calls the field of the schema."""
     namespace: str | None = None
     """The group that the function is in; the model knows it by both names together."""
 
@@ -208,7 +210,7 @@ def _build(function: FunctionDefinition, limits: Settings) -> Tool:
     if function.custom:
         return _custom_tool(function, function.custom, limits)
     parameters = function.parameters or NO_ARGUMENTS
-    param = f"{function.param}.parameters"
+    param = f"{function.param}.{function.schema_field}"
     check_schema_size(parameters, param, limits, InvalidSchemaError.code)
     return Tool(function.full_name, function.description or "", parameters, param, function.strict)
 
@@ -255,7 +257,7 @@ def _refuse_duplicates(tools: Sequence[Tool]) -> None:
         if tool.name in seen:
             raise BadRequestError(
                 f"Invalid 'tools': two tools are named '{tool.name}'. Tool names must be unique.",
-                f"{tool.where.removesuffix('.parameters')}.name",
+                f"{tool.where.rpartition('.')[0]}.name",
                 "invalid_value",
             )
         seen.add(tool.name)

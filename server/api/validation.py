@@ -99,6 +99,6 @@ def _bad_request(error: ErrorDetails, at: ParamPath) -> BadRequestError:
 def param_path(path: ParamPath) -> str:
     """Return a path as OpenAI names parameters: `tools[0].type`, but `messages.[0].role`."""
     head = path[:1]
-    bracket = ".[{}]" if head == ("messages",) else "[{}]"
-    steps = (bracket.format(step) if isinstance(step, int) else f".{step}" for step in path[1:])
-    return "".join(map(str, head)) + "".join(steps)
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path[1:])
+    dot = "." if head == ("messages",) and path[1:] and isinstance(path[1], int) else ""
+    return "".join(map(str, head)) + dot + "".join(steps)

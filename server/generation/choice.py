@@ -40,6 +40,8 @@ class ChoiceDelta:
     finish: FinishReason | None = None
     thinking: bool = False
     ended_by: EndedBy | None = None
+    stopped_by: str = ""
+    """The stop string that ended it, if one did."""
 
 
 class ChoiceProcessor:
@@ -90,7 +92,13 @@ class ChoiceProcessor:
         self.finished = finish is not None
         ended_by = None if self._stops.matched else self._limiter.ended_by
         return ChoiceDelta(
-            piece.choice, tuple(events), self._logprobs(piece), finish, thinking, ended_by
+            piece.choice,
+            tuple(events),
+            self._logprobs(piece),
+            finish,
+            thinking,
+            ended_by,
+            self._stops.matched_string,
         )
 
     def _logprobs(self, piece: OutputDelta) -> tuple[TokenLogprob, ...]:

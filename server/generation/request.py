@@ -63,6 +63,8 @@ class GenerationRequest:
     """What is added to the log odds of a call where a reply begins; None: the server's."""
     named: bool = False
     """tool_choice named one function: its call is the whole reply, so `stop` ends it."""
+    legacy_functions: bool = False
+    """The client knows `function_call` and no `tool_calls`."""
     metadata: Mapping[str, str] | None = None
     limit: int = 0
     """The tokens that all turns of the model may take together; 0 is no limit."""

@@ -12,6 +12,8 @@ class StopStringFilter:
         self._strings = strings
         self._kept = ""
         self.matched = False
+        self.matched_string = ""
+        """The stop string that was said."""
         self.matched_tail = ""
         """From the first stop string on, what was said in the same breath."""
 
@@ -34,10 +36,12 @@ class StopStringFilter:
 
     def _text(self, text: str) -> list[Event]:
         text = self._kept + text
-        if found := [at for string in self._strings if (at := text.find(string)) >= 0]:
+        found = [(at, string) for string in self._strings if (at := text.find(string)) >= 0]
+        if found:
+            first, self.matched_string = min(found)
             self.matched, self._kept = True, ""
-            self.matched_tail = text[min(found) :]
-            return _said(text[: min(found)])
+            self.matched_tail = text[first:]
+            return _said(text[:first])
         cut = len(text) - max((_overlap(text, string) for string in self._strings), default=0)
         self._kept = text[cut:]
         return _said(text[:cut])

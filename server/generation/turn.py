@@ -14,6 +14,7 @@ from falsework.grammars.reply_format import ReplyFormat
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.grammars.vocabulary import Vocabulary
 from falsework.prompts import CallProfile, call_profile
+from falsework.prompts.reasoning_switches import THINK_SWITCHES
 from falsework.prompts.renderer import ChatTemplateError, Prompt, PromptRenderer, UnknownSwitch
 from falsework.server.engines import Constraint, SamplingParams, ThinkingBudget
 from falsework.server.errors import BadRequestError, ContextLengthExceeded
@@ -153,10 +154,19 @@ class TurnBuilder:
         return {**(about if request.response_description else {}), **schema}
 
     def _switches(self, request: GenerationRequest) -> Mapping[str, Any]:
-        """Return the switches of the chat template that the request sets, or its budget does."""
-        if request.think_budget is None or BUDGET_SWITCH not in self._prompter.template.switches:
-            return request.template_switches
-        return {BUDGET_SWITCH: request.think_budget, **request.template_switches}
+        """Return the switches of the chat template that the request sets, or its budget does.
+
+        Thinking is off anyway where a template knows no switch for it.
+        """
+        known = self._prompter.template.switches
+        given = {
+            name: value
+            for name, value in request.template_switches.items()
+            if name in known or name not in THINK_SWITCHES or value is not False
+        }
+        if request.think_budget is None or BUDGET_SWITCH not in known:
+            return given
+        return {BUDGET_SWITCH: request.think_budget, **given}
 
     def _form(self, request: GenerationRequest, prompt: Prompt) -> ReplyFormat:
         dialect = self._prompter.dialect

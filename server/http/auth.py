@@ -38,6 +38,8 @@ def principal(request: Request) -> str:
 
 
 def _credentials(request: Request) -> tuple[str, str]:
-    """Return scheme and key of the Authorization header."""
+    """Return scheme and key of the Authorization header, or of `x-api-key` in its place."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if not scheme and (key := request.headers.get("x-api-key", "")):
+        scheme = "Bearer"  # one key, whichever header a client sends it in
     return scheme.capitalize(), key.strip()

@@ -40,7 +40,7 @@ class BrowserChecks:
         """Pass a request on, or refuse it before its body is read."""
         error = self._check(scope) if scope["type"] == "http" else None
         if error:
-            await error_response(error)(scope, receive, send)
+            await error_response(error, scope["path"])(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 

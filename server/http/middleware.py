@@ -72,7 +72,7 @@ class RequestContextMiddleware:
                 refusal = InternalServerError(
                     "The server failed. The fault is its own, and it is logged."
                 )
-                await error_response(refusal)(scope, receive, send_named)
+                await error_response(refusal, scope["path"])(scope, receive, send_named)
 
 
 def _span(scope: Scope) -> AbstractContextManager[Span]:

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import structlog
@@ -56,16 +57,40 @@ async def _give_up(*tasks: asyncio.Task[Any]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@dataclass(frozen=True)
+class StreamStyle:
+    """What a protocol sends beside its chunks: an error, the last line, and a sign of life."""
+
+    error: Callable[[APIError], Json] = error_body
+    end: str | None = "[DONE]"
+    ping: Json | None = None
+    """The event that is sent while nothing comes; None is a comment."""
+
+    def keep_alive(self) -> ServerSentEvent:
+        """Return what is sent while nothing comes."""
+        if self.ping is None:
+            return ServerSentEvent(comment="keep-alive", sep=LINE_END)
+        return _event(self.ping)
+
+
+OPENAI_STYLE = StreamStyle()
+
+
 class EventStream(EventSourceResponse):
     """Server-sent events, one for each chunk; however it ends, the chunks are closed."""
 
-    def __init__(self, chunks: AsyncGenerator[Json], first: "asyncio.Task[Json | None]") -> None:
+    def __init__(
+        self,
+        chunks: AsyncGenerator[Json],
+        first: "asyncio.Task[Json | None]",
+        style: StreamStyle = OPENAI_STYLE,
+    ) -> None:
         self._chunks = chunks
         self._first = first
         super().__init__(
-            _events(chunks, first),
+            _events(chunks, first, style),
             ping=KEEP_ALIVE_SECONDS,
-            ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep=LINE_END),
+            ping_message_factory=style.keep_alive,
             send_timeout=SEND_TIMEOUT_SECONDS,
             sep=LINE_END,
         )
@@ -78,7 +103,9 @@ class EventStream(EventSourceResponse):
             await _close(self._chunks, self._first)
 
 
-async def open_stream(request: Request, chunks: AsyncGenerator[Json]) -> EventStream:
+async def open_stream(
+    request: Request, chunks: AsyncGenerator[Json], style: StreamStyle = OPENAI_STYLE
+) -> EventStream:
     """Return a stream of the chunks once the first is there, or after some patience."""
     first = asyncio.create_task(_first(chunks))
     try:
@@ -86,7 +113,7 @@ async def open_stream(request: Request, chunks: AsyncGenerator[Json]) -> EventSt
     except BaseException:
         await _close(chunks, first)
         raise
-    return EventStream(chunks, first)
+    return EventStream(chunks, first, style)
 
 
 async def _first(chunks: AsyncGenerator[Json]) -> Json | None:
@@ -106,7 +133,7 @@ async def _close(chunks: AsyncGenerator[Json], first: "asyncio.Task[Json | None]
 
 
 async def _events(
-    chunks: AsyncGenerator[Json], first: "asyncio.Task[Json | None]"
+    chunks: AsyncGenerator[Json], first: "asyncio.Task[Json | None]", style: StreamStyle
 ) -> AsyncGenerator[ServerSentEvent]:
     try:
         chunk = await asyncio.shield(first)
@@ -115,14 +142,14 @@ async def _events(
         async for chunk in chunks:
             yield _event(chunk)
     except APIError as error:
-        yield _event(error_body(error))
+        yield _event(style.error(error))
     except Exception:
         # The outermost handler of a stream: its status is sent, so only an event can tell.
         log.exception(telemetry.CUT_LINE)
-        yield _event(
-            error_body(InternalServerError("The server failed while it streamed the reply."))
-        )
-    yield _server_sent("[DONE]")
+        failure = InternalServerError("The server failed while it streamed the reply.")
+        yield _event(style.error(failure))
+    if style.end is not None:
+        yield _server_sent(style.end)
 
 
 def _event(chunk: Json) -> ServerSentEvent:

@@ -43,7 +43,11 @@ REFUSALS: list[tuple[Json, str]] = [
     ),
     (
         {"messages": [{"role": "assistant", "function_call": {"name": "f", "arguments": ""}}]},
-        "messages.[0].function_call",
+        "messages.[1].role",
+    ),
+    (
+        {"messages": [{"role": "assistant", "function_call": {"name": "f"}}]},
+        "messages.[0].function_call.arguments",
     ),
     ({"tools": [tool("bad name")]}, "tools[0].function.name"),
     ({"tools": [tool("")]}, "tools[0].function.name"),

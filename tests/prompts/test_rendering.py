@@ -151,15 +151,29 @@ def test_the_tokens_are_those_of_the_text_and_nothing_is_put_before(
     assert list(prompt.tokens) == tokens
 
 
-def test_all_system_messages_and_the_tools_become_one_system_message(
+def test_the_system_messages_at_the_head_and_the_tools_become_one_system_message(
     scaffold: PromptRenderer,
 ) -> None:
-    messages = [Message("system", "Be brief."), HELLO, Message("system", "Be kind.")]
+    messages = [Message("system", "Be brief."), Message("system", "Be kind."), HELLO]
 
     text = scaffold.render(messages, [LOOK]).text
 
     assert text.count("<|im_start|>system") == 1
     assert text.startswith("<|im_start|>system\nBe brief.\n\nBe kind.\n\nYou can call")
+
+
+def test_a_later_system_message_leaves_the_prompt_before_it_as_it_was(
+    scaffold: PromptRenderer,
+) -> None:
+    reminder = Message("system", "Be kind.")
+    answered = [Message("system", "Be brief."), HELLO, Message("assistant", "Hi.")]
+
+    before = scaffold.render([*answered, HELLO], [LOOK]).text
+    after = scaffold.render([*answered, reminder, HELLO], [LOOK]).text
+
+    shared = before[: before.rindex("<|im_start|>user")]
+    assert after.startswith(shared)
+    assert after.index("Be kind.") > len(shared)
 
 
 @pytest.mark.parametrize(("name", "said"), SAID)

@@ -19,6 +19,7 @@ LAYERS = (
     ("server/engines/vllm",),
     ("server/api",),
     ("server/api/chat",),
+    ("server/api/messages",),
     ("server/api/responses",),
     ("server/app.py",),
     ("bench",),

@@ -15,9 +15,11 @@ from falsework.server.api.chat.message_schema import (
     ContentPart,
     ExecutedToolCall,
     MessageParam,
+    ToolCallFunction,
     ToolCallParam,
 )
 from falsework.server.api.media import leave_out_media, not_text
+from falsework.server.api.validation import validate
 from falsework.server.errors import BadRequestError, missing_parameter, unsupported_value
 
 
@@ -104,18 +106,16 @@ def _system(message: MessageParam, param: str) -> Message:
 
 
 def _assistant(message: MessageParam, param: str) -> Message:
-    if message.function_call is not None:
-        raise BadRequestError(
-            "'function_call' is deprecated and isn't supported: use 'tool_calls'.",
-            f"{param}.function_call",
-            "unsupported_parameter",
-        )
-    calls = message.tool_calls or []
+    given = message.tool_calls or []
+    calls = [_call(call, f"{param}.tool_calls[{i}]") for i, call in enumerate(given)]
+    if message.function_call and not given:
+        said = validate(ToolCallFunction, message.function_call, (f"{param}.function_call",))
+        calls = [Call(said.name, said.arguments or "{}")]
     return Message(
         "assistant",
         _text(message.content or (), f"{param}.content") or message.refusal or "",
-        calls=tuple(_call(call, f"{param}.tool_calls[{i}]") for i, call in enumerate(calls)),
-        call_ids=tuple(call.id or "" for call in calls),
+        calls=tuple(calls),
+        call_ids=tuple(call.id or "" for call in given) or ("",) * len(calls),
         name=message.name or "",
         reasoning=message.reasoning_content or message.reasoning or "",
     )
@@ -129,6 +129,7 @@ def _tool(message: MessageParam, param: str) -> Message:
 ROLE_PARSERS: Mapping[str, Callable[[MessageParam, str], Message]] = {
     "assistant": _assistant,
     "developer": _system,
+    "function": _tool,
     "system": _system,
     "tool": _tool,
 }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from falsework.grammars.events import Arguments, CallBegins, CallEnds, Event, Reasoning, Text
+from falsework.server.api.chat.legacy_functions import as_function_call
 from falsework.server.api.chat.message_object import custom_call, message_object
 from falsework.server.api.logprobs import logprob_object
 from falsework.server.engines import TokenLogprob
@@ -21,7 +22,7 @@ from falsework.server.generation import (
     Usage,
 )
 from falsework.server.ids import new_id
-from falsework.server.observability import RequestMetrics, record_outcome
+from falsework.server.observability import RequestMetrics, record_outcome, warning_objects
 from falsework.server.types import Json
 
 
@@ -42,6 +43,8 @@ class ReplyHeader:
 
     def wrap(self, kind: str, choices: list[Json]) -> Json:
         """Return an object of that kind that holds the choices."""
+        if self.request.legacy_functions:
+            choices = [as_function_call(choice) for choice in choices]
         return {
             "id": self.id,
             "object": kind,
@@ -199,6 +202,8 @@ class ChunkBuilder:
             "finish_reason": finish,
         }
         chunk = self._header.wrap("chat.completion.chunk", [choice])
+        if finish and (warnings := warning_objects()):
+            chunk["warnings"] = warnings
         return {**chunk, "usage": None} if self._request.include_usage else chunk
 
 
@@ -228,6 +233,8 @@ class CompletionBuilder:
             choices[0]["message"]["executed_tools"] = self._executed
         usage = {**usage_object(self._usage), **self._header.extra_usage()}
         completion = {**self._header.wrap("chat.completion", choices), "usage": usage}
+        if warnings := warning_objects():
+            completion["warnings"] = warnings
         metadata = self._header.request.metadata
         return completion if metadata is None else {**completion, "metadata": dict(metadata)}
 

@@ -3,6 +3,7 @@
 from falsework.grammars.tool_choice import ToolChoice
 from falsework.prompts.reasoning_switches import THINK_SWITCHES
 from falsework.server.api.chat import schema
+from falsework.server.api.chat.legacy_functions import with_tools
 from falsework.server.api.chat.messages import parse_messages
 from falsework.server.api.chat.structured_outputs import TextForm, one_form_only, text_form
 from falsework.server.api.common_schema import (
@@ -33,6 +34,7 @@ from falsework.server.generation import GenerationRequest, ParamNames
 from falsework.server.settings import Settings
 
 CHOICE_PARAM = "tool_choice"
+EFFORT_PARAM = "reasoning.effort"
 ANY_TOOL = schema.ModeChoice(type="auto")
 
 
@@ -43,7 +45,9 @@ def to_generation_request(
 ) -> GenerationRequest:
     """Return what a request asks of the model; raise BadRequestError."""
     _check_lengths(request, limits)
-    functions = [_definitions(tool, f"tools[{i}]") for i, tool in enumerate(request.tools or ())]
+    request = with_tools(request)
+    param = "tools" if request.functions is None else "functions"
+    functions = [_definitions(tool, f"{param}[{i}]") for i, tool in enumerate(request.tools or ())]
     tools = build_tools(functions, server_tools.by_position, limits)
     if server_tools.by_position and (request.n or 1) > 1:
         message = "'n' has to be 1 where the server runs tools: each choice would run them."
@@ -62,7 +66,7 @@ def to_generation_request(
         sampling=_sampling(request),
         stop=tuple(request.stop or ()),
         think_budget=_think_budget(request),
-        effort=request.reasoning_effort,
+        effort=_effort(request),
         template_switches=request.chat_template_kwargs or {},
         stream=bool(request.stream),
         include_usage=_include_usage(request),
@@ -70,6 +74,7 @@ def to_generation_request(
         repeated_calls=repeated_calls(request, limits),
         several_calls=request.parallel_tool_calls is True,
         tool_call_bias=request.tool_call_bias,
+        legacy_functions=request.functions is not None,
         named=isinstance(request.tool_choice, schema.FunctionChoice | schema.CustomChoice),
         metadata=request.metadata,
         limit=_max_tokens(request),
@@ -81,7 +86,8 @@ def _definitions(tool: WireModel, param: str) -> list[FunctionDefinition] | None
     """Return a client's tool as a function; None for a tool that the server runs."""
     match tool:
         case schema.FunctionTool(function=one):
-            strict, where = bool(one.strict), f"{param}.function"
+            strict = bool(one.strict)
+            where = f"{param}.function" if param.startswith("tools") else param
             return [
                 FunctionDefinition(one.name, one.description, one.parameters, where, strict=strict)
             ]
@@ -164,8 +170,9 @@ def _response_format(request: schema.ChatCompletionRequest, limits: Settings) ->
     match request.response_format:
         case schema.SchemaFormat(json_schema=form):
             return TextForm(param, response_schema(form.schema_, param, limits))
-        case schema.TextFormat(type="json_object"):
-            return TextForm(param, schema=True)
+        case schema.TextFormat(type="json_object") as form:
+            given = "response_format.schema" if form.schema_ else "response_format.value"
+            return TextForm(given, response_schema(form.schema_ or form.value, given, limits))
     return TextForm(param)
 
 
@@ -218,19 +225,36 @@ def _logprobs(request: schema.ChatCompletionRequest) -> int | None:
     return None
 
 
+def _effort(request: schema.ChatCompletionRequest) -> str | None:
+    nested = request.reasoning.effort if request.reasoning else None
+    return request.reasoning_effort or nested
+
+
 def _think_budget(request: schema.ChatCompletionRequest) -> int | None:
     """Return the tokens of the think block by effort and switches; None leaves it to the server."""
-    effort, switches = request.reasoning_effort, request.chat_template_kwargs or {}
-    switched = {switches[name] for name in THINK_SWITCHES if isinstance(switches.get(name), bool)}
-    if len(switched | ({effort != "none"} if effort else set())) > 1:
-        raise BadRequestError(
-            "'chat_template_kwargs' turns thinking on where another field turns it off.",
-            "chat_template_kwargs",
-            "invalid_value",
-        )
-    if effort is None and False in switched:
+    effort, switches = _effort(request), request.chat_template_kwargs or {}
+    switched = {
+        param: switches[name]
+        for name in THINK_SWITCHES
+        if isinstance(switches.get(name), bool) and (param := "chat_template_kwargs")
+    }
+    if request.enable_thinking is not None:
+        switched["enable_thinking"] = request.enable_thinking
+    if request.thinking and request.thinking.type != "auto":
+        switched["thinking"] = request.thinking.type == "enabled"
+    if request.reasoning and request.reasoning.enabled is not None:
+        switched["reasoning.enabled"] = request.reasoning.enabled
+    if len(set(switched.values()) | ({effort != "none"} if effort else set())) > 1:
+        param = next(iter(switched))
+        message = f"'{param}' turns thinking on where another field turns it off."
+        raise BadRequestError(message, param, "invalid_value")
+    if effort is None and False in switched.values():
         return 0
-    return think_budget(effort, "reasoning_effort")
+    tokens = request.reasoning.max_tokens if request.reasoning else None
+    given = request.thinking_budget if tokens is None else tokens
+    if effort is None and given is not None:
+        return given
+    return think_budget(effort, "reasoning_effort" if request.reasoning_effort else EFFORT_PARAM)
 
 
 def _include_usage(request: schema.ChatCompletionRequest) -> bool:

@@ -139,4 +139,5 @@ class _Completion:
         try:
             await executed_calls.save_executed_calls(self.services.store, self.owner, chunks)
         except StorageUnavailable as error:
-            last["warnings"] = [{"code": error.code, "message": NOT_STORED}]
+            warning = {"code": error.code, "message": NOT_STORED}
+            last["warnings"] = [*last.get("warnings", ()), warning]

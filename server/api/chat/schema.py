@@ -45,14 +45,20 @@ UNSUPPORTED_FIELDS: UnsupportedFields = {
     "continue_final_message": (False, "a reply always begins a new turn"),
     "documents": ([], "write them into a message"),
     "echo": (False, "the reply is returned alone"),
-    "function_call": (None, "it is deprecated: use tool_choice"),
-    "functions": (None, "it is deprecated: use tools"),
+    "ebnf": ("", "use structured_outputs.grammar, which takes Lark"),
+    "extra_body": ({}, "its fields stand beside the others on the wire"),
+    "grammar": ("", "use structured_outputs.grammar, which takes Lark"),
+    "guided_whitespace_pattern": (None, "JSON has ', ' and ': ' and no other blanks"),
     "ignore_eos": (False, "a reply ends where the model ends it"),
     "length_penalty": (1.0, "there is no beam search here"),
     "logits_processors": ([], "use logit_bias"),
+    "max_new_tokens": (None, "use max_tokens"),
     "min_tokens": (0, "a reply ends where the model ends it"),
     "modalities": (["text"], "only text is spoken here"),
     "moderation": (None, "nothing is moderated here"),
+    "n_predict": (-1, "use max_tokens"),
+    "num_predict": (-1, "use max_tokens"),
+    "options": ({}, "its fields stand beside the others here, num_predict as max_tokens"),
     "stop_token_ids": ([], "use stop"),
     "use_beam_search": (False, "use temperature and top_p"),
     "web_search_options": (None, "there is no web search here"),
@@ -181,9 +187,11 @@ class JSONSchemaFormat(WireModel):
 
 
 class TextFormat(WireModel):
-    """response_format: text, or any JSON object."""
+    """response_format: text, or any JSON object; some servers let a schema stand beside it."""
 
     type: Literal["json_object", "text"]
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    value: dict[str, Any] | None = None
 
 
 class SchemaFormat(WireModel):
@@ -198,6 +206,20 @@ RESPONSE_FORMATS: dict[str, type[WireModel]] = {
     "json_schema": SchemaFormat,
     "text": TextFormat,
 }
+
+
+class ThinkingSwitch(WireModel):
+    """thinking: on or off, as DeepSeek's and other servers have it."""
+
+    type: Literal["auto", "disabled", "enabled"]
+
+
+class ReasoningFields(WireModel):
+    """reasoning: how much, as OpenRouter has it."""
+
+    effort: str | None = None
+    enabled: bool | None = None
+    max_tokens: int | None = Field(default=None, ge=0)
 
 
 class StreamOptions(WireModel):
@@ -235,7 +257,15 @@ class ChatCompletionRequest(GuidedFields, CommonFields):
         BeforeValidator(_several),
     ] = None
     stream_options: StreamOptions | None = None
+    functions: list[FunctionParam] | None = None
+    function_call: Annotated[
+        Literal["auto", "none"] | FunctionName | None, Field(union_mode="left_to_right")
+    ] = None
     reasoning_effort: str | None = None
+    reasoning: ReasoningFields | None = None
+    enable_thinking: bool | None = None
+    thinking: ThinkingSwitch | None = None
+    thinking_budget: int | None = Field(default=None, ge=0)
     chat_template_kwargs: dict[str, Any] | None = None
 
 

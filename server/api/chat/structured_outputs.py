@@ -14,7 +14,7 @@ from pydantic import Field
 from falsework.grammars.text_grammar import Syntax, TextGrammar
 from falsework.server.api.common_schema import response_schema
 from falsework.server.api.validation import WireModel
-from falsework.server.errors import BadRequestError
+from falsework.server.errors import BadRequestError, unsupported_value
 from falsework.server.generation import ResponseSchema
 from falsework.server.settings import Settings
 
@@ -35,8 +35,11 @@ class StructuredOutputs(WireModel):
 
 
 class GuidedFields(WireModel):
-    """vLLM's older fields."""
+    """vLLM's older fields, and those of llama.cpp, SGLang and Ollama."""
 
+    json_schema: dict[str, Any] | bool | str | None = None
+    regex: str | None = None
+    format: dict[str, Any] | str | None = None
     structured_outputs: StructuredOutputs | None = None
     guided_json: dict[str, Any] | bool | str | None = None
     guided_regex: str | None = None
@@ -78,6 +81,9 @@ def text_form(fields: GuidedFields, limits: Settings) -> TextForm | None:
         "guided_regex": fields.guided_regex,
         "guided_choice": fields.guided_choice,
         "guided_grammar": fields.guided_grammar,
+        "json_schema": fields.json_schema,
+        "regex": fields.regex or None,
+        "format": fields.format or None,
     }
     asking = {param: value for param, value in given.items() if value is not None}
     if fields.structured_outputs and not any(param.startswith("struct") for param in asking):
@@ -118,6 +124,14 @@ def _json(value: Any, param: str, limits: Settings) -> TextForm:
     return TextForm(param, response_schema(value, param, limits))
 
 
+def _ollama_format(value: Any, param: str, limits: Settings) -> TextForm:
+    if value == "json":
+        return TextForm(param, schema=True)
+    if isinstance(value, str):
+        raise unsupported_value(value, ("json", "a JSON Schema"), param)
+    return _json(value, param, limits)
+
+
 def _json_object(_: Any, param: str, __: Settings) -> TextForm:
     return TextForm(param, schema=True)
 
@@ -138,7 +152,9 @@ def _grammar_of(syntax: Syntax) -> Callable[[Any, str, Settings], TextForm]:
 
 
 FORMS: Mapping[str, Callable[[Any, str, Settings], TextForm]] = {
+    "format": _ollama_format,
     "json": _json,
+    "json_schema": _json,
     "json_object": _json_object,
     "regex": _grammar_of("regex"),
     "choice": _grammar_of("choice"),

@@ -21,7 +21,7 @@ from falsework.server.api.responses.item_schema import (
     ReasoningItem,
     parse_item,
 )
-from falsework.server.api.responses.sealed import COMPACTION, REASONING, unsealed
+from falsework.server.api.sealed import COMPACTION, REASONING, unsealed
 from falsework.server.api.server_tools import BUILTIN_SERVER_LABEL
 from falsework.server.api.validation import param_path
 from falsework.server.errors import BadRequestError

@@ -10,7 +10,7 @@ from falsework.server.api.responses.call_items import CALL_ITEMS
 from falsework.server.api.responses.client_tools import CallKind, CallName
 from falsework.server.api.responses.event_log import EventLog
 from falsework.server.api.responses.schema import INCLUDE_REASONING
-from falsework.server.api.responses.sealed import REASONING, sealed
+from falsework.server.api.sealed import REASONING, sealed
 from falsework.server.engines import TokenLogprob
 from falsework.server.ids import new_id
 from falsework.server.types import Json

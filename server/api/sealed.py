@@ -1,8 +1,8 @@
 """Text that a client keeps for the server: reasoning, and what stands for a compacted conversation.
 
-`encrypted_content` is opaque to clients and is sent back as it came. There is nothing secret in it
-here, since the text is the client's own, so it is packed and not encrypted. What another server
-made is told by its beginning.
+`encrypted_content`, or the `signature` of a thought, is opaque to clients and sent back as it came.
+There is nothing secret in it here, since the text is the client's own, so it is packed and not
+encrypted. What another server made is told by its beginning.
 """
 
 import base64

@@ -1,0 +1,3 @@
+from falsework.server.api.messages import routes
+
+__all__ = ["routes"]
