@@ -9,6 +9,7 @@ import functools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from falsework.grammars.call_decision import CallDecision
 from falsework.grammars.call_formats import (
@@ -17,6 +18,8 @@ from falsework.grammars.call_formats import (
     ToolCallFormat,
     literal_parts,
 )
+from falsework.grammars.counted_loops import LOOP, Loops
+from falsework.grammars.determinize import Edges
 from falsework.grammars.dfa import DEAD, DFA, START
 from falsework.grammars.jump_forward import Encode
 from falsework.grammars.reply_format import ReplyFormat
@@ -61,14 +64,26 @@ def split_states(automaton: DFA, states: Iterable[int]) -> tuple[DFA, dict[int, 
     rows = sorted(states)
     if not rows:
         return automaton, {}
-    table = np.concatenate((automaton.table, automaton.table[rows]))
-    table[rows] = DEAD
+    starts, lows, highs, targets = automaton.edges
+    split = np.zeros(automaton.rows, np.bool_)
+    split[rows] = True
+    counts = np.diff(starts)
+    moved = [np.arange(starts[row], starts[row + 1]) for row in rows]
+    order = np.concatenate((np.flatnonzero(~np.repeat(split, counts)), *moved))
+    of_rows = np.concatenate((np.where(split, 0, counts), counts[rows]))
+    new_starts = np.concatenate(([0], np.cumsum(of_rows))).astype(np.int32)
     final = np.concatenate((automaton.final, automaton.final[rows]))
     final[rows] = False
-    loops = np.concatenate((automaton.loops, automaton.loops[rows]))
-    count = len(automaton.table)
-    twins = {row: count + number for number, row in enumerate(rows)}
-    return DFA(automaton.classes, table, final, loops), twins
+    made = DFA(
+        automaton.classes,
+        Edges(new_starts, lows[order], highs[order], targets[order]),
+        final,
+        Loops(
+            np.concatenate((automaton.loops.of_row, automaton.loops.of_row[rows])),
+            automaton.loops.bounds,
+        ),
+    )
+    return made, {row: automaton.rows + number for number, row in enumerate(rows)}
 
 
 def _beginnings(form: ReplyFormat, automaton: DFA | None) -> tuple[int, ...]:
@@ -91,21 +106,31 @@ def _behind_calls(automaton: DFA | None, markup: ToolCallFormat, head: int) -> S
     if automaton is None or names == DEAD:
         return ()
     again = _sample(markup.separator + markup.before_name)
-    rows = np.arange(len(automaton.table))
+    rows = np.arange(automaton.rows)
     for byte in again:
-        rows = automaton.table[rows, automaton.classes[byte]]
+        rows = _targets(automaton, int(automaton.classes[byte]))[rows]
     separators = (markup.separator, *markup.other_separators)
     ways = [(_sample(one + markup.before_name))[:1] for one in separators]
     ways.append(markup.closing.encode()[:1])
     classes = {int(automaton.classes[way[0]]) for way in ways if way}
-    found = ((rows == names) & (automaton.loops[:, 0] < 0)).nonzero()[0]
+    uncounted = automaton.loops.bounds[automaton.loops.of_row, LOOP] < 0
+    found = ((rows == names) & uncounted).nonzero()[0]
     closing = markup.closing.encode()
     return [
         row
         for row in found.tolist()
-        if {*automaton.table[row].nonzero()[0]} <= classes
+        if {number for number, _ in automaton.transitions(row)} <= classes
         and automaton.is_accepting(automaton.step(row, closing))
     ]
+
+
+def _targets(automaton: DFA, number: int) -> NDArray[np.int32]:
+    """Return the row behind each row and a byte of class `number`, counted loops aside."""
+    starts, lows, highs, targets = automaton.edges
+    found = (lows <= number) & (number <= highs)
+    behind = np.full(automaton.rows, DEAD, np.int32)
+    behind[np.repeat(np.arange(automaton.rows), np.diff(starts))[found]] = targets[found]
+    return behind
 
 
 @functools.lru_cache(maxsize=64)

@@ -167,6 +167,15 @@ class ToolCallFormat:
         return self.opening + self.before_name
 
     @property
+    def name_ends(self) -> tuple[str, ...]:
+        """What the text behind a tool's name may begin with."""
+        marks = tuple(literal_parts(self.after_name)[:1])
+        if not marks and self.elements:
+            marks = (self.elements.before_key, self.after_arguments)
+        assert marks, "a name has to end somewhere"
+        return marks
+
+    @property
     def literals(self) -> tuple[str, ...]:
         """Return all literals, in which special tokens of the vocabulary may be spelled."""
         own = self.elements or self.bare_keys

@@ -34,6 +34,7 @@ class OutputParser:
         self._pending = opening
         self._received = len(opening)
         self._ended = False
+        self._cut = False
         self._texts = {tool.name for tool in form.tools if tool.grammar}
         self._closing = ""
         self._behind_text: Callable[[], list[Event] | None] = self._nothing
@@ -67,11 +68,11 @@ class OutputParser:
     def close(self, *, complete: bool) -> list[Event]:
         """Return what was held back when no more comes.
 
-        `complete` False: the token limit cut the reply, and a call that had begun isn't reported.
+        `complete` False: the token limit cut the reply. Then neither a call that had begun is
+        reported, nor what may have been the beginning of a mark.
         """
         self._ended = True
-        if not complete and self._cut_marker():
-            self._pending = ""
+        self._cut = not complete
         events = self.feed("")
         resting = [self._block, self._block_start, self._gap, self._beginning, self._text,
                    self._closed_text, self._nothing]  # fmt: skip
@@ -85,18 +86,6 @@ class OutputParser:
             msg = f"the reply ended inside a call, before {self._pending!r}"
             raise OutputParseError(msg)
         return events
-
-    def _cut_marker(self) -> bool:
-        """Tell whether what is pending is the beginning of a mark that the end has cut off."""
-        if self._read == self._text:
-            return bool(self._trigger) and bool(self._pending)
-        if self._read == self._beginning:
-            markup = self._markup
-            marks = [mark for mark in (markup.answer_opening, markup.text_opening) if mark]
-            heads = [one.prefix for one in self._spellings] + marks
-            return any(match_literal(head, self._pending) is None for head in heads)
-        marked = (self._block, self._closed_text, self._opening_block)
-        return self._read in marked and bool(self._pending)
 
     # Each state reads from `_pending`; None: it needs more, or there is nothing more to read.
 
@@ -158,7 +147,7 @@ class OutputParser:
         marks = [mark for mark in (markup.answer_opening, markup.text_opening) if mark]
         heads = [one.prefix for one in self._spellings] + marks
         lengths = [match_literal(head, self._pending) for head in heads]
-        if not self._pending or (None in lengths and not self._ended):
+        if not self._pending or (None in lengths and self._waits):
             return None
         found = [(n, length) for n, length in enumerate(lengths) if length and length > 0]
         if not found:
@@ -198,9 +187,10 @@ class OutputParser:
         return [Text(before)] if before else []
 
     def _name(self) -> list[Event] | None:
-        at = self._name_end()
-        if at < 0:
+        found = [at for at in map(self._pending.find, self._markup.name_ends) if at >= 0]
+        if not found:
             return None
+        at = min(found)
         name = self._pending[:at]
         length = match_literal(self._markup.after_name, self._pending[at:])
         if length is None:
@@ -213,16 +203,6 @@ class OutputParser:
         self._arguments = self._reader_of(self._markup, name)
         self._read = self._whole_text if name in self._texts else self._argument_text
         return [CallBegins(self._count, name)]
-
-    def _name_end(self) -> int:
-        """Return where the name in `_pending` ends, -1 where it may go on."""
-        markup = self._markup
-        marks = literal_parts(markup.after_name)[:1]
-        if not marks and markup.elements:
-            marks = [markup.elements.before_key, markup.after_arguments]
-        assert marks, "a name has to end somewhere"
-        found = [at for at in map(self._pending.find, marks) if at >= 0]
-        return min(found, default=-1)
 
     def _reader_of(
         self, markup: ToolCallFormat, name: str
@@ -298,15 +278,20 @@ class OutputParser:
 
         self._read = read
 
+    @property
+    def _waits(self) -> bool:
+        """Whether what may be the beginning of a mark is held back."""
+        return not self._ended or self._cut
+
     def _may_become(self, literal: str) -> bool:
         """Tell whether what is pending is a true prefix of the literal and more may come."""
         shorter = len(self._pending) < len(literal) and literal.startswith(self._pending)
-        return shorter and not self._ended
+        return shorter and self._waits
 
     def _held(self, marker: str, kind: type[Reasoning] | type[Text]) -> list[Event] | None:
         """Let go of what is pending, but for an end that may become the marker."""
         keep = 0
-        if not self._ended:
+        if self._waits:
             longest = min(len(marker) - 1, len(self._pending))
             keep = next((n for n in range(longest, 0, -1) if self._pending.endswith(marker[:n])), 0)
         cut = len(self._pending) - keep
