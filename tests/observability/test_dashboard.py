@@ -3,7 +3,9 @@
 import importlib.util
 import json
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from support.chat_bodies import Json
 from support.clients import CHAT, HELLO, left_open, sent
 from support.mcp_processes import SCRIPT
-from support.scripted_app import Running, calls, eventually, scaffold_of
+from support.scripted_app import SETTINGS, Running, calls, eventually, scaffold_of
 from support.tool_app import an_upstream, house_of, metrics_of
 from support.upstream import Upstream, hangs, http_tool, resets, says
 
@@ -30,7 +32,7 @@ def queries() -> list[str]:
     return drawn + [rule["expr"] for group in alerts["groups"] for rule in group["rules"]]
 
 
-def loaded(house: Running, up: Upstream) -> dict[str, float]:
+def loaded(house: Running, up: Upstream, database: Path) -> dict[str, float]:
     """Put the load on a server, and return its metrics."""
     names = ("again", "slow", "full", "down", "write", "private")
     tools = [{"type": "server_tool", "name": name} for name in names]
@@ -42,6 +44,10 @@ def loaded(house: Running, up: Upstream) -> dict[str, float]:
     assert eventually(lambda: len(up.seen) > before)
     leaving.close()
     sent(house, "GET", "/nowhere")
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        sent(house, "GET", "/ready")
+        other.execute("ROLLBACK")
     assert eventually(lambda: has(metrics_of(house), "falsework_client_disconnects_total"))
     return metrics_of(house)
 
@@ -51,7 +57,9 @@ def has(samples: dict[str, float], name: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def samples(smollm2: Path) -> Iterator[dict[str, float]]:
+def samples(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, float]]:
+    database = tmp_path_factory.mktemp("dashboard") / "kept.db"
+    settings = SETTINGS.model_copy(update={"database": f"sqlite:///{database}"})
     turns = [
         calls(("again", "{}")),
         calls(("slow", "{}")),
@@ -85,8 +93,8 @@ def samples(smollm2: Path) -> Iterator[dict[str, float]]:
                  "python": {"callable": "math:sqrt", "run_in": "thread"}},
             ],
         }  # fmt: skip
-        with house_of(scaffold_of(smollm2), *turns, file=file) as house:
-            yield loaded(house, up)
+        with house_of(scaffold_of(smollm2), *turns, file=file, settings=settings) as house:
+            yield loaded(house, up, database)
 
 
 @pytest.mark.parametrize("query", queries())

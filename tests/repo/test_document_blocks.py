@@ -29,6 +29,7 @@ NOT_RUN = {
     "make bench": MINUTES,
     ".venv/bin/python bench/runtime.py": MINUTES,
     ".venv/bin/python bench/soak.py": MINUTES,
+    ".venv/bin/python bench/neighbours.py": MINUTES,
     ".venv/bin/python bench/likely.py": MINUTES,
     "make lock": "asks a package index; tests/repo/test_requirements.py compares the lists",
     "falsework prompt": "needs the hub; tests/cli/test_prompt_command.py runs the command",
