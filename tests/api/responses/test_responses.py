@@ -119,6 +119,19 @@ def test_a_conversation_may_be_replayed_by_the_client(scaffold: TurnBuilder) -> 
         ({"tools": [{**F, "parameters": {"type": "objekt"}}]}, "tools[0].parameters"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
+        (
+            {
+                "text": {
+                    "format": {
+                        "type": "json_schema",
+                        "name": "n",
+                        "strict": True,
+                        "schema": {"type": "array", "uniqueItems": True},
+                    }
+                }
+            },
+            "text.format.schema",
+        ),
         ({"reasoning": {"effort": "some"}}, "reasoning.effort"),
         ({"truncation": "auto"}, "truncation"),
         ({"conversation": "c"}, "conversation"),
