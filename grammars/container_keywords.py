@@ -104,9 +104,10 @@ def members(algebra: "Algebra", of: Subschema) -> tuple[Layer | None, list[Check
             return Layer(names), [check(of, "patternProperties")]
         inside = document.child(of, "patternProperties", pattern)
         patterns.append((pattern, algebra.node(inside)))
-    if not names and not patterns and rest == ANYTHING:
+    others = "additionalProperties" in of
+    if not names and not patterns and not others:
         return None, []
-    return Layer(names, tuple(patterns), rest), []
+    return Layer(names, tuple(patterns), rest, others), []
 
 
 def dependents(algebra: "Algebra", of: Subschema) -> Iterator[tuple[str, Terms, bool]]:

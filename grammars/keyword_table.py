@@ -98,7 +98,7 @@ KEYWORD_ROWS: dict[str, Row] = {
     "required": Row("also of names that no property has", _NEVER,
                     {**_OBJECT, "required": ["a"]}, {"a": 1}, {}),
     "additionalProperties": Row(
-        "behind the declared ones; without a word, tools take none", _NEVER,
+        "behind the declared ones; without a word, see above", _NEVER,
         {**_OBJECT, "properties": {"a": {}}, "additionalProperties": {"type": "null"}},
         {"a": 1, "b": None}, {"b": 1},
     ),
@@ -182,8 +182,9 @@ Refused is what is no JSON Schema, refers outside itself, admits nothing, or tak
 Narrower than the schema, where it harms nobody: members come in the declared order and other names
 behind them, text has one spelling, numbers have at most 19 digits (15 beside an exclusive bound),
 values without a schema nest to a depth of 4, those of members that nobody named to a depth of 1.
-An object that a tool's parameters describe by `properties`, without a word of further ones, has no
-others. Patterns are read as every validator reads them: `\\w` and `\\d` are ASCII.
+An object that a tool's parameters or a response_format describe by `properties`, without a word of
+further ones, has no others; `additionalProperties: true` lets them in. Patterns are read as every
+validator reads them: `\\w` and `\\d` are ASCII.
 
 Of the JSON Schema Test Suite (drafts 4 to 2020-12, optional parts and formats too) nothing invalid
 is let out; the valid instances that can't be said, and the schemas that are refused because they

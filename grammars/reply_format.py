@@ -98,7 +98,7 @@ def plan_reply(form: ReplyFormat) -> ReplyPlan:
     if form.answer is None:
         return ReplyPlan(arguments, text=form.text, custom=custom)
     try:
-        return ReplyPlan(arguments, schema_plan.plan(form.answer), custom=custom)
+        return ReplyPlan(arguments, schema_plan.plan(form.answer, closed=True), custom=custom)
     except UnsupportedSchema as fault:
         raise UnsupportedFormat(fault.reason, _at(form.answer_where, fault), tool=None) from None
 

@@ -189,7 +189,8 @@ class SchemaExport:
         rest = together(*(layer.rest for layer in objects.layers))
         names = any(layer.names for layer in objects.layers)
         if not layers:
-            closed = self._closed and names and rest == ANYTHING
+            others = any(layer.others for layer in objects.layers)
+            closed = self._closed and names and not others
             return {"additionalProperties": False if closed else self._node(rest)}
         if len(objects.layers) == 1:
             try:

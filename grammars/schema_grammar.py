@@ -159,7 +159,7 @@ class GrammarBuilder(ScalarGrammar):
         return (
             self._closed
             and any(layer.names for layer in objects.layers)
-            and all(layer.rest == ANYTHING and not layer.patterns for layer in objects.layers)
+            and not any(layer.others or layer.patterns for layer in objects.layers)
         )
 
     def _member(self, objects: Objects, name: str) -> Expression | None:

@@ -41,7 +41,7 @@ DEFAULT_LIMITS = Limits()
 
 PREFERRED_NODES = 16_000
 """A schema whose expression has more nodes is llguidance's, where that enforces all of it."""
-NODES_LIMIT = 60_000
+NODES_LIMIT = 100_000
 """A schema whose expression has more nodes is planned again, with exclusions left to checks."""
 
 
@@ -90,11 +90,14 @@ def plan(
     notation: json_values.Notation = json_values.JSON,
     *,
     arguments: bool = False,
+    closed: bool = False,
     limits: Limits = DEFAULT_LIMITS,
 ) -> SchemaPlan:
     """Return how `schema` is served; raise UnsupportedSchema when it can't be served at all.
 
-    `arguments`: the schema is the parameters of a tool: an object, and no members where it names
+    `closed`: objects that name members and say nothing of others have no others.
+
+    `arguments`: the schema is the parameters of a tool: a closed object, no members where it names
     none; with a notation of bare arguments, written as keyword arguments.
     """
     if arguments:
@@ -102,10 +105,11 @@ def plan(
     budget = Budget(limits.steps)
     try:
         document = open_document(schema, limits.depth, limits.bytes)
-        made = _planned(document, Algebra(document, budget), notation, arguments, limits)
+        asked = _Asked(notation, limits, arguments=arguments, closed=closed or arguments)
+        made = _planned(document, Algebra(document, budget), asked)
         if made is None:
             algebra = Algebra(document, budget, exclusions=0)
-            made = _planned(document, algebra, notation, arguments, limits, last=True)
+            made = _planned(document, algebra, asked, last=True)
     except BudgetExceeded as fault:
         raise UnsupportedSchema(str(fault), "") from None
     except RecursionError:
@@ -137,23 +141,30 @@ _SAYING_MORE = frozenset({
 """Keywords that make an object more than one without members."""
 
 
-def _planned(  # noqa: PLR0913 - what `plan` was asked
-    document: Document,
-    algebra: Algebra,
-    notation: json_values.Notation,
-    arguments: bool,
-    limits: Limits,
-    *,
-    last: bool = False,
+@dataclass(frozen=True)
+class _Asked:
+    """What `plan` was asked beside the schema."""
+
+    notation: json_values.Notation
+    limits: Limits
+    arguments: bool
+    closed: bool
+
+
+def _planned(
+    document: Document, algebra: Algebra, asked: _Asked, *, last: bool = False
 ) -> SchemaPlan | None:
     """Return how a schema is served; None, unless `last`, where its expression is too large."""
+    notation, limits = asked.notation, asked.limits
     root = algebra.node(document.root)
     if not algebra.terms(root):
         raise UnsupportedSchema(NOTHING, "")
-    builder = GrammarBuilder(algebra, notation, limits.depth, closed=arguments)
-    bare = arguments and notation.bare_arguments
+    builder = GrammarBuilder(algebra, notation, limits.depth, closed=asked.closed)
+    bare = asked.arguments and notation.bare_arguments
     given = document.schema if isinstance(document.schema, bool) else dict(document.schema)
-    export = functools.cache(functools.partial(_exported, algebra, root, limits, closed=arguments))
+    export = functools.cache(
+        functools.partial(_exported, algebra, root, limits, closed=asked.closed)
+    )
     satisfies = functools.partial(_satisfies, algebra, root, limits)
     by_llguidance = SchemaPlan("llguidance", given, document.draft, None, (), export, satisfies)
     # llguidance has no spelling for all bare arguments.

@@ -103,11 +103,15 @@ class Arrays:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """What one schema says of members: by name, by pattern, and of all others."""
+    """What one schema says of members: by name, by pattern, and of all others.
+
+    `others`: whether it says anything of others, be it that they may be anything.
+    """
 
     names: dict[str, Node] = field(default_factory=dict)
     patterns: tuple[tuple[str, Node], ...] = ()
     rest: Node = ANYTHING
+    others: bool = False
 
 
 @dataclass(frozen=True)

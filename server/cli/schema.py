@@ -48,7 +48,8 @@ def check(
     The status is 0 when all are accepted, 1 when one is refused, 2 when the input can't be read.
     """
     # vLLM's CPU workers import the command line first, and fail where it has imported numba.
-    from falsework.server.cli.schema_report import check_schema, warm_up  # noqa: PLC0415
+    from falsework.grammars.warm_up import warm_up  # noqa: PLC0415
+    from falsework.server.cli.schema_report import check_schema  # noqa: PLC0415
 
     reports = []
     warm_up()

@@ -11,7 +11,6 @@ from falsework.grammars import (
     Limits,
     SchemaPlan,
     UnsupportedSchema,
-    literal,
     plan,
     strict_faults,
 )
@@ -114,11 +113,6 @@ def _can_be_said(planned: SchemaPlan, automaton: DFA | None, value: Any) -> bool
         return False
     # Where all orders are too many to try, what satisfies the schema is taken to be sayable.
     return automaton is None or admits(automaton, value) is not False
-
-
-def warm_up() -> None:
-    """Load what the first compilation loads, so that no schema is charged with it."""
-    compile_dfa(literal("0"))
 
 
 def _since(begun: float) -> float:

@@ -7,6 +7,7 @@ from support.chat_bodies import tool
 from support.scripted_app import whole
 from support.scripted_chat import says, told
 
+from falsework.grammars.dfa import from_bytes
 from falsework.server.errors import BadRequestError
 from falsework.server.generation.turn import TurnBuilder
 
@@ -37,6 +38,23 @@ def test_a_text_of_the_form_is_the_answer(plain: TurnBuilder, form: str) -> None
     assert told(reply) == (text, None, [], "stop")
     (_, _, constraint) = engine.asked[0]
     assert constraint is not None
+
+
+@pytest.mark.parametrize("more", [{}, {"additionalProperties": True}], ids=["closed", "open"])
+def test_an_answer_has_the_members_that_its_schema_names_and_others_where_it_lets_them_in(
+    plain: TurnBuilder, more: Json
+) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, **more}
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    engine = says('{"a": 1}')
+
+    whole(engine, plain, response_format=form)
+
+    (_, _, constraint) = engine.asked[0]
+    assert constraint is not None
+    automaton = from_bytes(constraint.grammar)
+    assert automaton.accepts('{"a": 1}')
+    assert automaton.accepts('{"a": 1, "b": 2}') is bool(more)
 
 
 @pytest.mark.parametrize(

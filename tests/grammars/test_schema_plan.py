@@ -12,7 +12,8 @@ from support.walker import Walker
 from falsework.grammars.dfa import compile_dfa
 from falsework.grammars.schema_errors import UnsupportedSchema
 from falsework.grammars.schema_plan import Limits, plan
-from falsework.server.cli.schema_report import check_schema, warm_up
+from falsework.grammars.warm_up import warm_up
+from falsework.server.cli.schema_report import check_schema
 
 SHAPE = {"oneOf": [
     {"type": "object", "properties": {"kind": {"const": kind}, size: {"type": "number",

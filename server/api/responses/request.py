@@ -106,6 +106,7 @@ async def prepare_request(  # noqa: PLR0913 - here the parts of a request meet
         ),
         response_schema=_response_schema(request, limits),
         response_description=(form.description or "") if form else "",
+        response_strict=_is_strict(request),
         sampling=sampling_params(request, most, (request.top_logprobs or 0) if logprobs else None),
         think_budget=think_budget(effort, "reasoning.effort"),
         effort=effort,
@@ -146,6 +147,11 @@ def _check(request: CreateResponseRequest) -> None:
         raise BadRequestError("'background' needs 'store'.", "background", "invalid_value")
     if request.input is None and request.previous_response_id is None:
         raise missing_parameter("input")
+
+
+def _is_strict(request: CreateResponseRequest) -> bool:
+    form = request.text.format if request.text else None
+    return form is not None and form.type == "json_schema" and bool(form.strict)
 
 
 def _tool_choice(

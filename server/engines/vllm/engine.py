@@ -16,10 +16,8 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError as VllmEngineDeadError
 from vllm.v1.engine.exceptions import EngineGenerateError
 
-from falsework.grammars import literal
-from falsework.grammars.dfa import START, compile_dfa, from_bytes
-from falsework.grammars.masks import TokenMasks
 from falsework.grammars.vocabulary import Vocabulary
+from falsework.grammars.warm_up import warm_up
 from falsework.prompts.dialects import Dialect
 from falsework.prompts.tokenizers import Tokenizer, build_vocabulary, eos_token_ids
 from falsework.server.engines.base import (
@@ -48,9 +46,7 @@ async def start_engine(
     args = engine_args(settings, str(model), dialect.markers)
     try:
         # In threads: vLLM's start would hold the loop for many seconds.
-        llm, _ = await asyncio.gather(
-            asyncio.to_thread(_start, args), asyncio.to_thread(_compile_kernels)
-        )
+        llm, _ = await asyncio.gather(asyncio.to_thread(_start, args), asyncio.to_thread(warm_up))
         await llm.collective_rpc("patch_sampling")
     except asyncio.CancelledError:
         _end_processes()  # or the process would outlive its cancelled start until that is done
@@ -81,13 +77,6 @@ def _end_processes() -> None:
     for child in multiprocessing.active_children():
         if child.name.startswith("EngineCore"):
             child.kill()
-
-
-def _compile_kernels() -> None:
-    """Compile what numba has to, seconds at the first start, or load it, for us and the engine."""
-    vocabulary = Vocabulary([b"o", b"k", b"ok", None], [3])
-    automaton = compile_dfa(literal("ok"), vocabulary.alphabet)
-    TokenMasks(from_bytes(automaton.to_bytes()), vocabulary, 1).mask_for(START)
 
 
 class VllmEngine:

@@ -123,6 +123,19 @@ def test_a_conversation_may_be_replayed_by_the_client(scaffold: TurnBuilder) -> 
             "tool_choice",
         ),
         ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
+        (
+            {
+                "text": {
+                    "format": {
+                        "type": "json_schema",
+                        "name": "n",
+                        "strict": True,
+                        "schema": {"type": "array", "uniqueItems": True},
+                    }
+                }
+            },
+            "text.format.schema",
+        ),
         ({"reasoning": {"effort": "some"}}, "reasoning.effort"),
         ({"truncation": "never"}, "truncation"),
         ({"conversation": "c"}, "conversation"),
