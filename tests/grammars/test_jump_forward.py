@@ -6,14 +6,16 @@ import pytest
 from support import real_tokenizers
 from support.walker import Walker
 
-from falsework.grammars import json_schema
+from falsework.grammars import json_schema, literal, sequence
 from falsework.grammars.dfa import DFA, START, compile_dfa
 from falsework.grammars.events import Tool
+from falsework.grammars.expressions import choice
 from falsework.grammars.jump_forward import forced_bytes, forced_tokens
 from falsework.grammars.masks import tokens_in_mask
 from falsework.grammars.reply_format import ReplyFormat
 from falsework.grammars.reply_grammar import between_characters_state, reply_grammar
 from falsework.grammars.tool_choice import ToolChoice
+from falsework.grammars.vocabulary import Vocabulary
 from falsework.prompts.dialects import DIALECTS, with_reasoning
 from falsework.server.engines.base import ThinkingBudget
 from falsework.server.engines.matcher import CompiledGrammar, GrammarMatcher
@@ -48,6 +50,21 @@ def test_a_run_goes_on_until_there_is_a_choice() -> None:
 
     assert said == b'<tool_call>\n{"name": "find_'
     assert forced_bytes(compiled(), behind) == (b"", behind)
+
+
+def test_a_run_stops_before_a_mark_that_one_token_says() -> None:
+    """What two marks begin with alike isn't spelled out: the tokens are the whole marks."""
+    marks = [b"<|next|>", b"<|nap|>"]
+    vocabulary = Vocabulary([*(bytes([byte]) for byte in range(256)), *marks, None], [258])
+    automaton = compile_dfa(sequence(literal("ab"), choice(map(literal, ("<|next|>", "<|nap|>")))))
+
+    run = forced_tokens(automaton, START, vocabulary, lambda text: list(text.encode()))
+    between = forced_tokens(
+        automaton, automaton.step(START, b"ab"), vocabulary, lambda text: list(text.encode())
+    )
+
+    assert run == ((ord("a"), ord("b")), ())
+    assert between == ((), ())
 
 
 def test_a_tool_name_is_forced_as_soon_as_its_rest_is_unique() -> None:
