@@ -1,6 +1,7 @@
 from falsework.server.generation.admission import AdmissionController
 from falsework.server.generation.check_policy import CheckPolicy
 from falsework.server.generation.choice import ChoiceDelta, FinishReason
+from falsework.server.generation.left_out_tools import TOOL_LEFT_OUT
 from falsework.server.generation.request import GenerationRequest, ParamNames, ResponseSchema
 from falsework.server.generation.tool_loop import (
     ApprovalRequired,
@@ -16,6 +17,7 @@ from falsework.server.generation.usage import NO_USAGE, Usage
 
 __all__ = [
     "NO_USAGE",
+    "TOOL_LEFT_OUT",
     "AdmissionController",
     "ApprovalRequired",
     "CheckPolicy",
