@@ -32,15 +32,21 @@ def test_a_conversation_is_compacted_and_goes_on(plain: TurnBuilder) -> None:
         {"role": "user", "content": "My name is Ada."},
         {"role": "assistant", "content": "Hello, Ada."},
     ]
-    with responding(plain, "The user is Ada.", "Ada.") as house, client(house) as sdk:
-        compacted = sdk.responses.compact(model="smollm2", input=conversation)
-        kept: Any = [one.model_dump(exclude_none=True) for one in compacted.output]
-        after = sdk.responses.create(model="smollm2", input=[*kept, LAST])
+    with (
+        responding(plain, "The user is Ada.", "The user is Ada.", "Ada.") as house,
+        client(house) as sdk,
+    ):
+        read = sdk.responses.compact(model="smollm2", input=conversation)
+        body = {"model": "smollm2", "input": conversation}
+        compacted = sent(house, "POST", "/v1/responses/compact", body).json
+        again = {"model": "smollm2", "input": [*compacted["output"], LAST]}
+        after = sent(house, "POST", "/v1/responses", again).json
         tokens, _, _ = house.engine.asked[-1]
 
-    assert [one.type for one in compacted.output] == ["message", "compaction"]
-    assert compacted.usage.output_tokens > 0
-    assert after.output_text == "Ada."
+    assert read.object == "response.compaction"
+    assert [one["type"] for one in compacted["output"]] == ["message", "compaction"]
+    assert compacted["usage"]["output_tokens"] > 0
+    assert after["status"] == "completed"
     prompt = plain._prompter.tokenizer.decode(list(tokens))
     assert prompt.index("My name is Ada.") < prompt.index("The user is Ada.")
     assert "Hello, Ada." not in prompt
