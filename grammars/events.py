@@ -18,6 +18,8 @@ class Tool:
     """Where the client wrote the schema, for error messages: `tools[0].function.parameters`."""
     strict: bool = False
     """Every keyword has to be enforced while decoding, or the schema is refused."""
+    foreign: bool = False
+    """Its schema is none of the client's: an MCP server wrote it, or the operator."""
     custom: bool = False
     """A tool of free text: its one argument is `input`."""
     grammar: TextGrammar | None = None

@@ -34,7 +34,6 @@ class OutputParser:
         self._pending = opening
         self._received = len(opening)
         self._ended = False
-        self._cut = False
         self._texts = {tool.name for tool in form.tools if tool.grammar}
         self._closing = ""
         self._behind_text: Callable[[], list[Event] | None] = self._nothing
@@ -71,8 +70,7 @@ class OutputParser:
         `complete` False: the token limit cut the reply. Then neither a call that had begun is
         reported, nor what may have been the beginning of a mark.
         """
-        self._ended = True
-        self._cut = not complete
+        self._ended = complete  # a cut reply keeps back what may be the beginning of a mark
         events = self.feed("")
         resting = [self._block, self._block_start, self._gap, self._beginning, self._text,
                    self._closed_text, self._nothing]  # fmt: skip
@@ -147,7 +145,7 @@ class OutputParser:
         marks = [mark for mark in (markup.answer_opening, markup.text_opening) if mark]
         heads = [one.prefix for one in self._spellings] + marks
         lengths = [match_literal(head, self._pending) for head in heads]
-        if not self._pending or (None in lengths and self._waits):
+        if not self._pending or (None in lengths and not self._ended):
             return None
         found = [(n, length) for n, length in enumerate(lengths) if length and length > 0]
         if not found:
@@ -278,20 +276,15 @@ class OutputParser:
 
         self._read = read
 
-    @property
-    def _waits(self) -> bool:
-        """Whether what may be the beginning of a mark is held back."""
-        return not self._ended or self._cut
-
     def _may_become(self, literal: str) -> bool:
         """Tell whether what is pending is a true prefix of the literal and more may come."""
         shorter = len(self._pending) < len(literal) and literal.startswith(self._pending)
-        return shorter and self._waits
+        return shorter and not self._ended
 
     def _held(self, marker: str, kind: type[Reasoning] | type[Text]) -> list[Event] | None:
         """Let go of what is pending, but for an end that may become the marker."""
         keep = 0
-        if self._waits:
+        if not self._ended:
             longest = min(len(marker) - 1, len(self._pending))
             keep = next((n for n in range(longest, 0, -1) if self._pending.endswith(marker[:n])), 0)
         cut = len(self._pending) - keep

@@ -13,7 +13,7 @@ from falsework.grammars.call_formats import ReasoningTags, ToolCallFormat
 from falsework.grammars.element_arguments import elements_grammar
 from falsework.grammars.events import Tool
 from falsework.grammars.loosened_schema import loosen
-from falsework.grammars.schema_errors import UnsupportedSchema
+from falsework.grammars.schema_errors import SchemaTooHard, UnsupportedSchema
 from falsework.grammars.schema_plan import SchemaPlan
 from falsework.grammars.text_grammar import TextGrammar
 from falsework.grammars.tool_choice import ToolChoice
@@ -54,12 +54,18 @@ class ReplyFormat:
 
 
 class UnsupportedFormat(ValueError):
-    """A reply form that can't be enforced; `where` is the field and JSON pointer at fault."""
+    """A reply form that can't be enforced; `where` is the field and JSON pointer at fault.
 
-    def __init__(self, reason: str, where: str, *, tool: str | None) -> None:
+    `too_hard`: the schema is valid, and only more than can be served here.
+    """
+
+    def __init__(
+        self, reason: str, where: str, *, tool: str | None, too_hard: bool = False
+    ) -> None:
         super().__init__(reason)
         self.where = where
         self.tool = tool
+        self.too_hard = too_hard
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,10 @@ def plan_reply(form: ReplyFormat) -> ReplyPlan:
         try:
             arguments[tool.name] = _arguments_plan(tool, form.markup)
         except UnsupportedSchema as fault:
-            raise UnsupportedFormat(fault.reason, _at(tool.where, fault), tool=tool.name) from None
+            too_hard = isinstance(fault, SchemaTooHard)
+            raise UnsupportedFormat(
+                fault.reason, _at(tool.where, fault), tool=tool.name, too_hard=too_hard
+            ) from None
     custom = any(tool.grammar for tool in form.choice.callable_tools(form.tools))
     if form.answer is None:
         return ReplyPlan(arguments, text=form.text, custom=custom)

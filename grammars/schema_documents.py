@@ -15,7 +15,7 @@ import referencing.exceptions
 import referencing.jsonschema
 from jsonschema_specifications import REGISTRY
 
-from falsework.grammars.schema_errors import UnsupportedSchema, escape_pointer
+from falsework.grammars.schema_errors import SchemaTooHard, UnsupportedSchema, escape_pointer
 
 Schema = Mapping[str, Any] | bool
 
@@ -195,7 +195,7 @@ def _check_size(schema: Any, depth_limit: int, bytes_limit: int) -> None:
         value, depth = stack.pop()
         if depth > 2 * depth_limit:
             msg = f"it nests deeper than {depth_limit} levels"
-            raise UnsupportedSchema(msg, "")
+            raise SchemaTooHard(msg, "")
         if isinstance(value, Mapping):
             stack += [(one, depth + 1) for one in value.values()]
         elif isinstance(value, list | tuple):
@@ -209,7 +209,7 @@ def _check_size(schema: Any, depth_limit: int, bytes_limit: int) -> None:
         raise UnsupportedSchema(msg, "") from fault
     if size > bytes_limit:
         msg = f"it has {size} bytes, more than {bytes_limit}"
-        raise UnsupportedSchema(msg, "")
+        raise SchemaTooHard(msg, "")
 
 
 def _validate(schema: Schema) -> None:

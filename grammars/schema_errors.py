@@ -13,6 +13,10 @@ class UnsupportedSchema(ValueError):
         self.keyword = keyword
 
 
+class SchemaTooHard(UnsupportedSchema):
+    """A valid schema that takes more than it may, or that the model's notation can't spell."""
+
+
 @dataclass(frozen=True)
 class SchemaPath:
     """Where in the schema the compiler stands, and the references it followed to get there."""

@@ -15,7 +15,7 @@ from falsework.grammars.budget import DEFAULT_STEPS, Budget, BudgetExceeded
 from falsework.grammars.expressions import Expression
 from falsework.grammars.schema_algebra import Algebra
 from falsework.grammars.schema_documents import Document, open_document
-from falsework.grammars.schema_errors import UnsupportedSchema
+from falsework.grammars.schema_errors import SchemaTooHard, UnsupportedSchema
 from falsework.grammars.schema_export import SchemaExport
 from falsework.grammars.schema_grammar import (
     AutomatonTooLarge,
@@ -111,10 +111,10 @@ def plan(
             algebra = Algebra(document, budget, exclusions=0)
             made = _planned(document, algebra, asked, last=True)
     except BudgetExceeded as fault:
-        raise UnsupportedSchema(str(fault), "") from None
+        raise SchemaTooHard(str(fault), "") from None
     except RecursionError:
         msg = "its references nest too deep"
-        raise UnsupportedSchema(msg, "") from None
+        raise SchemaTooHard(msg, "") from None
     assert made is not None, "the last try is the plan"
     return made
 
@@ -215,7 +215,7 @@ def _exported(algebra: Algebra, root: Node, limits: Limits, *, closed: bool) -> 
         written = export.document(root)
     except (BudgetExceeded, RecursionError):
         msg = "it takes too long to write for llguidance"
-        raise UnsupportedSchema(msg, "") from None
+        raise SchemaTooHard(msg, "") from None
     return LLGuidanceSchema(written, tuple(export.checks))
 
 
@@ -223,9 +223,9 @@ def _bare(builder: GrammarBuilder, algebra: Algebra, root: Node) -> Expression |
     terms = algebra.terms(root)
     if len(terms) != 1 or not isinstance(terms[0].value, Objects):
         msg = "this model's calls have no spelling for alternatives at the top of the arguments"
-        raise UnsupportedSchema(msg, "")
+        raise SchemaTooHard(msg, "")
     builder.checks.update(dict.fromkeys(terms[0].checks))
     try:
         return builder.term(terms[0], bare=True)
     except json_values.NotRepresentable as fault:
-        raise UnsupportedSchema(str(fault), "/properties", "properties") from None
+        raise SchemaTooHard(str(fault), "/properties", "properties") from None

@@ -67,9 +67,14 @@ def missing_parameter(param: str) -> BadRequestError:
 
 
 class InvalidSchemaError(BadRequestError):
-    """A schema that can't be enforced."""
+    """A schema that can't be enforced: `tool` names whose it is, if one tool's.
+
+    `too_hard`: it is valid, and only more than can be served here.
+    """
 
     code = "invalid_function_parameters"
+    tool: str | None = None
+    too_hard = False
 
 
 class ContextLengthExceeded(BadRequestError):

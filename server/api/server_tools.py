@@ -168,4 +168,5 @@ async def _describe(tool: ServerTool, param_name: str) -> Tool:
         message = f"Error retrieving tool list from MCP server: '{tool.name}'. {error.message}"
         raise ToolListingFailed(message, "tools") from error
     assert tool.parameters is not None, "a described tool has parameters"
-    return Tool(tool.name, tool.description, tool.parameters, f"{param_name}.parameters")
+    where = f"{param_name}.parameters"
+    return Tool(tool.name, tool.description, tool.parameters, where, foreign=True)

@@ -27,12 +27,10 @@ from falsework.server.errors import (
     BadRequestError,
     InvalidSchemaError,
 )
+from falsework.server.generation import TOOL_LEFT_OUT
 from falsework.server.observability import warn_client
 from falsework.server.settings import Settings
 from falsework.server.types import Json
-
-TOOL_LEFT_OUT = "tool_left_out"
-"""The code of the warning for a tool that the model isn't told of."""
 
 TOOL_NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]+")
 MAX_TOOL_NAME = 64

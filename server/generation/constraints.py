@@ -282,4 +282,6 @@ def _refusal(error: UnsupportedFormat) -> InvalidSchemaError:
         msg = f"Invalid schema for response_format: {error} (at {error.where})."
         return InvalidSchemaError(msg, param, code="invalid_json_schema")
     msg = f"Invalid schema for function '{error.tool}': {error} (at {error.where})."
-    return InvalidSchemaError(msg, param)
+    refusal = InvalidSchemaError(msg, param)
+    refusal.tool, refusal.too_hard = error.tool, error.too_hard
+    return refusal

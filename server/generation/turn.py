@@ -17,7 +17,7 @@ from falsework.prompts import CallProfile, call_profile
 from falsework.prompts.reasoning_switches import THINK_SWITCHES
 from falsework.prompts.renderer import ChatTemplateError, Prompt, PromptRenderer, UnknownSwitch
 from falsework.server.engines import Constraint, SamplingParams, ThinkingBudget
-from falsework.server.errors import BadRequestError, ContextLengthExceeded
+from falsework.server.errors import BadRequestError, ContextLengthExceeded, InvalidSchemaError
 from falsework.server.generation.check_policy import DEFAULT_CHECKS, CheckPolicy
 from falsework.server.generation.constraints import (
     NO_PREFIX,
@@ -26,6 +26,7 @@ from falsework.server.generation.constraints import (
     Judged,
 )
 from falsework.server.generation.reply_limits import DEFAULT_LIMITS, ReplyLimits
+from falsework.server.generation.left_out_tools import without_tool
 from falsework.server.generation.request import GenerationRequest
 from falsework.server.observability import warn_client
 
@@ -97,8 +98,16 @@ class TurnBuilder:
     async def build(self, request: GenerationRequest) -> PreparedTurn:
         """Return the turn of a request: its prompt laid out and tokenised, its grammar compiled.
 
+        A tool that is only offered and can't be served is left out, see `without_tool`.
         Raise BadRequestError, InvalidSchemaError or ContextLengthExceeded.
         """
+        while True:
+            try:
+                return await self._build(request)
+            except InvalidSchemaError as error:
+                request = without_tool(request, error)
+
+    async def _build(self, request: GenerationRequest) -> PreparedTurn:
         prompt = await anyio.to_thread.run_sync(self.lay_out, request)
         form = self._form(request, prompt)
         sampling = self._fitted(request, len(prompt.tokens))

@@ -9,11 +9,11 @@ from falsework.server.api.common_schema import LEAST_TOP_P, response_schema, thi
 from falsework.server.api.messages import schema
 from falsework.server.api.messages.history import parse_messages
 from falsework.server.api.tool_choice import FunctionRef, OfferedTools, any_tool, one_tool
-from falsework.server.api.tools import TOOL_LEFT_OUT, FunctionDefinition, LeftOutTool, build_tools
+from falsework.server.api.tools import FunctionDefinition, LeftOutTool, build_tools
 from falsework.server.api.validation import WireModel
 from falsework.server.engines import SamplingParams
 from falsework.server.errors import BadRequestError
-from falsework.server.generation import GenerationRequest, ParamNames
+from falsework.server.generation import TOOL_LEFT_OUT, GenerationRequest, ParamNames
 from falsework.server.observability import warn_client
 from falsework.server.settings import Settings
 from falsework.server.types import Json

@@ -38,7 +38,7 @@ async def create_message(request: Request, services: ServicesDep, body: BodyDep)
     metrics = RequestMetrics(generation.model, "messages", generation.stream)
     half_calls = generation.stream and services.settings.stream_calls == "as_decoded"
     deltas = services.runner.stream(
-        generation, metrics, half_calls=half_calls, turn=turn, deadline=deadline
+        turn.request, metrics, half_calls=half_calls, turn=turn, deadline=deadline
     )
     shown = fields.thinking is None or fields.thinking.display != "omitted"
     prompt = len(turn.prompt) - len(turn.opening.tokens)
