@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from falsework.grammars.argument_reader import ArgumentsReader
 from falsework.grammars.bare_key_reader import BareKeyReader
-from falsework.grammars.call_formats import NO_MATCH, ToolCallFormat, literal_parts, match_literal
+from falsework.grammars.call_formats import NO_MATCH, ToolCallFormat, match_literal
 from falsework.grammars.element_arguments import argument_types
 from falsework.grammars.element_reader import ElementsReader
 from falsework.grammars.events import Arguments, CallBegins, CallEnds, Event, Reasoning, Text

@@ -1,8 +1,8 @@
 from falsework.server.generation.admission import AdmissionController
 from falsework.server.generation.check_policy import CheckPolicy
 from falsework.server.generation.choice import ChoiceDelta, FinishReason
-from falsework.server.generation.reply_limits import CUTS, REASONS, EndedBy
 from falsework.server.generation.left_out_tools import TOOL_LEFT_OUT
+from falsework.server.generation.reply_limits import CUTS, REASONS, EndedBy
 from falsework.server.generation.request import GenerationRequest, ParamNames, ResponseSchema
 from falsework.server.generation.tool_loop import (
     ApprovalRequired,

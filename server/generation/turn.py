@@ -25,8 +25,8 @@ from falsework.server.generation.constraints import (
     ForcedPrefix,
     Judged,
 )
-from falsework.server.generation.reply_limits import DEFAULT_LIMITS, ReplyLimits
 from falsework.server.generation.left_out_tools import without_tool
+from falsework.server.generation.reply_limits import DEFAULT_LIMITS, ReplyLimits
 from falsework.server.generation.request import GenerationRequest
 from falsework.server.observability import warn_client
 
