@@ -13,7 +13,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from falsework.grammars.nfa_order import Flags, Ints, alive_nodes, grouped, in_order
+from falsework.grammars.nfa_order import Flags, Ints, add_run, alive_nodes, grouped, in_order
 
 _POOL_LIMIT = 8_000_000
 """How many members all sets together may have: 32 MB."""
@@ -55,13 +55,20 @@ class DFATables(NamedTuple):
 
 
 def determinize(  # noqa: PLR0913 - a net is six things
-    counted: Flags, edges: Ints, jumps: Ints, final: int, audible: Flags, limit: int
+    counted: Flags,
+    edges: Ints,
+    jumps: Ints,
+    final: int,
+    audible: Flags,
+    limit: int,
+    absorbing: int = -1,
 ) -> DFATables:
     """Return the deterministic automaton; raise TooManyStates or AmbiguousCounters.
 
     `counted` (nodes): whether a node is inside a counted loop; `edges` (n, 4): source, lowest
     class, highest class, target; `jumps` (n, 2): source, target; `audible` (classes): whether
-    the bytes of a class can be said. From every state but 0 an accepting one can be reached.
+    the bytes of a class can be said; `absorbing`: a node behind which all may be said, whatever
+    others are in the set. From every state but 0 an accepting one can be reached.
     """
     nodes = len(counted)
     if not audible.all():
@@ -77,6 +84,7 @@ def determinize(  # noqa: PLR0913 - a net is six things
         jumps[order, 1],
         jump_starts,
         final,
+        absorbing,
     )
     runs, starts, accepting, alone, outcome = _construct(net, counted, sure, audible, limit)
     if outcome == _LARGE:
@@ -88,9 +96,9 @@ def determinize(  # noqa: PLR0913 - a net is six things
 
 
 @numba.njit(cache=True, nogil=True)
-def _close(net, seeds, count, scratch, found):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _close(net, seeds, count, scratch, found):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, C901
     """Follow jumps from the seeds; collect the nodes that matter (with edges, or final), sorted."""
-    _, edge_starts, jumps, jump_starts, final = net
+    _, edge_starts, jumps, jump_starts, final, absorbing = net
     marks, stack, work = scratch
     marks[0] += 1
     mark = marks[0]
@@ -104,6 +112,9 @@ def _close(net, seeds, count, scratch, found):  # type: ignore[no-untyped-def]  
     while depth:
         depth -= 1
         node = stack[depth]
+        if node == absorbing:
+            found[0] = node
+            return 1
         if edge_starts[node + 1] > edge_starts[node] or node == final:
             found[size] = node
             size += 1
@@ -188,26 +199,10 @@ def _rehash(slots, pool, begins, states):  # type: ignore[no-untyped-def]  # noq
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_run(runs, count, first, run, audible):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Add the audible classes of `run` (low, high, target) to a state's runs from `first` on."""
-    low, high, target = run
-    for c in range(low, high):
-        if not audible[c]:
-            continue
-        if count > first and runs[count - 1, 1] == c - 1 and runs[count - 1, 2] == target:
-            runs[count - 1, 1] = c
-            continue
-        if count == len(runs):
-            runs = np.concatenate((runs, np.empty_like(runs)))
-        runs[count, 0], runs[count, 1], runs[count, 2] = c, c, target
-        count += 1
-    return runs, count
-
-
-@numba.njit(cache=True, nogil=True)
 def _construct(net, counted, sure, audible, limit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, C901, PLR0912, PLR0915
     """`sure` (nodes): whether no two of its edges share a class; they are in order."""
     edges, edge_starts, final, nodes, classes = net[0], net[1], net[4], len(counted), len(audible)
+    absorbing = net[5]
     rows = min(nodes + 2, 1 << 14)  # about as many states as nodes
     runs, written = np.empty((len(edges) + 16, 3), np.int32), 0
     starts = np.zeros(rows + 2, np.int32)
@@ -245,7 +240,7 @@ def _construct(net, counted, sure, audible, limit):  # type: ignore[no-untyped-d
                 pool = np.concatenate((pool, np.empty_like(pool)))
             for i in range(size):
                 pool[begins[states] + i] = members[i]
-                accepting[states] |= members[i] == final
+                accepting[states] |= members[i] == final or members[i] == absorbing
                 if counted[members[i]]:
                     if size > 1:
                         return runs[:0], starts[:0], accepting[:0], alone[:0], _MET
@@ -259,7 +254,7 @@ def _construct(net, counted, sure, audible, limit):  # type: ignore[no-untyped-d
             of_node[seeds[0]] = target
         if state:
             run = (low, high, target)
-            runs, written = _add_run(runs, written, starts[state], run, audible)
+            runs, written = add_run(runs, written, starts[state], run, audible)
         # On to the next run that leads anywhere, of this state or of the next.
         count, low = 0, high
         while count == 0:

@@ -62,3 +62,20 @@ def _reached(begins, targets, start):  # type: ignore[no-untyped-def]  # noqa: A
                 stack[depth] = target
                 depth += 1
     return reached
+
+
+@numba.njit(cache=True, nogil=True)
+def add_run(runs, count, first, run, audible):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Add the audible classes of `run` (low, high, target) to a state's runs from `first` on."""
+    low, high, target = run
+    for c in range(low, high):
+        if not audible[c]:
+            continue
+        if count > first and runs[count - 1, 1] == c - 1 and runs[count - 1, 2] == target:
+            runs[count - 1, 1] = c
+            continue
+        if count == len(runs):
+            runs = np.concatenate((runs, np.empty_like(runs)))
+        runs[count, 0], runs[count, 1], runs[count, 2] = c, c, target
+        count += 1
+    return runs, count

@@ -14,6 +14,7 @@ from falsework.grammars import code_points, ecma_regex
 from falsework.grammars.budget import Budget
 from falsework.grammars.char_dfa import CharDFA, TooManyCharacterStates, explored
 from falsework.grammars.code_points import Ranges
+from falsework.grammars.plain_patterns import plain_dfa, plain_jumps
 from falsework.grammars.regex_tree import (
     Alternatives,
     Assertion,
@@ -23,6 +24,7 @@ from falsework.grammars.regex_tree import (
     Repeat,
     Sequence,
     UnsupportedPattern,
+    holds_start,
 )
 
 NODE_LIMIT = 20_000
@@ -31,6 +33,7 @@ _Obligations = frozenset[tuple[int, int]]
 _Thread = tuple[int, _Obligations]
 
 _FREE: _Obligations = frozenset()
+NO_ASSERTION = "an assertion in a look-ahead"
 
 
 class _Context(NamedTuple):
@@ -193,18 +196,16 @@ def _compiled(tree: Pattern, upper: bool, budget: Budget, *, anchored: bool) -> 
     entry = net.node()
     net.jumps[start].append(("", entry))
     final = net.add(tree, entry)
-    if anchored and (net.boundaries or _holds_start(tree)):
-        msg = "an assertion in a look-ahead"
-        raise UnsupportedPattern(msg)
+    if anchored and (net.boundaries or holds_start(tree)):
+        raise UnsupportedPattern(NO_ASSERTION)
+    if not net.aheads and not net.boundaries:
+        seed = {(start, _FREE)}
+        first, alone = (net.close(seed, _Context(True, end, False, False)) for end in (False, True))
+        jumps = plain_jumps(net.jumps, [n for n, _ in first], (final, _FREE) in alone, final)
+        made = plain_dfa(net.edges, jumps, final, budget)
+        if made is not None:
+            return made
     return _determinized(net, start, final, budget)
-
-
-def _holds_start(tree: Pattern) -> bool:
-    if isinstance(tree, Assertion):
-        return tree.kind == "^"
-    if isinstance(tree, Sequence | Alternatives):
-        return any(_holds_start(part) for part in tree.parts)
-    return isinstance(tree, Repeat | LookAhead) and _holds_start(tree.part)
 
 
 _State = tuple[frozenset[_Thread], bool, bool | None] | None

@@ -59,3 +59,12 @@ class LookAhead:
 
 
 Pattern = Characters | Sequence | Alternatives | Repeat | Assertion | LookAhead
+
+
+def holds_start(tree: Pattern) -> bool:
+    """Tell whether `^` stands in a part."""
+    if isinstance(tree, Assertion):
+        return tree.kind == "^"
+    if isinstance(tree, Sequence | Alternatives):
+        return any(holds_start(part) for part in tree.parts)
+    return isinstance(tree, Repeat | LookAhead) and holds_start(tree.part)
