@@ -77,7 +77,7 @@ ASKED: dict[str, Any] = {
     "messages": [{"role": "user", "content": "What is the weather in Paris?"}],
     "tools": [WEATHER],
     "response_format": {"type": "text"},
-    "max_tokens": 200,
+    "max_tokens": 60,
 }
 
 
