@@ -20,7 +20,7 @@ class CallProfile:
 CALL_PROFILES: Mapping[str, CallProfile] = {
     # The log odds of SmolLM2-135M: a call -5.6 to -2.4 where one fits and -6.5 to -2.7 where none
     # does; -1.3 to -0.8 behind every result; another call 2.0 to 2.8, whether one is wanted or not.
-    "smollm2": CallProfile(4.5, -6.0, -9.0),
+    "smollm2": CallProfile(4.5, -9.0, -12.0),
     # Models whose template knows no tools weren't trained to stop calling them.
     "scaffold": CallProfile(another_call_bias=-6.0),
 }

@@ -65,7 +65,7 @@ def assert_fits(arguments: str, schema: Any) -> None:
 
 
 GREEDY = ('model="smollm2",', 'model="smollm2", temperature=0,')
-RUNS = 6
+RUNS = 3
 
 
 @pytest.mark.usefixtures("server_of_the_readme")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from support.chat_bodies import tool
 from support.vllm_engine import Drafting, drafting_on
 
-from falsework.server.engines.vllm.call_decisions import RowDecision, decide
+from falsework.server.engines.vllm.call_decisions import RowDecision, apply_decisions, decide
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # vLLM's own: its engine lives in the tests' process here
@@ -71,13 +72,27 @@ def test_a_way_that_cannot_be_gone_changes_nothing() -> None:
     assert int(logits.argmax()) == 1
 
 
+def test_decisions_are_made_in_the_rows_of_their_requests_and_drafts() -> None:
+    """The batch has its own order, and a request has a row for each draft and one behind them."""
+    batch = SimpleNamespace(req_ids=["plain", "b", "a"])
+    step = SimpleNamespace(scheduled_spec_decode_tokens={"a": [7, 7], "plain": [7]})
+    masks = SimpleNamespace(structured_output_request_ids=["a", "b"])
+    logits = torch.zeros(6, 3)  # plain, its draft, b, a, and a's two drafts
+    call = RowDecision((0,), (), 5.0, 1.0)
+
+    apply_decisions({1: call, 3: call}, step, masks, batch, logits)  # a's first draft, and b
+
+    assert logits[:, 0].tolist() == [0, 0, 5, 0, 5, 0]
+    assert logits[:, 1:].abs().max() == 0
+
+
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = tool("get_weather", description="The weather in a city now.", parameters=CITY)
 ASKED: dict[str, Any] = {
     "messages": [{"role": "user", "content": "What is the weather in Paris?"}],
     "tools": [WEATHER],
     "response_format": {"type": "text"},
-    "max_tokens": 200,
+    "max_tokens": 60,
 }
 
 
