@@ -5,7 +5,8 @@
 vLLM runs in its best setting for tools (default backend, its tool parser, schemas enforced,
 compiled, all cores, small blocks, numbers that the machine is good at), and a second time with
 n-grams as drafts; Falsework as it starts by itself, not compiled on a CPU. Model, machine and
-requests are the same; every case is shown.
+requests are the same; every case is measured twice, with the machine idle and beside a process that
+computes all the time, and shown.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from matplotlib import pyplot as plt
 
 from falsework.bench.cases import CASES
 from falsework.bench.endpoint import Endpoint
-from falsework.bench.report import environment, table, transcript
+from falsework.bench.report import environment, steadiness, table, transcript
 from falsework.bench.runner import CaseResult, run_alternating
 from falsework.server.engines.vllm.config import dtype
 from falsework.server.models import resolve_model
@@ -102,18 +103,20 @@ async def measured(endpoints: Sequence[Endpoint], runs: int, only: str) -> list[
         for one in endpoints:
             await stack.enter_async_context(one)
             await one.connect(patience=600)
-        async for row in run_alternating(endpoints, cases, runs):
-            rows.append(row)
-            names = [one.name for one in endpoints]
-            print(
-                table(names, [row]).splitlines()[2], transcript(names, [row]), sep="\n", flush=True
-            )
+        names = [one.name for one in endpoints]
+        for busy in (0, 1):
+            async for row in run_alternating(endpoints, cases, runs, busy):
+                rows.append(row)
+                line = table(names, [row]).splitlines()[2]
+                print(line, transcript(names, [row]), sep="\n", flush=True)
+        print(steadiness(names, rows))
     return rows
 
 
 def draw(rows: Sequence[CaseResult], file: Path) -> None:
     """Draw the shares of vLLM's better setting as an SVG."""
     mpl.rcParams["svg.hashsalt"] = "falsework"
+    rows = [row for row in rows if not row.busy]
     figure, axes = plt.subplots(figsize=(8, 0.5 * len(rows) + 1.2), layout="constrained")
     names = [row.case.name for row in rows]
     best = [min(one.median for one in row.results[1:]) for row in rows]
@@ -154,7 +157,9 @@ def main() -> None:
         draw(rows, chart)
         options.report.write_text(
             f"# Against vLLM's own server\n\n![The shares]({chart.name})\n\n{made}\n\n"
-            f"{table(names, rows)}\n## Replies\n\n{transcript(names, rows)}",
+            f"{table(names, rows)}\n## Beside a busy process\n\nEach server's time beside another "
+            "process that computes all the time, over its own time without: on a machine of few "
+            f"cores.\n\n{steadiness(names, rows)}\n## Replies\n\n{transcript(names, rows)}",
             "utf-8",
         )
 

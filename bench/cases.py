@@ -1,4 +1,8 @@
-"""The requests that are timed, the same for every server."""
+"""The requests that are timed, the same for every server.
+
+They are what an example of the SDK sends: neither `strict`, `parallel_tool_calls` nor `max_tokens`,
+no bound on a string. Only texts have a limit, so that all servers write as many tokens.
+"""
 
 import json
 from collections.abc import Mapping
@@ -35,10 +39,10 @@ def tool(name: str, description: str, **properties: Any) -> Json:
         "additionalProperties": False,
     }
     function = {"name": name, "description": description, "parameters": parameters}
-    return {"type": "function", "function": {**function, "strict": True}}
+    return {"type": "function", "function": function}
 
 
-TEXT = {"type": "string", "maxLength": 24}
+TEXT = {"type": "string"}
 WEATHER = tool(
     "get_weather",
     "Get the weather of a city.",
@@ -110,8 +114,11 @@ PERSON = {
 }
 
 
+STORY = "Tell me a long story about a lighthouse."
+
+
 def _asked(text: str, **fields: Any) -> Json:
-    return {"messages": [_user(text)], "temperature": 0, "max_tokens": 256, **fields}
+    return {"messages": [_user(text)], "temperature": 0, **fields}
 
 
 def _user(text: str) -> Json:
@@ -158,7 +165,6 @@ CASES = (
             "What is the weather in Paris, in celsius?",
             tools=[WEATHER],
             tool_choice="required",
-            parallel_tool_calls=False,
         ),
     ),
     Case(
@@ -168,7 +174,6 @@ CASES = (
             "Order 3 lamps, express, paid by card. Use place_order.",
             tools=[*LOOKUPS, ORDER],
             tool_choice="required",
-            parallel_tool_calls=False,
         ),
     ),
     Case(
@@ -201,15 +206,15 @@ CASES = (
             "Invent a person.",
             response_format={
                 "type": "json_schema",
-                "json_schema": {"name": "person", "schema": PERSON, "strict": True},
+                "json_schema": {"name": "person", "schema": PERSON},
             },
         ),
     ),
-    Case("free text, 256 tokens", 1.03, _asked("Tell me a long story about a lighthouse.")),
+    Case("free text, 256 tokens", 1.03, _asked(STORY, max_tokens=256)),
     Case(
         "text beside a tool that isn't called, 256 tokens",
         1.03,
-        _asked("Tell me a long story about a lighthouse.", tools=[WEATHER], tool_choice="auto"),
+        _asked(STORY, tools=[WEATHER], max_tokens=256),
     ),
     Case(
         f"{CROWD_SIZE} calls, 16 clients at once, {CROWD_SIZE} tools",
@@ -218,7 +223,6 @@ CASES = (
             "What is the weather in Paris, in celsius?",
             tools=[WEATHER],
             tool_choice="required",
-            parallel_tool_calls=False,
         ),
         crowd=16,
     ),

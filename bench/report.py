@@ -18,10 +18,29 @@ def table(names: Sequence[str], rows: Sequence[CaseResult]) -> str:
 
 
 def _cells(row: CaseResult) -> list[str]:
-    goal = f"{row.case.name} (goal: {row.case.goal})"
+    goal = f"{_name(row)} (goal: {row.case.goal})"
     medians = [result.median for result in row.results]
     shares = [f"{medians[0] / other:.2f}" for other in medians[1:]]
     return [goal, *(f"{median:.3f}" for median in medians), *shares]
+
+
+def _name(row: CaseResult) -> str:
+    if not row.busy:
+        return row.case.name
+    beside = "a busy process" if row.busy == 1 else f"{row.busy} busy processes"
+    return f"{row.case.name}, beside {beside}"
+
+
+def steadiness(names: Sequence[str], rows: Sequence[CaseResult]) -> str:
+    """Return each server's time beside busy processes over its time without, a row per case."""
+    idle = {row.case.name: row for row in rows if not row.busy}
+    lines = [_line(["case", *names]), _line(["---"] * (1 + len(names)))]
+    for row in rows:
+        if row.busy and row.case.name in idle:
+            pairs = zip(row.results, idle[row.case.name].results, strict=True)
+            shares = (f"{busy.median / alone.median:.2f}" for busy, alone in pairs)
+            lines.append(_line([_name(row), *shares]))
+    return "\n".join([*lines, ""])
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -47,7 +66,7 @@ def transcript(names: Sequence[str], rows: Sequence[CaseResult]) -> str:
     """Return the replies to each case, so that unequal work can be seen."""
     lines: list[str] = []
     for row in rows:
-        lines += [f"- {row.case.name}"]
+        lines += [f"- {_name(row)}"]
         lines += [
             f"    - {name}: {result.text[:200]}"
             for name, result in zip(names, row.results, strict=True)

@@ -1,8 +1,11 @@
 """Runs cases on several servers in alternation, so that noise of the machine hits all alike."""
 
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import anyio
@@ -36,24 +39,45 @@ class CaseResult:
 
     case: Case
     results: tuple[EndpointResult, ...]
+    busy: int = 0
+    """Other processes that computed meanwhile."""
+
+
+@contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """Let other processes compute all the time, each on a core."""
+    command = [sys.executable, "-c", "while True: pass"]
+    processes = [subprocess.Popen(command) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 async def run_alternating(
-    endpoints: Sequence[Endpoint], cases: Sequence[Case], runs: int
+    endpoints: Sequence[Endpoint], cases: Sequence[Case], runs: int, busy: int = 0
 ) -> AsyncIterator[CaseResult]:
-    """Yield a row per case; the first run warms up and doesn't count."""
+    """Yield a row per case, measured beside `busy` others; the first run warms up."""
     for case in cases:
-        seconds: dict[str, list[float]] = {one.name: [] for one in endpoints}
-        texts: dict[str, list[str]] = {}
-        for number in range(runs + 1):
-            for one in endpoints if number % 2 else reversed(endpoints):
-                began = time.perf_counter()
-                texts[one.name] = await _run(one, case)
-                if number:
-                    seconds[one.name].append(time.perf_counter() - began)
-        yield CaseResult(
-            case, tuple(_result(seconds[one.name], texts[one.name]) for one in endpoints)
-        )
+        with busy_processes(busy):
+            row = await _row(endpoints, case, runs, busy)
+        yield row
+
+
+async def _row(endpoints: Sequence[Endpoint], case: Case, runs: int, busy: int) -> CaseResult:
+    seconds: dict[str, list[float]] = {one.name: [] for one in endpoints}
+    texts: dict[str, list[str]] = {}
+    for number in range(runs + 1):
+        for one in endpoints if number % 2 else reversed(endpoints):
+            began = time.perf_counter()
+            texts[one.name] = await _run(one, case)
+            if number:
+                seconds[one.name].append(time.perf_counter() - began)
+    return CaseResult(
+        case, tuple(_result(seconds[one.name], texts[one.name]) for one in endpoints), busy
+    )
 
 
 def _result(seconds: Sequence[float], texts: Sequence[str]) -> EndpointResult:

@@ -17,12 +17,15 @@ from falsework import __version__
 from falsework.bench import EndpointError
 from falsework.prompts import UnusableModel
 from falsework.prompts.dialects import DIALECTS
+from falsework.server.cli.engine_log import apply_engine_level
 from falsework.server.cli.schema import app as schema_commands
 from falsework.server.cli.tools import app as tools_commands
 from falsework.server.errors import BadRequestError
 from falsework.server.models import UnknownModel, resolve_model
 from falsework.server.settings import CONFIG_VARIABLE, ConfigError, Settings, flag_name, load
 from falsework.server.tools.config import ToolsFileError
+
+apply_engine_level()  # the engine's process imports this file first, and vLLM after it
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown")
 

@@ -1,12 +1,13 @@
 """Checks of the settings against a model's config.json, before the engine takes time to load."""
 
 import importlib.metadata
+import platform
 from collections.abc import Mapping
 from typing import Any
 
 import psutil
 
-from falsework.server.engines import emulates_bfloat16
+from falsework.server.engines import emulates_bfloat16, intel_runtime
 from falsework.server.settings import ConfigError, Settings
 
 GIB = 2**30
@@ -25,6 +26,24 @@ def check_limits(config: Mapping[str, Any], settings: Settings) -> None:
         _check_memory(settings)
         if length is not None:
             _check_cache(text, length, settings)
+
+
+def advice(settings: Settings) -> list[str]:
+    """Return what is worth knowing before a start that goes well all the same."""
+    if not _runs_on_cpu(settings):
+        return []
+    said = []
+    if platform.machine() == "x86_64" and intel_runtime() is None:
+        said.append(
+            "Warning: Intel's OpenMP runtime isn't installed, without which a call takes twice as "
+            "long beside other busy processes: pip install intel-openmp"
+        )
+    if settings.dtype in {"bfloat16", "float16"} and emulates_bfloat16():
+        said.append(
+            f"Warning: dtype {settings.dtype} is emulated by this processor, which makes it many "
+            "times slower than float32: leave --dtype away"
+        )
+    return said
 
 
 def _length(config: Mapping[str, Any], settings: Settings) -> int | None:

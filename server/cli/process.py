@@ -1,6 +1,7 @@
 """The server process: port, engine, application, and a shutdown that drains requests."""
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 from sqlalchemy.exc import ArgumentError
@@ -23,7 +25,8 @@ from falsework.prompts.renderer import PromptRenderer
 from falsework.prompts.tokenizers import load_tokenizer
 from falsework.server.app import create_app, database_url, instance_id
 from falsework.server.cli.banner import startup_banner
-from falsework.server.cli.model_check import check_limits
+from falsework.server.cli.engine_log import choose_engine_level
+from falsework.server.cli.model_check import advice, check_limits
 from falsework.server.engines import EngineSupervisor
 from falsework.server.generation import CheckPolicy, TurnBuilder
 from falsework.server.http import MAX_HEAD_BYTES, LimitedProtocol
@@ -34,8 +37,7 @@ from falsework.server.storage import Store
 from falsework.server.tools import ToolRegistry, open_registry
 from falsework.server.tools.config import load_tools_file
 
-VLLM_LEVELS = {"debug": "DEBUG", "info": "WARNING", "warning": "WARNING", "error": "ERROR"}
-"""vLLM's log level for each of ours; its INFO would bury the startup banner."""
+log = structlog.get_logger("falsework.server")
 
 TRACKER_WARNINGS = "ignore::UserWarning:multiprocessing.resource_tracker"
 """What an engine leaves behind that was killed is cleaned up, with a warning that helps nobody."""
@@ -62,6 +64,8 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=int(settings.drain_seconds) + SHUTDOWN_GRACE_SECONDS,
             )
         )
+        if settings.log_level != "debug":  # it tells each step of its own start
+            logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         self._admission = app.state.admission
         self._drain_seconds = settings.drain_seconds
         self._ready = ready
@@ -75,6 +79,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no more requests, and cancel those that outlast the drain period."""
+        log.info("shutting down", drain_seconds=self._drain_seconds)
         self._admission.stop_accepting()
         loop = asyncio.get_running_loop()
         timer = loop.call_later(self._drain_seconds, self._admission.cancel_all)
@@ -129,19 +134,23 @@ def _interruptible() -> Iterator[None]:
 
 
 async def start_model(
-    settings: Settings, model: Path | str
+    settings: Settings, model: Path | str, announce: ProgressCallback = lambda _: None
 ) -> tuple[EngineSupervisor, TurnBuilder]:
     """Start the engine on a model, under supervision, and make the builder of its turns."""
-    return await _start_engine(settings, model, _load_renderer(settings, model))
+    announce("Reading the tokenizer and the chat template")
+    renderer = _load_renderer(settings, model)
+    announce("Loading the engine's libraries")
+    return await _start_engine(settings, model, renderer, announce)
 
 
 async def _start_engine(
-    settings: Settings, model: Path | str, renderer: PromptRenderer
+    settings: Settings, model: Path | str, renderer: PromptRenderer, announce: ProgressCallback
 ) -> tuple[EngineSupervisor, TurnBuilder]:
     from falsework.server.engines.vllm.engine import start_engine  # noqa: PLC0415 - takes seconds
 
     start = partial(start_engine, settings, model, renderer.tokenizer, renderer.dialect)
     began = time.monotonic()
+    announce(f"Loading {settings.model} into the engine")
     engine, _ = await asyncio.gather(start(), asyncio.to_thread(renderer.prepare))
     builder = TurnBuilder(
         renderer,
@@ -205,9 +214,10 @@ async def run_server(
     with closing(bind(settings)) as port:
         await _check_database(settings)
         check_limits(read_config(model_path), settings)
-        # vLLM reads the first when it is imported, and its processes inherit both.
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", VLLM_LEVELS[settings.log_level])
+        choose_engine_level(settings.log_level)
         os.environ.setdefault("PYTHONWARNINGS", TRACKER_WARNINGS)
+        for sentence in advice(settings):
+            announce(sentence)
         with _without_group():
             await _run(settings, model_path, port, announce, open_registry(*tools))
 
@@ -221,11 +231,13 @@ async def _run(
 ) -> None:
     async with tools as registry:
         with _interruptible():
-            engine, turn_builder = await start_model(settings, model_path)
+            began = time.monotonic()
+            engine, turn_builder = await start_model(settings, model_path, announce)
         try:
             app = create_app(settings, engine, turn_builder, nullcontext(registry))
 
             def ready(number: int) -> None:
+                announce(f"Ready after {time.monotonic() - began:.0f} s")
                 announce(startup_banner(settings, turn_builder.dialect_name, number))
 
             await _serve(Server(app, settings, ready), port, engine)

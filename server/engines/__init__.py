@@ -9,7 +9,7 @@ from falsework.server.engines.base import (
     ThinkingBudget,
     TokenLogprob,
 )
-from falsework.server.engines.cpu import emulates_bfloat16
+from falsework.server.engines.cpu import emulates_bfloat16, intel_runtime
 from falsework.server.engines.supervisor import EngineSupervisor
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "ThinkingBudget",
     "TokenLogprob",
     "emulates_bfloat16",
+    "intel_runtime",
 ]

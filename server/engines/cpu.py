@@ -1,5 +1,6 @@
-"""What this machine's processor computes fast."""
+"""What this machine's processor computes fast, and what helps it."""
 
+import importlib.metadata
 from pathlib import Path
 
 BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
@@ -16,3 +17,17 @@ def emulates_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
         if name.strip() == "flags":  # an x86 has this line, an ARM processor "Features"
             return BFLOAT16_FLAGS.isdisjoint(values.split())
     return False
+
+
+def intel_runtime() -> Path | None:
+    """Return the file of Intel's OpenMP runtime; None where it isn't installed, as on ARM."""
+    try:
+        files = importlib.metadata.files("intel-openmp") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    for file in files:
+        if file.name == "libiomp5.so":
+            path = Path(file.locate()).resolve()
+            # The loader takes blanks and colons for the ends of a path.
+            return path if path.is_file() and not set(" :") & set(str(path)) else None
+    return None

@@ -56,7 +56,7 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resu
 
 def assert_refused(result: Result, *parts: str) -> None:
     """One sentence that holds all parts, and exit status 2."""
-    (line,) = result.output.strip().splitlines()
+    (line,) = result.stderr.strip().splitlines()
     assert line.startswith("Error: ")
     assert [part for part in parts if part not in line] == []
     assert result.exit_code == 2

@@ -2,9 +2,11 @@
 
 import http.client
 import json
+import platform
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -68,6 +70,29 @@ def seconds_of_work(server: Server, window: float) -> float:
 
 def is_busy(server: Server) -> bool:
     return seconds_of_work(server, window=0.3) > 0.15
+
+
+def test_nothing_but_words_of_ours_stands_before_the_banner(server: Server) -> None:
+    before = server.says().partition("\n  model ")[0].splitlines()
+
+    assert [line.partition(" ")[0] for line in before if line] == [
+        "Reading", "Loading", "Loading", "Ready",
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="Intel's runtime is for x86-64")
+def test_the_engine_computes_with_intels_openmp_alone(server: Server) -> None:
+    engines = psutil.Process(server.process.pid).children(recursive=True)
+
+    loaded = {
+        Path(mapped.path).name
+        for engine in engines
+        if "EngineCore" in " ".join(engine.cmdline())
+        for mapped in engine.memory_maps()
+        if "omp" in Path(mapped.path).name
+    }
+
+    assert "libiomp5.so" in loaded
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready", "/version"])

@@ -7,7 +7,7 @@ from pathlib import Path
 from support.server_process import KEY, Server, free_port
 
 from falsework.bench.cases import CASES, Case, crowd_requests, next_request
-from falsework.bench.report import table, transcript
+from falsework.bench.report import steadiness, table, transcript
 from falsework.bench.runner import CaseResult, EndpointResult
 
 CASE = Case("a case", 0.25, {})
@@ -26,6 +26,17 @@ def test_a_row_shows_medians_per_call_and_the_share_of_the_first() -> None:
     *_, row = table(["ours", "theirs"], [CaseResult(CASE, (OURS, THEIRS))]).splitlines()
 
     assert row == "| a case (goal: 0.25) | 0.400 | 1.500 | 0.27 |"
+
+
+def test_a_time_beside_a_busy_process_is_told_over_the_time_without() -> None:
+    busy = EndpointResult((0.6, 0.6, 0.6), 1, "x")
+
+    *_, row = steadiness(
+        ["ours", "theirs"],
+        [CaseResult(CASE, (OURS, THEIRS)), CaseResult(CASE, (busy, THEIRS), busy=1)],
+    ).splitlines()
+
+    assert row == "| a case, beside a busy process | 1.50 | 1.00 |"
 
 
 def test_what_was_said_is_shown_so_that_unequal_work_is_seen() -> None:

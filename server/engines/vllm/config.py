@@ -1,10 +1,8 @@
 """vLLM's engine arguments, made from the settings, for CPUs and GPUs."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
-import psutil
 from vllm import AsyncEngineArgs
 from vllm.platforms import current_platform
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
@@ -21,9 +19,6 @@ Of a prompt that shares a prefix with an earlier one, fewer than that are comput
 vLLM's own 128 a short call takes a third longer, and a step in long texts 4 % less (measured on
 SmolLM2-135M).
 """
-
-MANY_CORES = 4
-"""From this many cores on, one is left to the server."""
 
 
 def engine_args(settings: Settings, model: str, markers: Sequence[str]) -> AsyncEngineArgs:
@@ -55,6 +50,7 @@ def engine_args(settings: Settings, model: str, markers: Sequence[str]) -> Async
         additional_config={"markers": list(markers), "copy_drafts": settings.copy_drafts},
         disable_log_stats=False,  # /metrics shows vLLM's own figures beside ours
         enable_log_requests=False,
+        use_tqdm_on_load=settings.log_level == "debug",
     )
 
 
@@ -72,16 +68,8 @@ def _executor(settings: Settings, on_cpu: bool) -> type[UniProcExecutor] | None:
     """
     if not on_cpu or settings.tensor_parallel_size > 1:
         return None
-    os.environ.setdefault("OMP_NUM_THREADS", str(_threads()))
     in_process: type[UniProcExecutor] = UniProcExecutor
     return in_process
-
-
-def _threads() -> int:
-    """Return how many threads compute: all cores of a small machine, all but one of a large one."""
-    cores = psutil.cpu_count(logical=False) or 1
-    usable = min(cores, len(os.sched_getaffinity(0)))
-    return usable if usable < MANY_CORES else usable - 1
 
 
 def _speculative_config(draft_tokens: int) -> dict[str, Any] | None:

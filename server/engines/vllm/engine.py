@@ -2,7 +2,9 @@
 
 import asyncio
 import multiprocessing
-from collections.abc import AsyncGenerator, Iterable, Sequence
+import os
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +13,7 @@ from vllm import AsyncEngineArgs
 from vllm import SamplingParams as VllmSamplingParams
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError as VllmEngineDeadError
@@ -29,8 +32,11 @@ from falsework.server.engines.base import (
     SamplingParams,
     TokenLogprob,
 )
+from falsework.server.engines.cpu import intel_runtime
 from falsework.server.engines.vllm.config import engine_args
+from falsework.server.engines.vllm.environment import QUIET, inherited, openmp_variables
 from falsework.server.engines.vllm.extra_args import to_extra_args
+from falsework.server.engines.vllm.known_grammars import KnownGrammars
 from falsework.server.engines.vllm.limits import fit_to_engine
 from falsework.server.errors import BadRequestError
 from falsework.server.settings import Settings
@@ -46,7 +52,10 @@ async def start_engine(
     args = engine_args(settings, str(model), dialect.markers)
     try:
         # In threads: vLLM's start would hold the loop for many seconds.
-        llm, _ = await asyncio.gather(asyncio.to_thread(_start, args), asyncio.to_thread(warm_up))
+        llm, _ = await asyncio.gather(
+            asyncio.to_thread(_start, args, _variables(settings)),
+            asyncio.to_thread(warm_up),
+        )
         await llm.collective_rpc("patch_sampling")
     except asyncio.CancelledError:
         _end_processes()  # or the process would outlive its cancelled start until that is done
@@ -59,10 +68,19 @@ async def start_engine(
     return VllmEngine(llm, vocabulary, keeps_markers=dialect.think is not None)
 
 
-def _start(args: AsyncEngineArgs) -> AsyncLLM:
+def _variables(settings: Settings) -> dict[str, str]:
+    """Return what the engine's processes inherit."""
+    quiet = {} if settings.log_level == "debug" else QUIET
+    if not current_platform.is_cpu():
+        return quiet
+    return openmp_variables(os.environ, intel_runtime()) | quiet
+
+
+def _start(args: AsyncEngineArgs, variables: Mapping[str, str]) -> AsyncLLM:
     """Start vLLM; raise EngineStartError where it refuses its arguments, or its process ends."""
     try:
-        return AsyncLLM.from_engine_args(args)
+        with inherited(variables):
+            return AsyncLLM.from_engine_args(args)
     except ValidationError as error:
         reasons = [detail["msg"].removeprefix("Value error, ") for detail in error.errors()]
         raise EngineStartError(f"The engine refuses this: {reasons[0]}") from error
@@ -88,6 +106,7 @@ class VllmEngine:
         self._logits: int = llm.model_config.get_vocab_size()
         self._llm = llm
         self._keeps_markers = keeps_markers
+        self._grammars = KnownGrammars()
 
     @property
     def is_dead(self) -> bool:
@@ -110,6 +129,32 @@ class VllmEngine:
         request_id: str,
     ) -> AsyncGenerator[OutputDelta]:
         """Decode; when the caller stops listening, vLLM aborts the request."""
+        # Each of several choices is a request of its own in the engine: all get the grammar.
+        alone = sampling.n == 1
+        sent = self._grammars.shortened(constraint) if constraint and alone else constraint
+        deltas = self._decode(prompt, sampling, sent, request_id)
+        first = await anext(deltas, None)
+        if constraint and sent is not constraint and first and first.finish == "error":
+            self._grammars.discard(constraint.key)
+            deltas = self._decode(prompt, sampling, constraint, f"{request_id}-again")
+            first = await anext(deltas, None)
+        async with aclosing(deltas):
+            if first is None:
+                return
+            if constraint and first.finish != "error":
+                self._grammars.add(constraint.key)
+            yield first
+            async for delta in deltas:
+                yield delta
+
+    async def _decode(
+        self,
+        prompt: Sequence[int],
+        sampling: SamplingParams,
+        constraint: Constraint | None,
+        request_id: str,
+    ) -> AsyncGenerator[OutputDelta]:
+        """Send one request to the engine and yield what it answers."""
         parameters = self._parameters(sampling, constraint)
         stream = self._llm.generate({"prompt_token_ids": list(prompt)}, parameters, request_id)
         try:
