@@ -39,6 +39,8 @@ HTTP_REQUESTS = Counter(
     "falsework_http_requests", "Requests at the door, refused ones too.", ("route", "status")
 )
 
+REQUESTS_RUNNING = Gauge("falsework_requests_running", "Requests that are being answered.")
+
 REQUEST_SECONDS = Histogram(
     "falsework_request_duration_seconds",
     "A request, from its body to its last byte.",

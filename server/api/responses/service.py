@@ -51,16 +51,16 @@ class ResponseService:
 
     async def create(
         self,
-        request: CreateResponseRequest,
+        response: ResponseObject,
         owner: str,
         acquired: IdempotentRequest,
         seconds: float,
     ) -> InProgressResponse:
-        """Return a response that can be made; refuse the request before anything is sent.
+        """Return a response that can be made; refuse its request before anything is sent.
 
         Its first turn is built here, once: what can't be prompted or enforced is refused.
         """
-        response = ResponseObject(request)
+        request = response.request
         resolved = await resolve_references(request.input or [], owner, self._store)
         items = [normalize_input_item(item, response) for item in resolved]
         before = await self._conversation(request, owner)
