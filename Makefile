@@ -1,7 +1,9 @@
 # make serve   the server, in its own virtual environment, with the built-in model
+# make serve-ray REPLICAS=2   the same as replicas on Ray Serve, at http://127.0.0.1:8000
 # make test    the suite, real engine included
 # make test-fast   what needs no engine and no minutes: under one of them
 # make test-slow   what takes minutes or fetches packages: published templates, large vocabularies
+# make test-ray   the tests of the replicas, which need Ray
 # make check   formatter, linter, types
 # make docs    the lists of docs/architecture.md and docs/files.md anew
 # make families   the model families over their published templates, into docs/models.md
@@ -13,6 +15,7 @@ VENV ?= .venv
 MODEL ?= smollm2
 HOST ?= 127.0.0.1
 PORT ?= 8000
+REPLICAS ?= 2
 ARGS ?=
 # Processes of tests that need no engine: one more than cores, since many tests wait for a clock.
 JOBS ?= $(shell expr $$(nproc) + 1)
@@ -27,11 +30,21 @@ LOCK = $(VENV)/bin/uv pip compile --quiet $(UPGRADE) --universal --no-header \
 LOCK_CPU = $(LOCK) --python-version 3.11 $(LOCK_TORCH) --override requirements/left-out.txt \
 	--extra cpu --group builtin
 
-.PHONY: serve test test-fast test-slow check docs families bench format lock clean
+# Ray's list is installed on top of another: it has what cpu.txt hasn't for every Python.
+LOCK_REST = awk -F '==' 'NR == FNR { if (!/ ; /) there[$$1]; next } !($$1 in there)'
+
+.PHONY: serve serve-ray test test-fast test-ray test-slow check docs families bench format lock clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.runtime
 	exec $(VENV)/bin/falsework serve $(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
+
+# Ray's proxies name the session of each request, by which it is routed.
+serve-ray: export RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH = falsework.server.replicas.proxy:middlewares
+serve-ray: export RAY_USAGE_STATS_ENABLED = 0
+serve-ray: $(VENV)/.ray
+	exec $(VENV)/bin/serve run falsework.server.replicas.application:build \
+		model=$(MODEL) replicas=$(REPLICAS) $(ARGS)
 
 # Where ARGS select tests of one half alone, the other half's "no tests ran" (5) is no failure.
 test: $(VENV)/.dev
@@ -45,6 +58,9 @@ test-slow: $(VENV)/.dev
 test-fast: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest -m "not engine and not slow" --ignore tests/e2e \
 		-n $(JOBS) --dist loadfile $(ARGS)
+
+test-ray: $(VENV)/.dev $(VENV)/.ray
+	$(VENV)/bin/python -m pytest tests/replicas $(ARGS)
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
@@ -70,6 +86,9 @@ lock: $(VENV)/.dev
 	$(LOCK_CPU) --extra dev --output-file requirements/dev.txt
 	$(LOCK_CPU) --constraint requirements/dev.txt --output-file requirements/cpu.txt
 	$(LOCK) --python-version 3.12 --extra gpu --output-file requirements/gpu.txt
+	$(LOCK_CPU) --extra ray --constraint requirements/dev.txt --output-file requirements/ray.txt
+	$(LOCK_REST) requirements/cpu.txt requirements/ray.txt > $(VENV)/ray.txt
+	mv $(VENV)/ray.txt requirements/ray.txt
 	sed -i "/sys_platform == 'never'/d" requirements/cpu.txt requirements/dev.txt
 
 clean:
@@ -82,4 +101,9 @@ $(VENV)/.runtime: requirements/install.sh requirements/cpu.txt pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
 	requirements/install.sh "$(PYTHON)" $(VENV) requirements/dev.txt
+	touch $@
+
+$(VENV)/.ray: $(VENV)/.runtime requirements/ray.txt
+	$(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps \
+		--requirement requirements/ray.txt
 	touch $@

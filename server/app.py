@@ -53,11 +53,16 @@ Tools = AbstractAsyncContextManager[ToolRegistry]
 
 
 def create_app(
-    settings: Settings, engine: Engine, builder: TurnBuilder, tools: Tools | None = None
+    settings: Settings,
+    engine: Engine,
+    builder: TurnBuilder,
+    tools: Tools | None = None,
+    instance: str = "",
 ) -> FastAPI:
     """Return the server's application; `app.state.admission` is where it can be closed.
 
-    `tools` are open as long as the application lives.
+    `tools` are open as long as the application lives. `instance` tells this server's unfinished
+    work from that of others on its database; otherwise its host and port do.
     """
     admission = AdmissionController(settings.max_concurrent_requests)
     runner = TurnRunner(engine, builder, admission)
@@ -65,7 +70,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[Json]:
-        store = await Store.connect(database_url(settings), instance_id(settings))
+        store = await Store.connect(database_url(settings), instance or instance_id(settings))
         try:
             async with (
                 tools or open_registry() as registry,

@@ -186,9 +186,25 @@ def _load_renderer(settings: Settings, model: Path | str) -> PromptRenderer:
     return detect_renderer(load_tokenizer(str(model), settings.chat_template), settings.dialect)
 
 
-async def _check_database(settings: Settings) -> None:
+async def check_start(settings: Settings, model: Path | str, instance: str) -> None:
+    """Find what is wrong with database and limits before the engine starts; raise ConfigError."""
+    await _check_database(settings, instance)
+    check_limits(read_config(model), settings)
+    choose_engine_level(settings.log_level)
+    os.environ.setdefault("PYTHONWARNINGS", TRACKER_WARNINGS)
+
+
+def open_tools(settings: Settings) -> AbstractAsyncContextManager[ToolRegistry]:
+    """Read the tools file, if there is one; raise ToolsFileError."""
+    if not settings.tools:
+        return open_registry()
+    path = Path(settings.tools)
+    return open_registry(load_tools_file(path), path.parent)
+
+
+async def _check_database(settings: Settings, instance: str) -> None:
     try:
-        store = await Store.connect(database_url(settings), instance_id(settings))
+        store = await Store.connect(database_url(settings), instance)
     except (ArgumentError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -205,21 +221,14 @@ async def run_server(
 
     Whatever can be wrong with the settings is found before the engine starts, which takes long.
     """
-    tools = (
-        (load_tools_file(Path(settings.tools)), Path(settings.tools).parent)
-        if settings.tools
-        else ()
-    )
+    tools = open_tools(settings)
     configure_logging(settings.log_level)
     with closing(bind(settings)) as port:
-        await _check_database(settings)
-        check_limits(read_config(model_path), settings)
-        choose_engine_level(settings.log_level)
-        os.environ.setdefault("PYTHONWARNINGS", TRACKER_WARNINGS)
+        await check_start(settings, model_path, instance_id(settings))
         for sentence in advice(settings):
             announce(sentence)
         with _without_group():
-            await _run(settings, model_path, port, announce, open_registry(*tools))
+            await _run(settings, model_path, port, announce, tools)
 
 
 async def _run(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from falsework.server.errors import RateLimitError, ShuttingDown
+from falsework.server.observability import telemetry
 
 
 class AdmissionController:
@@ -32,7 +33,8 @@ class AdmissionController:
             raise RateLimitError(message)
         self.taken += 1
         try:
-            yield
+            with telemetry.REQUESTS_RUNNING.track_inprogress():
+                yield
         finally:
             self.taken -= 1
 

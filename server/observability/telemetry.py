@@ -44,6 +44,7 @@ REQUEST_WARNINGS = Counter(
     "What requests asked for and got otherwise or not at all.",
     ("code",),
 )
+REQUESTS_RUNNING = Gauge("falsework_requests_running", "Requests that are being answered.")
 
 REQUEST_SECONDS = Histogram(
     "falsework_request_duration_seconds",

@@ -91,8 +91,8 @@ DISTRIBUTIONS = {
 DRIVERS = {"aiosqlite", "asyncpg"}
 """Loaded by sqlalchemy, by the database's URL."""
 
-ENGINES = {"vllm", "torch"}
-"""Come with the extras `cpu` and `gpu`."""
+ENGINES = {"ray", "torch", "vllm"}
+"""Come with the extras `cpu`, `gpu` and `ray`."""
 
 WORLD = {
     "anyio",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LISTS = ["cpu.txt", "dev.txt", "gpu.txt"]
+LISTS = ["cpu.txt", "dev.txt", "gpu.txt", "ray.txt"]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -59,6 +59,15 @@ def test_the_tests_run_with_what_the_server_runs_with() -> None:
     cpu, dev = pins("cpu.txt"), pins("dev.txt")
 
     assert {name: dev.get(name) for name in cpu} == cpu
+
+
+def test_rays_list_has_ray_and_only_what_every_python_lacks() -> None:
+    everywhere = [line for line in lines_of("cpu.txt") if " ; " not in line]
+    there = {plain(line.split("==")[0]) for line in everywhere}
+    (asked,) = PYPROJECT["project"]["optional-dependencies"]["ray"]
+
+    assert pins("ray.txt")["ray"] == asked.removeprefix("ray[serve]==")
+    assert set(pins("ray.txt")) & there == set()
 
 
 def test_what_is_left_out_is_in_no_list_for_cpus() -> None:

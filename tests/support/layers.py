@@ -24,6 +24,7 @@ LAYERS = (
     ("server/app.py",),
     ("bench",),
     ("server/cli",),
+    ("server/replicas",),
     ("server",),
 )  # fmt: skip
 """The folders from the ground up, and the files that stand apart from theirs.

@@ -1,12 +1,13 @@
 """The response object: every field that clients look for."""
 
+import re
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from falsework.server.api.responses.schema import CreateResponseRequest, ResponseToolChoice
 from falsework.server.generation import Usage
-from falsework.server.ids import new_id
+from falsework.server.ids import SESSION_LENGTH, new_id
 from falsework.server.types import Json
 
 RESPONSE_ID_PREFIX = "resp_"
@@ -14,12 +15,20 @@ ID_LENGTH = 24
 """How many characters of a response's id are its own; the ids of its items have them too."""
 
 
+SESSION = re.compile(rf"[0-9A-Za-z]{{{SESSION_LENGTH}}}")
+
+
+def new_response_id(session: str = "") -> str:
+    """Return a response's id, which begins with its session where a proxy of replicas names one."""
+    return new_id(RESPONSE_ID_PREFIX, session if SESSION.fullmatch(session) else "")
+
+
 @dataclass
 class ResponseObject:
     """One response as its event builder has made it so far; `output` are its items."""
 
     request: CreateResponseRequest
-    id: str = field(default_factory=lambda: new_id(RESPONSE_ID_PREFIX))
+    id: str = field(default_factory=new_response_id)
     created_at: int = field(default_factory=lambda: int(time.time()))
     completed_at: int | None = None
     status: str = "in_progress"

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
 from falsework.server.api.idempotency import IdempotentRequest, replay
+from falsework.server.api.responses.object import ResponseObject, new_response_id
 from falsework.server.api.responses.pagination import paginate
 from falsework.server.api.responses.schema import parse
 from falsework.server.api.responses.service import ResponseService
@@ -31,7 +32,8 @@ async def create_response(request: Request, services: ServicesDep, body: BodyDep
                 request, acquired.reply, lambda of: service.stream_events(owner, of, -1)
             )
         seconds = client_timeout(request.headers, alone=bool(fields.background))
-        response = await service.create(fields, owner, acquired, seconds)
+        begun = ResponseObject(fields, new_response_id(request.headers.get("x-session-id", "")))
+        response = await service.create(begun, owner, acquired, seconds)
         if fields.background:
             seat: ExitStack = request.state.seat.pop_all()  # until the response is made
             services.background.start_soon(service.run_in_background, response, seat)

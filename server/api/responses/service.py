@@ -54,18 +54,18 @@ class ResponseService:
 
     async def create(
         self,
-        request: CreateResponseRequest,
+        response: ResponseObject,
         owner: str,
         acquired: IdempotentRequest,
         seconds: float,
         kept: Mapping[str, list[Json]] = {},
     ) -> InProgressResponse:
-        """Return a response that can be made; refuse the request before anything is sent.
+        """Return a response that can be made; refuse its request before anything is sent.
 
         Its first turn is built here, once: what can't be prompted or enforced is refused. `kept`
         are conversations that needn't be stored to be continued, by their last response.
         """
-        response = ResponseObject(request)
+        request = response.request
         before, items, prepared = await self._prepare(request, owner, response, kept)
         first_turn = await self._first_turn(request, prepared.generation)
         answers = parse_approvals(before, items, prepared.server_tools.names)

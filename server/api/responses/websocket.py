@@ -17,6 +17,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from falsework.server.api.idempotency import IdempotentRequest
+from falsework.server.api.responses.object import ResponseObject
 from falsework.server.api.responses.schema import parse
 from falsework.server.api.responses.service import ResponseService
 from falsework.server.api.responses.state import InProgressResponse
@@ -119,7 +120,9 @@ class _Connection:
         fields = parse(_body(text, self._services.settings.max_body_bytes))
         self._services.check_model(fields.model)
         once = IdempotentRequest(self._services.store, new_id("run_"))
-        response = await self._responses.create(fields, self._owner, once, math.inf, self._kept)
+        response = await self._responses.create(
+            ResponseObject(fields), self._owner, once, math.inf, self._kept
+        )
         async with aclosing(self._responses.stream(response)) as events:
             async for event in events:
                 yield event
