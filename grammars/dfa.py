@@ -228,16 +228,9 @@ def compile_dfa(
     return made
 
 
-def precompiled(part: Expression) -> Expression:
-    """The part, without counted loops, as a leaf that is compiled when it is first said."""
-    kept: list[Fragment] = []
-
-    def add(net: NFA, start: int) -> int:
-        if not kept:
-            kept.append(_leaf(compile_dfa(part, counting=False)))
-        return net.embed(start, kept[0])
-
-    return add
+def compile_leaf(part: Expression) -> Fragment:
+    """Compile an expression without counted loops, as a leaf for other expressions."""
+    return _leaf(compile_dfa(part, counting=False))
 
 
 def _leaf(automaton: DFA) -> Fragment:

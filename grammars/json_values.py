@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from falsework.grammars.dfa import precompiled
+from falsework.grammars.compiled_parts import precompiled
 from falsework.grammars.expressions import (
     NFA,
     Expression,

@@ -186,20 +186,6 @@ def test_a_call_cut_short_is_never_reported_as_a_call(
 
 
 @each_dialect
-def test_wherever_a_reply_is_cut_no_part_of_a_mark_is_heard(dialect: Dialect) -> None:
-    calls = dialect.markup.render([Call("get_weather", '{"city": "Paris"}'), Call("get", "{}")])
-    texts = {"": calls, "It's 21 °C.": dialect.markup.render_answer("It's 21 °C.")}
-    for text, said in texts.items():
-        form = form_of(dialect)
-        written = thought(form) + said
-        for at in range(len(written)):
-            heard = read(form, [written[:at]], complete=False)
-
-            assert text.startswith(heard.text), written[:at]
-            assert "Hm. </thin".startswith(heard.reasoning), written[:at]
-
-
-@each_dialect
 def test_a_tool_that_was_not_offered_cannot_be_called(dialect: Dialect) -> None:
     for wrong in ("get_weather", "rm_rf", "ge", "gett", ""):
         written = dialect.markup.render([Call(wrong, '{"city": "x"}')])

@@ -38,6 +38,7 @@ DIRECT = {
     "grammars/text_grammar.py": "llguidance",
     "grammars/tool_choice.py": "llguidance",
     "grammars/vocabulary.py": "numba",
+    "grammars/warm_up.py": "numba",
     "prompts/conversation_layout.py": "llguidance",
     "prompts/detection.py": "llguidance",
     "prompts/dialects.py": "llguidance",
@@ -59,11 +60,15 @@ SCRIPTS = {
     "bfcl",
     "first_token",
     "fuzz_sampling",
+    "fuzz_schemas",
     "likely",
     "masks",
+    "neighbours",
     "prompts",
     "runtime",
+    "schemas",
     "soak",
+    "turns",
 }
 """Of bench, what is run by itself and uses what the tests use."""
 
