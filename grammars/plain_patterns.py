@@ -8,7 +8,6 @@ import numpy as np
 from falsework.grammars import code_points
 from falsework.grammars.budget import Budget
 from falsework.grammars.char_dfa import STATE_LIMIT, CharDFA, TooManyCharacterStates
-from falsework.grammars.determinize import TooManyStates, determinize
 
 CLASSES_LIMIT = 255
 
@@ -55,6 +54,11 @@ def plain_dfa(
     None: it tells too many characters apart. Raise TooManyCharacterStates.
     """
     rows = [(node, *edge) for node, ways in enumerate(edges) for edge in ways]
+    from falsework.grammars.determinize import (  # noqa: PLC0415 - it loads numba
+        TooManyStates,
+        determinize,
+    )
+
     start, matched, end = len(edges), len(edges) + 1, len(edges) + 2
     rows += [(matched, low, high, matched) for low, high in code_points.ANY]
     taken = [*jumps.between, (final, matched), (matched, end)]
