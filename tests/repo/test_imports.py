@@ -37,6 +37,7 @@ DIRECT = {
     "grammars/text_grammar.py": "llguidance",
     "grammars/tool_choice.py": "llguidance",
     "grammars/vocabulary.py": "numba",
+    "grammars/warm_up.py": "numba",
     "prompts/conversation_layout.py": "llguidance",
     "prompts/detection.py": "llguidance",
     "prompts/dialects.py": "llguidance",
@@ -45,6 +46,10 @@ DIRECT = {
     "prompts/renderer.py": "llguidance",
     "prompts/tokenizers.py": "numba",
     "prompts/turns.py": "llguidance",
+    "server/engines/llguidance_matcher.py": "llguidance",
+    "server/engines/matcher.py": "numba",
+    "server/generation/constraints.py": "llguidance",
+    "server/generation/trial_worker.py": "llguidance",
 }
 """Modules that no package exports, and what they load.
 
