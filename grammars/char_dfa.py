@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from falsework.grammars import code_points
 from falsework.grammars.budget import Budget
-from falsework.grammars.char_product import Ints, product, trim
 
+Ints = NDArray[np.int32]
 Edge = tuple[int, int, int]
 """The lowest and the highest code point, and the state behind."""
 
@@ -92,6 +93,9 @@ class CharDFA:
 
     def intersection(self, other: "CharDFA", budget: Budget) -> "CharDFA":
         """Return the automaton of the texts that are in both languages."""
+        # Where schemas are only planned, numba isn't loaded.
+        from falsework.grammars.char_product import product, trim  # noqa: PLC0415
+
         work = 16 * budget.left
         pairs, edges, starts = product(self.arrays, other.arrays, STATE_LIMIT, work)
         if not len(pairs):

@@ -228,19 +228,7 @@ def compile_dfa(
     return made
 
 
-def precompiled(part: Expression) -> Expression:
-    """The part, without counted loops, as a leaf that is compiled when it is first said."""
-    kept: list[Fragment] = []
-
-    def add(net: NFA, start: int) -> int:
-        if not kept:
-            kept.append(_leaf(compile_dfa(part, counting=False)))
-        return net.embed(start, kept[0])
-
-    return add
-
-
-def _leaf(automaton: DFA) -> Fragment:
+def leaf_of(automaton: DFA) -> Fragment:
     """Return an automaton without loops as a leaf; its node n is row n + 1."""
     starts, lows, highs, targets = automaton.edges
     begins = np.searchsorted(automaton.classes, np.arange(257)).astype(np.int32)

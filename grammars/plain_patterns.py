@@ -8,7 +8,6 @@ import numpy as np
 from falsework.grammars import code_points
 from falsework.grammars.budget import Budget
 from falsework.grammars.char_dfa import STATE_LIMIT, CharDFA, TooManyCharacterStates
-from falsework.grammars.determinize import TooManyStates, determinize
 
 CLASSES_LIMIT = 255
 
@@ -54,6 +53,9 @@ def plain_dfa(
 
     None: it tells too many characters apart. Raise TooManyCharacterStates.
     """
+    # Where schemas are only planned, numba isn't loaded.
+    from falsework.grammars.determinize import TooManyStates, determinize  # noqa: PLC0415
+
     rows = [(node, *edge) for node, ways in enumerate(edges) for edge in ways]
     start, matched, end = len(edges), len(edges) + 1, len(edges) + 2
     rows += [(matched, low, high, matched) for low, high in code_points.ANY]

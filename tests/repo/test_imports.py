@@ -63,10 +63,12 @@ SCRIPTS = {
     "bfcl",
     "first_token",
     "fuzz_sampling",
+    "fuzz_schemas",
     "likely",
     "masks",
     "prompts",
     "runtime",
+    "schemas",
     "soak",
 }
 """Of bench, what is run by itself and uses what the tests use."""
