@@ -24,9 +24,8 @@ import llguidance
 import numpy as np
 import xgrammar
 
-from falsework.grammars import plan
+from falsework.grammars import GrammarTooLarge, plan
 from falsework.grammars.dfa import START, EmptyLanguage, compile_dfa
-from falsework.grammars.expressions import GrammarTooLarge
 from falsework.grammars.llguidance_grammar import (
     SPELLING,
     compile_grammar,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from falsework.grammars import code_points
 from falsework.grammars.budget import Budget
 
+Ints = NDArray[np.int32]
 Edge = tuple[int, int, int]
 """The lowest and the highest code point, and the state behind."""
 
@@ -39,9 +40,7 @@ class CharDFA:
         self.accepting = accepting
 
     @classmethod
-    def of_arrays(
-        cls, edges: NDArray[np.int32], starts: NDArray[np.int32], accepting: Iterable[bool]
-    ) -> "CharDFA":
+    def of_arrays(cls, edges: Ints, starts: Ints, accepting: Iterable[bool]) -> "CharDFA":
         """Return an automaton by its `arrays`; its rows are made when they are asked for."""
         made = cls.__new__(cls)
         made.arrays = edges, starts
@@ -57,7 +56,7 @@ class CharDFA:
         return tuple(tuple(rows[first:last]) for first, last in bounds)
 
     @functools.cached_property
-    def arrays(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def arrays(self) -> tuple[Ints, Ints]:
         """The edges as rows (lowest, highest, target), and where each state's begin."""
         counts = [0, *(len(row) for row in self.rows)]
         edges = np.array([edge for row in self.rows for edge in row], np.int32).reshape(-1, 3)
@@ -94,9 +93,10 @@ class CharDFA:
 
     def intersection(self, other: "CharDFA", budget: Budget) -> "CharDFA":
         """Return the automaton of the texts that are in both languages."""
-        work = 16 * budget.left
-        from falsework.grammars.char_product import product, trim  # noqa: PLC0415 - it loads numba
+        # Where schemas are only planned, numba isn't loaded.
+        from falsework.grammars.char_product import product, trim  # noqa: PLC0415
 
+        work = 16 * budget.left
         pairs, edges, starts = product(self.arrays, other.arrays, STATE_LIMIT, work)
         if not len(pairs):
             raise TooManyCharacterStates

@@ -6,6 +6,9 @@ are edges[starts[s]:starts[s + 1]].
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int32]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -228,12 +228,7 @@ def compile_dfa(
     return made
 
 
-def compile_leaf(part: Expression) -> Fragment:
-    """Compile an expression without counted loops, as a leaf for other expressions."""
-    return _leaf(compile_dfa(part, counting=False))
-
-
-def _leaf(automaton: DFA) -> Fragment:
+def leaf_of(automaton: DFA) -> Fragment:
     """Return an automaton without loops as a leaf; its node n is row n + 1."""
     starts, lows, highs, targets = automaton.edges
     begins = np.searchsorted(automaton.classes, np.arange(257)).astype(np.int32)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from falsework.grammars.compiled_parts import precompiled
 from falsework.grammars.expressions import (
     NFA,
     Expression,
+    Fragment,
     bounded,
     choice,
     compile_regex,
@@ -121,7 +121,22 @@ def any_value(spelling: Notation, depth: int = FREE_DEPTH) -> Expression:
     ways = [scalar(kind, spelling) for kind in ("string", "number", "boolean", "null")]
     if depth:
         ways += [array(any_value(spelling, depth - 1)), any_object(spelling, depth)]
-    return precompiled(choice(ways))
+    return _precompiled(choice(ways))
+
+
+def _precompiled(part: Expression) -> Expression:
+    """The part, without counted loops, as a leaf that is compiled when it is first said."""
+    kept: list[Fragment] = []
+
+    def add(net: NFA, start: int) -> int:
+        if not kept:
+            # Where schemas are only planned, numba isn't loaded.
+            from falsework.grammars.dfa import compile_dfa, leaf_of  # noqa: PLC0415
+
+            kept.append(leaf_of(compile_dfa(part, counting=False)))
+        return net.embed(start, kept[0])
+
+    return add
 
 
 def array(item: Expression) -> Expression:

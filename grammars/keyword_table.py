@@ -174,7 +174,7 @@ Every schema that is valid JSON Schema is taken: drafts 4, 6, 7, 2019-09 and 202
 named. Unknown keywords are annotations. A schema is served in one of three ways:
 
 - **automaton**: what may be said is exactly what the schema admits, in one spelling.
-- **llguidance**: exact as well; for recursion and schemas whose automaton would be too large.
+- **llguidance**: exact as well; for recursion and schemas whose automaton would be large.
 - **checked**: keywords that decoding can't hold to are judged when the call is complete.
 
 Refused is what is no JSON Schema, refers outside itself, admits nothing, or takes too long.
@@ -189,6 +189,10 @@ validator reads them: `\\w` and `\\d` are ASCII.
 Of the JSON Schema Test Suite (drafts 4 to 2020-12, optional parts and formats too) nothing invalid
 is let out; the valid instances that can't be said, and the schemas that are refused because they
 refer outside themselves, are listed in `tests/grammars/schema_suite_restrictions.json`.
+
+`bench/schemas.py` times schemas up to their first mask beside llguidance and xgrammar, over a folder
+of your own; `bench/fuzz_schemas.py` decodes random replies under them and judges each by two
+validators.
 
 `falsework schema check FILE` tells how each schema is served, `--openai-strict` whether OpenAI's
 strict mode would take it, `--tools` reads tool lists, MCP listings and OpenAPI documents.

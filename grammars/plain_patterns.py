@@ -53,12 +53,10 @@ def plain_dfa(
 
     None: it tells too many characters apart. Raise TooManyCharacterStates.
     """
-    rows = [(node, *edge) for node, ways in enumerate(edges) for edge in ways]
-    from falsework.grammars.determinize import (  # noqa: PLC0415 - it loads numba
-        TooManyStates,
-        determinize,
-    )
+    # Where schemas are only planned, numba isn't loaded.
+    from falsework.grammars.determinize import TooManyStates, determinize  # noqa: PLC0415
 
+    rows = [(node, *edge) for node, ways in enumerate(edges) for edge in ways]
     start, matched, end = len(edges), len(edges) + 1, len(edges) + 2
     rows += [(matched, low, high, matched) for low, high in code_points.ANY]
     taken = [*jumps.between, (final, matched), (matched, end)]

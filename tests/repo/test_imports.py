@@ -47,6 +47,10 @@ DIRECT = {
     "prompts/renderer.py": "llguidance",
     "prompts/tokenizers.py": "numba",
     "prompts/turns.py": "llguidance",
+    "server/engines/llguidance_matcher.py": "llguidance",
+    "server/engines/matcher.py": "numba",
+    "server/generation/constraints.py": "llguidance",
+    "server/generation/trial_worker.py": "llguidance",
 }
 """Modules that no package exports, and what they load.
 
