@@ -130,8 +130,8 @@ def both(scaffold: TurnBuilder, text: str, finish: Any = "stop", **fields: Any) 
     return [told(whole(ScriptedEngine(ScriptedReply([text], finish)), scaffold, **asking)), *said]
 
 
-F5, G0 = ("f", '{"a": 5, "b": "x; y"}'), ("g", "{}")
-CALLS = {"no arguments": [G0], "one": [F5], "two": [F5, G0], "three": [G0, F5, G0]}
+F5, F6, G0 = ("f", '{"a": 5, "b": "x; y"}'), ("f", '{"a": 6, "b": "x; y"}'), ("g", "{}")
+CALLS = {"no arguments": [G0], "one": [F5], "two": [F5, G0], "three": [G0, F5, F6]}
 
 
 @each_dialect
