@@ -1,17 +1,14 @@
 """Chat requests as clients of other servers, and of other years, write them."""
 
-import gzip
-import json
-import zlib
 from typing import Any
 
 import pytest
-import zstandard
 from support.chat_bodies import USER, Json, asked, refusal, tool
 from support.clients import CHAT, HELLO, sent
 from support.scripted_app import SETTINGS, calls, chunks, running, whole
 from support.scripted_chat import F, says
 
+from falsework.server.engines.scripted import ScriptedEngine, ScriptedReply
 from falsework.server.generation.turn import TurnBuilder
 
 A: Json = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
@@ -56,6 +53,22 @@ def test_a_tool_that_others_run_is_left_out_and_named(plain: TurnBuilder, kind: 
     assert (needed.status, needed.error["param"]) == (400, "tool_choice")
     assert kind in needed.error["message"]
     assert 'falsework_request_warnings_total{code="tool_left_out"}' in counted
+
+
+def test_a_web_search_that_nobody_does_is_told(plain: TurnBuilder) -> None:
+    with running(says("Hello."), plain, SETTINGS) as house:
+        reply = sent(house, "POST", CHAT, {**HELLO, "web_search_options": {}})
+
+    assert reply.status == 200
+    assert reply.json["warnings"][0]["param"] == "web_search_options"
+
+
+def test_usage_never_has_more_cached_tokens_than_prompt_tokens(plain: TurnBuilder) -> None:
+    engine = ScriptedEngine(ScriptedReply([calls(F)]), cached_tokens=100_000)
+
+    usage = whole(engine, plain, tools=[tool("f", parameters=A)], tool_choice="required")["usage"]
+
+    assert usage["prompt_tokens_details"]["cached_tokens"] == usage["prompt_tokens"]
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
@@ -210,51 +223,6 @@ def test_calls_of_old_are_history() -> None:
 )
 def test_functions_that_are_wrong_are_refused(fields: Json, param: str) -> None:
     assert refusal(**fields).param == param
-
-
-@pytest.mark.parametrize(
-    ("coding", "pack"),
-    [
-        ("gzip", gzip.compress),
-        ("deflate", zlib.compress),
-        ("zstd", zstandard.ZstdCompressor().compress),
-    ],
-)
-def test_a_body_may_come_compressed(plain: TurnBuilder, coding: str, pack: Any) -> None:
-    settings = SETTINGS.model_copy(update={"max_body_bytes": 2048})
-    with running(says("Hello."), plain, settings) as house:
-
-        def reply(body: bytes, of: str = coding) -> int:
-            return sent(house, "POST", CHAT, body, content_encoding=of).status
-
-        packed = pack(json.dumps(HELLO).encode())
-        assert reply(packed) == 200
-        assert reply(packed[:-6]) == 400
-        assert reply(b"no " + packed) == 400
-        assert reply(pack(b" " * 5_000_000)) == 413
-        assert reply(packed, "br") == 415
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "told"),
-    [
-        ("POST", "/chat/completions", "/v1/chat/completions"),
-        ("POST", "/v1/v1/chat/completions", "/v1/chat/completions"),
-        ("POST", "/responses", "/v1/responses"),
-        ("POST", "/v1/v1/messages", "/v1/messages"),
-        ("GET", "/models", "/v1/models"),
-        ("POST", "/api/chat", "Ollama"),
-        ("POST", "/v1/completions", "/v1/chat/completions"),
-    ],
-)
-def test_a_wrong_path_is_told_the_right_one(
-    plain: TurnBuilder, method: str, path: str, told: str
-) -> None:
-    with running(says("x"), plain, SETTINGS) as house:
-        reply = sent(house, method, path, HELLO if method == "POST" else None)
-
-    assert reply.status == 404
-    assert told in reply.error["message"]
 
 
 @pytest.mark.parametrize("pieces", [["<"], ["<tool", "_ca"], ["<tool_call>"]])
