@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import platform
 import signal
 import socket
 import time
@@ -25,7 +26,7 @@ from falsework.server.app import create_app, database_url, instance_id
 from falsework.server.cli.banner import startup_banner
 from falsework.server.cli.engine_log import choose_engine_level
 from falsework.server.cli.model_check import advice, check_limits
-from falsework.server.engines import EngineSupervisor
+from falsework.server.engines import EngineSupervisor, emulates_bfloat16, intel_runtime
 from falsework.server.generation import CheckPolicy, TurnBuilder
 from falsework.server.http import MAX_HEAD_BYTES, LimitedProtocol
 from falsework.server.models import ProgressCallback, read_config
@@ -201,7 +202,8 @@ async def run_server(
         check_limits(read_config(model_path), settings)
         choose_engine_level(settings.log_level)
         os.environ.setdefault("PYTHONWARNINGS", TRACKER_WARNINGS)
-        for sentence in advice(settings):
+        machine = platform.machine(), intel_runtime()
+        for sentence in advice(settings, *machine, emulates=emulates_bfloat16()):
             announce(sentence)
         with _without_group():
             await _run(settings, model_path, port, announce, open_registry(*tools))
