@@ -3,6 +3,7 @@
 Each protocol says where its fields stand; what is checked, and in which words, is said here.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -157,8 +158,9 @@ def _build(function: FunctionDefinition, limits: Settings) -> Tool:
         return _custom_tool(function, function.custom, limits)
     parameters = function.parameters or NO_ARGUMENTS
     param = f"{function.param}.parameters"
-    check_schema_size(parameters, param, limits, InvalidSchemaError.code)
-    return Tool(function.name, function.description or "", parameters, param, function.strict)
+    tool = Tool(function.name, function.description or "", parameters, param, function.strict)
+    check_schema_size(tool.schema_text, param, limits, InvalidSchemaError.code)
+    return tool
 
 
 def _custom_tool(function: FunctionDefinition, text: CustomText, limits: Settings) -> Tool:
@@ -175,7 +177,7 @@ def _custom_tool(function: FunctionDefinition, text: CustomText, limits: Setting
         described += f"\n\nIts arguments are no JSON, but text of this grammar:\n{grammar.texts[0]}"
     schema = {**FREE_TEXT_SCHEMA, "properties": {"input": value}}
     size = {"definition": text.grammar.definition} if text.grammar else {}
-    check_schema_size(size, text.param, limits, "invalid_grammar")
+    check_schema_size(json.dumps(size), text.param, limits, "invalid_grammar")
     return Tool(function.name, described, schema, text.param, custom=True, grammar=grammar)
 
 
