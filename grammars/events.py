@@ -1,7 +1,9 @@
 """The nouns that every room shares: a tool, a call of it, what is heard while a reply arrives."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from falsework.grammars.text_grammar import TextGrammar
@@ -24,6 +26,11 @@ class Tool:
     """A tool of free text: its one argument is `input`."""
     grammar: TextGrammar | None = None
     """What a custom tool's text may be. It is said as it is, no JSON, and ends the reply."""
+
+    @cached_property
+    def schema_text(self) -> str:
+        """`parameters` as JSON text, which is what equal tools are known by."""
+        return json.dumps(self.parameters)
 
 
 @dataclass(frozen=True)

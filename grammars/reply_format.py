@@ -43,7 +43,7 @@ class ReplyFormat:
     def cache_key(self) -> bytes:
         """Return a digest that two forms share only if they admit the same replies."""
         tools = [
-            (tool.name, tool.parameters, tool.strict, tool.grammar and tool.grammar.lark())
+            (tool.name, tool.schema_text, tool.strict, tool.grammar and tool.grammar.lark())
             for tool in self.choice.callable_tools(self.tools)
         ]
         policy = (self.choice.mode, self.choice.parallel, bool(self.tools))

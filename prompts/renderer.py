@@ -217,7 +217,7 @@ class PromptRenderer:
         """
         if not tools:
             return [], ""
-        key = json.dumps([parallel, *((t.name, t.description, t.parameters) for t in tools)])
+        key = json.dumps([parallel, *((t.name, t.description, t.schema_text) for t in tools)])
         offer = self._offers.get(key)
         if offer is None:
             described = [self.control_tokens.escape_all(_described(tool)) for tool in tools]

@@ -99,15 +99,13 @@ def response_schema(
     """Return the schema that the text has to satisfy; True is any JSON object."""
     if not schema:
         return True
-    check_schema_size(schema, param, limits, "invalid_json_schema")
+    check_schema_size(json.dumps(schema), param, limits, "invalid_json_schema")
     return schema
 
 
-def check_schema_size(
-    schema: Mapping[str, Any], param: str, limits: Settings, code: str | None
-) -> None:
-    """Raise InvalidSchemaError where a schema is larger than the operator allows."""
-    size = len(json.dumps(schema))
+def check_schema_size(schema: str, param: str, limits: Settings, code: str | None) -> None:
+    """Raise InvalidSchemaError where a schema, as JSON, is larger than the operator allows."""
+    size = len(schema)
     if size > limits.max_schema_bytes:
         raise InvalidSchemaError(
             f"Invalid '{param}': the schema has {size} bytes, more than the "

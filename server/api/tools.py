@@ -3,6 +3,7 @@
 Each protocol says where its fields stand; what is checked, and in which words, is said here.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -209,8 +210,9 @@ def _build(function: FunctionDefinition, limits: Settings) -> Tool:
         return _custom_tool(function, function.custom, limits)
     parameters = function.parameters or NO_ARGUMENTS
     param = f"{function.param}.{function.schema_field}"
-    check_schema_size(parameters, param, limits, InvalidSchemaError.code)
-    return Tool(function.full_name, function.description or "", parameters, param, function.strict)
+    tool = Tool(function.full_name, function.description or "", parameters, param, function.strict)
+    check_schema_size(tool.schema_text, param, limits, InvalidSchemaError.code)
+    return tool
 
 
 def _custom_tool(function: FunctionDefinition, text: CustomText, limits: Settings) -> Tool:
@@ -227,7 +229,7 @@ def _custom_tool(function: FunctionDefinition, text: CustomText, limits: Setting
         described += f"\n\nIts arguments are no JSON, but text of this grammar:\n{grammar.texts[0]}"
     schema = {**FREE_TEXT_SCHEMA, "properties": {"input": value}}
     size = {"definition": text.grammar.definition} if text.grammar else {}
-    check_schema_size(size, text.param, limits, "invalid_grammar")
+    check_schema_size(json.dumps(size), text.param, limits, "invalid_grammar")
     return Tool(function.full_name, described, schema, text.param, custom=True, grammar=grammar)
 
 

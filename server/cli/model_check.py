@@ -1,13 +1,13 @@
 """Checks of the settings against a model's config.json, before the engine takes time to load."""
 
 import importlib.metadata
-import platform
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import psutil
 
-from falsework.server.engines import emulates_bfloat16, intel_runtime
+from falsework.server.engines import emulates_bfloat16
 from falsework.server.settings import ConfigError, Settings
 
 GIB = 2**30
@@ -28,20 +28,25 @@ def check_limits(config: Mapping[str, Any], settings: Settings) -> None:
             _check_cache(text, length, settings)
 
 
-def advice(settings: Settings) -> list[str]:
-    """Return what is worth knowing before a start that goes well all the same."""
+def advice(settings: Settings, processor: str, intel: Path | None, *, emulates: bool) -> list[str]:
+    """Return what is worth knowing before a start that goes well all the same.
+
+    `processor` is its architecture, `intel` the file of Intel's OpenMP runtime; `emulates` says
+    whether it has no instructions for bfloat16.
+    """
     if not _runs_on_cpu(settings):
         return []
     said = []
-    if platform.machine() == "x86_64" and intel_runtime() is None:
+    if processor == "x86_64" and intel is None:
         said.append(
-            "Warning: Intel's OpenMP runtime isn't installed, without which a call takes twice as "
-            "long beside other busy processes: pip install intel-openmp"
+            "Warning: Intel's OpenMP runtime can't be preloaded, without which calls take longer: "
+            "it isn't installed, or in a folder whose name has blanks or colons: pip install "
+            "intel-openmp==2024.2.1"
         )
-    if settings.dtype in {"bfloat16", "float16"} and emulates_bfloat16():
+    if settings.dtype == "bfloat16" and emulates:
         said.append(
-            f"Warning: dtype {settings.dtype} is emulated by this processor, which makes it many "
-            "times slower than float32: leave --dtype away"
+            "Warning: dtype bfloat16 is emulated by this processor, which makes it many times "
+            "slower than float32: leave --dtype away"
         )
     return said
 

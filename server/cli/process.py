@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import platform
 import signal
 import socket
 import time
@@ -27,7 +28,7 @@ from falsework.server.app import create_app, database_url, instance_id
 from falsework.server.cli.banner import startup_banner
 from falsework.server.cli.engine_log import choose_engine_level
 from falsework.server.cli.model_check import advice, check_limits
-from falsework.server.engines import EngineSupervisor
+from falsework.server.engines import EngineSupervisor, emulates_bfloat16, intel_runtime
 from falsework.server.generation import CheckPolicy, TurnBuilder
 from falsework.server.http import MAX_HEAD_BYTES, LimitedProtocol
 from falsework.server.models import ProgressCallback, read_config
@@ -225,7 +226,8 @@ async def run_server(
     configure_logging(settings.log_level)
     with closing(bind(settings)) as port:
         await check_start(settings, model_path, instance_id(settings))
-        for sentence in advice(settings):
+        machine = platform.machine(), intel_runtime()
+        for sentence in advice(settings, *machine, emulates=emulates_bfloat16()):
             announce(sentence)
         with _without_group():
             await _run(settings, model_path, port, announce, tools)

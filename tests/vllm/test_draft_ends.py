@@ -6,6 +6,7 @@ The model has random weights, so it wants to say anything.
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,34 @@ def test_a_constraint_that_fails_ends_its_own_request_and_nobody_elses(
 
     assert ends[-1] == "error"
     assert beside.text == whole.text
+
+
+def test_a_grammar_that_the_engine_has_is_named_by_its_key(
+    drafting: Drafting, whole: Heard
+) -> None:
+    async def say(grammar: bytes) -> str:
+        turn = await drafting.bare.turn(ABOUT_A_PERSON)
+        assert turn.constraint is not None
+        known = replace(turn.constraint, grammar=grammar)
+        pieces = [piece.text async for piece in drafting.bare.pieces(turn, known)]
+        return turn.opening.text + "".join(pieces)
+
+    assert drafting.loop.run(say(b"never looked at")) == whole.text
+
+
+def test_a_grammar_that_the_engine_has_forgotten_is_sent_again(drafting: Drafting) -> None:
+    async def both() -> list[list[str | None]]:
+        turn = await drafting.bare.turn({**ABOUT_A_PERSON, "seed": 5})
+        assert turn.constraint is not None
+        forgotten = broken(turn.constraint)
+        engine = drafting.bare.engine._engine  # type: ignore[attr-defined]
+        engine._grammars.add(forgotten.key)
+        return [
+            [piece.finish async for piece in drafting.bare.pieces(turn, forgotten)]
+            for _ in range(2)
+        ]
+
+    first, second = drafting.loop.run(both())
+
+    assert first == second
+    assert first[-1] in {"stop", "length"}
