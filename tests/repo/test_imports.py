@@ -56,6 +56,8 @@ nothing: vLLM's processes import its modules by name, each for itself.
 SCRIPTS = {
     "against_vllm",
     "bfcl",
+    "capacity",
+    "capacity_report",
     "first_token",
     "fuzz_sampling",
     "likely",
