@@ -10,11 +10,10 @@ from falsework.bench.capacity import (
     Chain,
     Cluster,
     Figures,
-    Outage,
     Replica,
     most,
-    outage,
 )
+from falsework.bench.capacity_outage import Outage, outage
 
 SHARE = 0.6
 """Of what replicas can do, in the table by their number."""

@@ -4,7 +4,8 @@ import pytest
 
 pytest.importorskip("simpy", reason="SimPy isn't installed here")
 
-from falsework.bench.capacity import ROUTINGS, Chain, Cluster, Figures, Replica, most, outage
+from falsework.bench.capacity import ROUTINGS, Chain, Cluster, Figures, Replica, most
+from falsework.bench.capacity_outage import outage
 from falsework.bench.capacity_report import tables
 
 STEADY = Replica(mtbf=1e12)

@@ -57,6 +57,7 @@ SCRIPTS = {
     "against_vllm",
     "bfcl",
     "capacity",
+    "capacity_outage",
     "capacity_report",
     "first_token",
     "fuzz_sampling",

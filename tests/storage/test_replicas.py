@@ -1,43 +1,57 @@
-"""Two server processes on one PostgreSQL, one of them killed: nothing lost, no write made twice."""
+"""Two servers on one PostgreSQL, one of them killed: nothing is lost, no write made twice."""
 
 import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from support.chat_bodies import Json
-from support.scripted_app import calls, eventually
+from support.scripted_app import SETTINGS, calls, eventually, scaffold_of
 from support.server_process import free_port
-from support.tool_app import an_upstream
+from support.tool_app import an_upstream, house_of
 from support.upstream import Upstream, http_tool, says
+
+from falsework.server.generation.turn import TurnBuilder
+from falsework.server.storage import leases
 
 pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).parents[1] / "support" / "scripted_process.py"
 SAVE = calls(("save", '{"id": 1}'))
 BODY: Json = {"model": "smollm2", "input": "?", "tools": [{"type": "server_tool", "name": "save"}]}
-LEASE = "4"
-"""Seconds after which a server that isn't seen counts as ended; otherwise half a minute."""
+LEASE_SECONDS = 4.0
+"""After which a server that isn't seen counts as ended; otherwise half a minute."""
 
 
+@pytest.fixture(scope="module")
+def scaffold(smollm2: Path) -> TurnBuilder:
+    return scaffold_of(smollm2)
+
+
+@pytest.fixture(autouse=True)
+def _short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "LEASE_SECONDS", LEASE_SECONDS)
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", LEASE_SECONDS / 8)
+
+
+@dataclass(frozen=True)
 class Server:
-    """A server in a process of its own."""
+    """A server, and how it is killed where it is a process of its own."""
 
-    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
-        self._process = process
-        self.url = f"http://127.0.0.1:{port}/v1/responses"
+    port: int
+    kill: Callable[[], object] = lambda: None
 
-    def kill(self) -> None:
-        """End it as a machine's failure does."""
-        self._process.kill()
-        self._process.wait()
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1/responses"
 
     def post(self, key: str = "", **fields: Any) -> httpx2.Response:
         headers = {"idempotency-key": key} if key else {}
@@ -49,16 +63,26 @@ class Server:
 
 
 @contextmanager
-def server(database: str, model: Path, up: Upstream, *turns: str) -> Iterator[Server]:
+def staying(scaffold: TurnBuilder, database: str, up: Upstream, *turns: str) -> Iterator[Server]:
+    """Run a server in this process, by a port of its own, which is part of its name."""
+    settings = SETTINGS.model_copy(update={"database": database, "port": free_port()})
+    file = {"tools": [http_tool(up, "save", method="POST")]}
+    with house_of(scaffold, *turns, file=file, settings=settings) as house:
+        yield Server(house.port)
+
+
+@contextmanager
+def killed(model: Path, database: str, up: Upstream, *turns: str) -> Iterator[Server]:
+    """Run a server in a process that can be killed, as a machine's failure does."""
     port = free_port()
     tools = json.dumps({"tools": [http_tool(up, "save", method="POST")]})
     command = [sys.executable, SCRIPT, str(port), database, model, tools, *turns]
-    environment = os.environ | {"LEASE_SECONDS": LEASE}
+    environment = os.environ | {"LEASE_SECONDS": str(LEASE_SECONDS)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        yield Server(process, port)
+        yield Server(port, process.kill)
     finally:
         process.kill()
         process.communicate()
@@ -92,11 +116,13 @@ def said(of: Json) -> str:
     return text
 
 
-def test_either_server_continues_what_the_other_made(smollm2: Path, postgresql_url: str) -> None:
+def test_either_server_continues_what_the_other_made(
+    scaffold: TurnBuilder, postgresql_url: str
+) -> None:
     with an_upstream() as up:
         with (
-            server(postgresql_url, smollm2, up, "First.") as one,
-            server(postgresql_url, smollm2, up, "Second.") as two,
+            staying(scaffold, postgresql_url, up, "First.") as one,
+            staying(scaffold, postgresql_url, up, "Second.") as two,
         ):
             made = one.post().json()
             there = two.get(made["id"])
@@ -108,12 +134,12 @@ def test_either_server_continues_what_the_other_made(smollm2: Path, postgresql_u
 
 
 def test_a_request_that_comes_again_to_the_other_server_gets_the_first_reply(
-    smollm2: Path, postgresql_url: str
+    scaffold: TurnBuilder, postgresql_url: str
 ) -> None:
     with an_upstream() as up:
         with (
-            server(postgresql_url, smollm2, up, SAVE, "First.") as one,
-            server(postgresql_url, smollm2, up, SAVE, "Second.") as two,
+            staying(scaffold, postgresql_url, up, SAVE, "First.") as one,
+            staying(scaffold, postgresql_url, up, SAVE, "Second.") as two,
         ):
             first, again = one.post("same"), two.post("same")
 
@@ -122,11 +148,13 @@ def test_a_request_that_comes_again_to_the_other_server_gets_the_first_reply(
     assert len(up.seen) == 1
 
 
-def test_a_request_sent_to_both_at_once_is_done_once(smollm2: Path, postgresql_url: str) -> None:
+def test_a_request_sent_to_both_at_once_is_done_once(
+    scaffold: TurnBuilder, postgresql_url: str
+) -> None:
     with an_upstream(always=says({"saved": True}, after=1)) as up:
         with (
-            server(postgresql_url, smollm2, up, SAVE, "Saved.") as one,
-            server(postgresql_url, smollm2, up, SAVE, "Saved.") as two,
+            staying(scaffold, postgresql_url, up, SAVE, "Saved.") as one,
+            staying(scaffold, postgresql_url, up, SAVE, "Saved.") as two,
         ):
             client = Client(one)
             assert eventually(lambda: up.seen, 20)
@@ -139,12 +167,12 @@ def test_a_request_sent_to_both_at_once_is_done_once(smollm2: Path, postgresql_u
 
 
 def test_a_stream_whose_server_is_killed_breaks_and_its_request_is_answered_by_the_other(
-    smollm2: Path, postgresql_url: str
+    smollm2: Path, scaffold: TurnBuilder, postgresql_url: str
 ) -> None:
     with an_upstream() as up:
         with (
-            server(postgresql_url, smollm2, up, SAVE, "HANG") as one,
-            server(postgresql_url, smollm2, up, SAVE, "Saved.") as two,
+            killed(smollm2, postgresql_url, up, SAVE, "HANG") as one,
+            staying(scaffold, postgresql_url, up, SAVE, "Saved.") as two,
         ):
             client = Client(one, stream=True)
             assert eventually(lambda: '"status":"completed"' in _compact(client.text), 20)
@@ -159,12 +187,12 @@ def test_a_stream_whose_server_is_killed_breaks_and_its_request_is_answered_by_t
 
 
 def test_a_write_whose_server_is_killed_is_never_made_again_unasked(
-    smollm2: Path, postgresql_url: str
+    smollm2: Path, scaffold: TurnBuilder, postgresql_url: str
 ) -> None:
     with an_upstream(always=says({"saved": True}, after=3)) as up:
         with (
-            server(postgresql_url, smollm2, up, SAVE, "HANG") as one,
-            server(postgresql_url, smollm2, up, SAVE, "Saved.") as two,
+            killed(smollm2, postgresql_url, up, SAVE, "HANG") as one,
+            staying(scaffold, postgresql_url, up, SAVE, "Saved.") as two,
         ):
             client = Client(one)
             assert eventually(lambda: up.seen, 20)
@@ -179,12 +207,12 @@ def test_a_write_whose_server_is_killed_is_never_made_again_unasked(
 
 
 def test_a_background_response_whose_server_is_killed_is_told_as_failed_with_what_was_done(
-    smollm2: Path, postgresql_url: str
+    smollm2: Path, scaffold: TurnBuilder, postgresql_url: str
 ) -> None:
     with an_upstream() as up:
         with (
-            server(postgresql_url, smollm2, up, SAVE, "HANG") as one,
-            server(postgresql_url, smollm2, up, "x") as two,
+            killed(smollm2, postgresql_url, up, SAVE, "HANG") as one,
+            staying(scaffold, postgresql_url, up, "x") as two,
         ):
             begun = one.post(background=True).json()
             assert eventually(lambda: '"completed"' in json.dumps(two.get(begun["id"])), 20)
