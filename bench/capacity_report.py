@@ -18,8 +18,8 @@ from falsework.bench.capacity_outage import Outage, outage
 SHARE = 0.6
 """Of what replicas can do, in the table by their number."""
 
-CHAINS = 15_000
-"""A run is cut short after so many, but not below a minute."""
+CHAINS = 5_000
+"""A run is cut short after so many, but not below half a minute."""
 
 MIDDLE = 16
 """Replicas, in the table by load."""
@@ -45,7 +45,7 @@ def tables(replica: Replica, chain: Chain, seconds: float) -> Made:
     def figures(count: int, routing: str, share: float) -> Figures:
         rate = share * count * most(replica, chain)
         cluster = Cluster(count, routing, replica, chain, seed=1)
-        return cluster.run(rate, max(60.0, min(seconds, CHAINS / rate)))
+        return cluster.run(rate, max(30.0, min(seconds, CHAINS / rate)))
 
     by_count = {
         (count, routing): figures(count, routing, SHARE) for count in COUNTS for routing in ROUTINGS

@@ -64,6 +64,7 @@ SCRIPTS = {
     "likely",
     "masks",
     "prompts",
+    "replicas",
     "runtime",
     "soak",
 }

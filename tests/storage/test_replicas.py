@@ -91,14 +91,14 @@ def killed(model: Path, database: str, up: Upstream, *turns: str) -> Iterator[Se
 class Client:
     """Sends a request in a thread of its own, and keeps what came of it."""
 
-    def __init__(self, to: Server, **fields: Any) -> None:
+    def __init__(self, to: Server, key: str, **fields: Any) -> None:
         self.failed = ""
         self.text = ""
-        self._thread = threading.Thread(target=self._send, args=(to, fields))
+        self._thread = threading.Thread(target=self._send, args=(to, key, fields))
         self._thread.start()
 
-    def _send(self, to: Server, fields: Json) -> None:
-        headers = {"idempotency-key": "k"}
+    def _send(self, to: Server, key: str, fields: Json) -> None:
+        headers = {"idempotency-key": key}
         body = {**BODY, **fields}
         try:
             with httpx2.stream("POST", to.url, json=body, headers=headers, timeout=60) as reply:
@@ -156,9 +156,9 @@ def test_a_request_sent_to_both_at_once_is_done_once(
             staying(scaffold, postgresql_url, up, SAVE, "Saved.") as one,
             staying(scaffold, postgresql_url, up, SAVE, "Saved.") as two,
         ):
-            client = Client(one)
+            client = Client(one, "both")
             assert eventually(lambda: up.seen, 20)
-            second = two.post("k")
+            second = two.post("both")
             client.wait()
 
     assert second.status_code == 200
@@ -174,11 +174,11 @@ def test_a_stream_whose_server_is_killed_breaks_and_its_request_is_answered_by_t
             killed(smollm2, postgresql_url, up, SAVE, "HANG") as one,
             staying(scaffold, postgresql_url, up, SAVE, "Saved.") as two,
         ):
-            client = Client(one, stream=True)
+            client = Client(one, "stream", stream=True)
             assert eventually(lambda: '"status":"completed"' in _compact(client.text), 20)
             one.kill()
             client.wait()
-            again = answered(two, stream=True)
+            again = answered(two, "stream", stream=True)
 
     assert client.failed, "a stream that ends early is no reply"
     assert "response.completed" in again.text
@@ -194,11 +194,11 @@ def test_a_write_whose_server_is_killed_is_never_made_again_unasked(
             killed(smollm2, postgresql_url, up, SAVE, "HANG") as one,
             staying(scaffold, postgresql_url, up, SAVE, "Saved.") as two,
         ):
-            client = Client(one)
+            client = Client(one, "write")
             assert eventually(lambda: up.seen, 20)
             one.kill()
             client.wait()
-            again = answered(two)
+            again = answered(two, "write")
 
     assert client.failed
     assert again.status_code == 200
@@ -225,13 +225,13 @@ def test_a_background_response_whose_server_is_killed_is_told_as_failed_with_wha
     assert outputs == ['{"ok":1}']
 
 
-def answered(by: Server, **fields: Any) -> httpx2.Response:
+def answered(by: Server, key: str, **fields: Any) -> httpx2.Response:
     """Return the reply to the request that comes again, once the other server counts as ended."""
     replies: list[httpx2.Response] = []
 
     def is_answered() -> bool:
         with suppress(httpx2.TransportError):
-            replies.append(by.post("k", **fields))
+            replies.append(by.post(key, **fields))
         return bool(replies) and replies[-1].status_code == 200
 
     assert eventually(is_answered, 60), [reply.text for reply in replies]
