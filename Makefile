@@ -7,6 +7,7 @@
 # make check   formatter, linter, types
 # make docs    the lists of docs/architecture.md and docs/files.md anew
 # make families   the model families over their published templates, into docs/models.md
+# make capacity   1 to 256 replicas simulated, into docs/scaling.md (some minutes)
 # make bench   our time over that of vLLM's own server, in one run (half an hour)
 # make lock    the pinned lists in requirements/ anew, from pyproject.toml
 
@@ -33,7 +34,7 @@ LOCK_CPU = $(LOCK) --python-version 3.11 $(LOCK_TORCH) --override requirements/l
 # Ray's list is installed on top of another: it has what cpu.txt hasn't for every Python.
 LOCK_REST = awk -F '==' 'NR == FNR { if (!/ ; /) there[$$1]; next } !($$1 in there)'
 
-.PHONY: serve serve-ray test test-fast test-ray test-slow check docs families bench format lock clean
+.PHONY: serve serve-ray test test-fast test-ray test-slow check docs families bench capacity format lock clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.runtime
@@ -76,6 +77,10 @@ families: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(VENV)/bin/pip install --quiet matplotlib==3.11.2
 	$(VENV)/bin/python bench/against_vllm.py --report docs/bench.md $(ARGS)
+
+capacity: $(VENV)/.dev
+	$(VENV)/bin/pip install --quiet matplotlib==3.11.2
+	$(VENV)/bin/python bench/capacity.py --report docs/scaling.md $(ARGS)
 
 format: $(VENV)/.dev
 	$(VENV)/bin/ruff format .

@@ -190,8 +190,8 @@ Of the JSON Schema Test Suite (drafts 4 to 2020-12, optional parts and formats t
 is let out; the valid instances that can't be said, and the schemas that are refused because they
 refer outside themselves, are listed in `tests/grammars/schema_suite_restrictions.json`.
 
-`bench/schemas.py` times schemas up to their first mask beside llguidance and xgrammar, over a folder
-of your own; `bench/fuzz_schemas.py` decodes random replies under them and judges each by two
+`bench/schemas.py` times schemas up to their first mask beside llguidance and xgrammar, over any
+folder; `bench/fuzz_schemas.py` decodes random replies under them and judges each by two
 validators.
 
 `falsework schema check FILE` tells how each schema is served, `--openai-strict` whether OpenAI's

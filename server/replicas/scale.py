@@ -22,7 +22,7 @@ class Scale(BaseModel):
     gpus_per_replica: float | None = Field(
         None,
         ge=0,
-        description="GPUs of a replica; otherwise tensor_parallel_size, or none on CPUs.",
+        description="GPUs of a replica; otherwise tensor_parallel_size, none on CPUs.",
     )
 
 

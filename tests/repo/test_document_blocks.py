@@ -18,11 +18,20 @@ from support.upstream import call, hangs, toolbox, upstream, write
 CI = "`.ci/run` runs it, after the tests"
 MINUTES = "takes minutes; what it computes is tested in tests/repo/test_bench.py"
 DOCKER = "needs Docker and an NVIDIA GPU; tests/repo/test_docker.py checks what it says"
+RAY = "needs Ray and minutes; tests/replicas/test_ray.py runs replicas, with a scripted engine"
+CLUSTER = "needs a cluster; tests/repo/test_kubernetes.py checks what it would get"
 NOT_RUN = {
     "make test": "is this very run",
     'make test ARGS="-k stops --no-header"': "is this very run, a part of it",
     "make test-fast": "is this very run, a part of it",
     "make test-slow": "takes many minutes, and fetches packages",
+    "make test-ray": "fetches Ray, and takes minutes",
+    "make serve-ray REPLICAS=2": RAY,
+    "export RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH="
+    "falsework.server.replicas.proxy:middlewares": RAY,
+    "serve run": RAY,
+    "serve deploy": RAY,
+    "kubectl apply": CLUSTER,
     "make check": CI,
     "make format": "changes files; `make check` finds what it would change",
     "make docs": "changes files; tests/repo/test_architecture.py compares them",
@@ -30,6 +39,7 @@ NOT_RUN = {
     ".venv/bin/python bench/runtime.py": MINUTES,
     ".venv/bin/python bench/soak.py": MINUTES,
     ".venv/bin/python bench/neighbours.py": MINUTES,
+    ".venv/bin/python bench/capacity.py": "takes minutes; test_capacity.py simulates less",
     ".venv/bin/python bench/likely.py": MINUTES,
     "make lock": "asks a package index; tests/repo/test_requirements.py compares the lists",
     "falsework prompt": "needs the hub; tests/cli/test_prompt_command.py runs the command",
@@ -50,7 +60,7 @@ def reason(command: str) -> str | None:
 
 def is_begun_by(command: str, begin: str) -> bool:
     words, first = shlex.split(command), shlex.split(begin)
-    whole = first[0] not in {"docker", "falsework"}
+    whole = first[0] not in {"docker", "falsework", "kubectl", "serve"}
     return words == first if whole else words[: len(first)] == first
 
 

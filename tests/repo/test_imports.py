@@ -62,6 +62,9 @@ nothing: vLLM's processes import its modules by name, each for itself.
 SCRIPTS = {
     "against_vllm",
     "bfcl",
+    "capacity",
+    "capacity_outage",
+    "capacity_report",
     "first_token",
     "fuzz_sampling",
     "fuzz_schemas",
@@ -69,6 +72,7 @@ SCRIPTS = {
     "masks",
     "neighbours",
     "prompts",
+    "replicas",
     "runtime",
     "schemas",
     "soak",

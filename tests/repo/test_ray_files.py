@@ -25,6 +25,18 @@ def test_the_arguments_are_settings_or_say_how_many_replicas_there_are() -> None
     assert Scale(**{name: arguments[name] for name in arguments if name in Scale.model_fields})
 
 
+def test_the_documents_have_a_row_for_each_argument() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| (.*) \| (.*) \|$", (ROOT / "docs/scaling.md").read_text(), re.MULTILINE
+    )
+    fields = Scale.model_fields
+    defaults = {
+        name: "" if fields[name].default is None else fields[name].default for name in fields
+    }
+
+    assert rows == [(name, str(defaults[name]), fields[name].description) for name in fields]
+
+
 def test_no_argument_is_both_a_setting_and_a_scale() -> None:
     assert set(Settings.model_fields) & set(Scale.model_fields) == set()
 

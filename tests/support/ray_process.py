@@ -3,6 +3,7 @@
 python ray_process.py PORT ARGUMENTS
 """
 
+import asyncio
 import json
 import os
 import sys
@@ -16,7 +17,16 @@ os.environ |= {
 import ray
 from ray import serve
 
-from support.ray_app import build
+from falsework.server.settings import Settings
+from support.ray_app import build, replying
+from support.scripted_app import Running
+
+
+def serve_bare(port: int) -> None:
+    """Run the server of a replica in a thread of this process."""
+    settings = Settings(port=port, log_level="error", database="sqlite://")
+    engine, builder = asyncio.run(replying(settings, "bare"))
+    Running(engine, builder, settings).start()
 
 
 def main() -> None:
@@ -30,12 +40,15 @@ def main() -> None:
     )
     serve.start(http_options={"port": port})
     serve.run(build(first), route_prefix="/")
+    for bare in sys.argv[3:]:
+        serve_bare(int(bare))
     print("ready", flush=True)  # noqa: T201 - for who started it
     for line in sys.stdin:
         serve.run(build(first | json.loads(line)), route_prefix="/")
         print("applied", flush=True)  # noqa: T201
     serve.shutdown()
     ray.shutdown()
+    os._exit(0)  # a bare server is a thread that nobody ends
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
     python scripted_process.py PORT DATABASE MODEL_FOLDER TOOLS_JSON TURN...
 
-A turn `HANG` begins and never ends.
+A turn `HANG` begins and never ends. LEASE_SECONDS in the environment is for servers whose end is to
+be noticed by others sooner.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from falsework.server.app import create_app
 from falsework.server.cli.process import Server, bind
 from falsework.server.engines.scripted import ScriptedEngine, ScriptedReply
 from falsework.server.settings import Settings
+from falsework.server.storage import leases
 from falsework.server.tools.config.loader import parse_tools_file
 from falsework.server.tools.registry import open_registry
 from support.scripted_app import scaffold_of
@@ -22,6 +25,8 @@ from support.scripted_app import scaffold_of
 
 def main() -> None:
     port, database, folder, tools, *turns = sys.argv[1:]
+    if seconds := os.environ.get("LEASE_SECONDS"):
+        leases.LEASE_SECONDS, leases.HEARTBEAT_SECONDS = float(seconds), float(seconds) / 8
     settings = Settings(port=int(port), database=database, log_level="error")
     lines = [
         ScriptedReply([], "hang") if turn == "HANG" else ScriptedReply([turn]) for turn in turns
