@@ -56,9 +56,9 @@ class StepDecisions:
 def decide(logits: torch.Tensor, decision: RowDecision) -> None:
     """Shift a row of logits (vocabulary; masked tokens are -inf) by the ways they belong to.
 
-    The tokens of each way - calls, text, and what may begin both - together get the probability
-    that the model gives them at temperature 1, the calls `bias` more, at whatever temperature is
-    sampled; among the tokens of one way nothing changes. Greedy: the best token of the best way.
+    The ways - calls, text, and what may begin both - are sampled as if each were one token with the
+    probability that all its tokens have, calls with `bias` more; then a token of the way as it
+    would be without the others. Greedy: the best token of the best way.
     """
     way = torch.zeros(logits.shape[-1], dtype=torch.long, device=logits.device)
     for number, tokens in enumerate((decision.calls, decision.unclear), 1):
