@@ -69,9 +69,7 @@ class OutputParser:
 
         `complete` False: the token limit cut the reply, and a call that had begun isn't reported.
         """
-        self._ended = True
-        if not complete and self._cut_marker():
-            self._pending = ""
+        self._ended = complete  # a cut reply keeps back what may be the beginning of a mark
         events = self.feed("")
         resting = [self._block, self._block_start, self._gap, self._beginning, self._text,
                    self._closed_text, self._nothing]  # fmt: skip
@@ -85,18 +83,6 @@ class OutputParser:
             msg = f"the reply ended inside a call, before {self._pending!r}"
             raise OutputParseError(msg)
         return events
-
-    def _cut_marker(self) -> bool:
-        """Tell whether what is pending is the beginning of a mark that the end has cut off."""
-        if self._read == self._text:
-            return bool(self._trigger) and bool(self._pending)
-        if self._read == self._beginning:
-            markup = self._markup
-            marks = [mark for mark in (markup.answer_opening, markup.text_opening) if mark]
-            heads = [one.prefix for one in self._spellings] + marks
-            return any(match_literal(head, self._pending) is None for head in heads)
-        marked = (self._block, self._closed_text, self._opening_block)
-        return self._read in marked and bool(self._pending)
 
     # Each state reads from `_pending`; None: it needs more, or there is nothing more to read.
 

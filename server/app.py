@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -31,6 +32,8 @@ from falsework.server.errors import (
 )
 from falsework.server.generation import AdmissionController, TurnBuilder, TurnRunner
 from falsework.server.http import (
+    REQUEST_ID_HEADER,
+    WARNING_HEADER,
     APIKeyAuth,
     BrowserChecks,
     RequestContextMiddleware,
@@ -101,6 +104,7 @@ def create_app(
             allow_origins=settings.allowed_origins,
             allow_methods=["*"],
             allow_headers=["*"],
+            expose_headers=[REQUEST_ID_HEADER, WARNING_HEADER],
         )
     app.add_middleware(RequestContextMiddleware)
     app.add_exception_handler(APIError, _api_error)
@@ -113,7 +117,9 @@ def _add_routes(app: FastAPI, settings: Settings, keys: list[Any]) -> None:
     created = int(time.time())
 
     async def list_models(services: ServicesDep) -> Json:
-        return {"object": "list", "data": [_model(services, created)]}
+        model = _model(services, created)
+        ends = {"first_id": model["id"], "last_id": model["id"], "has_more": False}
+        return {"object": "list", "data": [model], **ends}
 
     async def retrieve_model(services: ServicesDep, name: str) -> Json:
         services.check_model(name)
@@ -135,12 +141,22 @@ def _add_routes(app: FastAPI, settings: Settings, keys: list[Any]) -> None:
 
 
 def _model(services: Services, created: int) -> Json:
+    """Return the model as OpenAI's and Anthropic's clients, and user interfaces, read it."""
+    context = services.runner.builder.max_model_len
     return {
         "id": services.model_id,
         "object": "model",
+        "type": "model",
         "created": created,
+        "created_at": datetime.fromtimestamp(created, UTC).isoformat(),
         "owned_by": "falsework",
-        "max_model_len": services.runner.builder.max_model_len,
+        "display_name": services.model_id,
+        "name": services.model_id,
+        "max_model_len": context,
+        "context_length": context,
+        "context_window": context,
+        "max_input_tokens": context,
+        "max_tokens": context,
     }
 
 

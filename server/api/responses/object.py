@@ -75,7 +75,7 @@ class ResponseObject:
             "truncation": request.truncation or "disabled",
             "presence_penalty": 0.0,
             "frequency_penalty": 0.0,
-            "usage": _usage(self.usage) if self.usage else None,
+            "usage": usage_object(self.usage) if self.usage else None,
             "user": request.user,
             "metadata": dict(request.metadata or {}),
         }
@@ -106,7 +106,8 @@ def _echoed(tool: Json) -> Json:
     return {**shown, "headers": None} if tool.get("type") == "mcp" else shown
 
 
-def _usage(usage: Usage) -> Json:
+def usage_object(usage: Usage) -> Json:
+    """Return the `usage` of a response."""
     return {
         "input_tokens": usage.prompt,
         "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": 0},

@@ -44,6 +44,24 @@ async def create_response(request: Request, services: ServicesDep, body: BodyDep
         return JSONResponse(reply)
 
 
+@router.post("/input_tokens", dependencies=[Depends(hold_seat)])
+async def count_input_tokens(request: Request, services: ServicesDep, body: BodyDep) -> Json:
+    """Return how many tokens the prompt of a request would have."""
+    fields = parse(body)
+    services.check_model(fields.model)
+    count = await _service(request).count_input(fields, principal(request))
+    return {"object": "response.input_tokens", "input_tokens": count}
+
+
+@router.post("/compact", dependencies=[Depends(hold_seat)])
+async def compact(request: Request, services: ServicesDep, body: BodyDep) -> Response:
+    """Return a conversation in fewer tokens."""
+    fields = parse(body)
+    services.check_model(fields.model)
+    work = _service(request).compact(fields, principal(request))
+    return JSONResponse(await cancel_on_disconnect(request, work))
+
+
 async def _in_background(
     request: Request, response: InProgressResponse, acquired: IdempotentRequest
 ) -> Response:

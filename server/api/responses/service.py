@@ -5,9 +5,11 @@ from contextlib import ExitStack, aclosing, suppress
 from dataclasses import replace
 
 import anyio
+import anyio.to_thread
 
 from falsework.server.api.idempotency import IdempotentRequest
 from falsework.server.api.responses.approvals import consume_approvals, parse_approvals
+from falsework.server.api.responses.compaction import compact
 from falsework.server.api.responses.event_log import terminal_event
 from falsework.server.api.responses.events import ResponseEventBuilder
 from falsework.server.api.responses.item_references import resolve_references
@@ -62,15 +64,8 @@ class ResponseService:
         Its first turn is built here, once: what can't be prompted or enforced is refused.
         """
         response = ResponseObject(request)
-        resolved = await resolve_references(request.input or [], owner, self._store)
-        items = [normalize_input_item(item, response) for item in resolved]
-        before = await self._conversation(request, owner)
-        prepared = await prepare_request(
-            request, before, items, self._settings, self._registry, owner
-        )
-        generation = replace(prepared.generation, owner=owner)
-        prepared = replace(prepared, generation=generation)
-        first_turn = await self._first_turn(request, generation)
+        before, items, prepared = await self._prepare(request, owner, response)
+        first_turn = await self._first_turn(request, prepared.generation)
         answers = parse_approvals(before, items, prepared.server_tools.names)
         logprobs = prepared.generation.sampling.logprobs is not None
         response.warnings += warning_objects()
@@ -105,6 +100,31 @@ class ResponseService:
         in_progress = InProgressResponse(response.id, parts, builder)
         self._in_progress[response.id] = in_progress
         return in_progress
+
+    async def _prepare(
+        self, request: CreateResponseRequest, owner: str, response: ResponseObject
+    ) -> tuple[list[Json], list[Json], PreparedRequest]:
+        """Return the items of the conversation so far, those of the input, and what is asked."""
+        resolved = await resolve_references(request.input or [], owner, self._store)
+        items = [normalize_input_item(item, response) for item in resolved]
+        before = await self._conversation(request, owner)
+        prepared = await prepare_request(
+            request, before, items, self._settings, self._registry, owner
+        )
+        generation = replace(prepared.generation, owner=owner)
+        return before, items, replace(prepared, generation=generation)
+
+    async def count_input(self, request: CreateResponseRequest, owner: str) -> int:
+        """Return how many tokens the prompt of a request has."""
+        _, _, prepared = await self._prepare(request, owner, ResponseObject(request))
+        lay_out = self._runner.builder.lay_out
+        return len((await anyio.to_thread.run_sync(lay_out, prepared.generation)).tokens)
+
+    async def compact(self, request: CreateResponseRequest, owner: str) -> Json:
+        """Return a conversation in fewer tokens."""
+        response = ResponseObject(request)
+        before, items, prepared = await self._prepare(request, owner, response)
+        return await compact(self._runner, prepared.generation, [*before, *items], response)
 
     async def _first_turn(
         self, request: CreateResponseRequest, generation: GenerationRequest
