@@ -22,6 +22,7 @@ from falsework.server.api.chat import routes as chat_routes
 from falsework.server.api.messages import routes as message_routes
 from falsework.server.api.responses import ResponseService
 from falsework.server.api.responses import routes as response_routes
+from falsework.server.api.responses import websocket as response_socket
 from falsework.server.engines import Engine, EngineDeadError
 from falsework.server.errors import (
     APIError,
@@ -128,6 +129,7 @@ def _add_routes(app: FastAPI, settings: Settings, keys: list[Any]) -> None:
     app.include_router(chat_routes.router, dependencies=keys)
     app.include_router(message_routes.router, dependencies=keys)
     app.include_router(response_routes.router, dependencies=keys)
+    app.include_router(response_socket.router)
     app.get("/v1/models", dependencies=keys)(list_models)
     app.get("/v1/models/{name:path}", dependencies=keys)(retrieve_model)
     app.get("/metrics", dependencies=keys)(metrics)

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 
-from fastapi import Request
+from starlette.requests import HTTPConnection
 
 from falsework.server.errors import AuthenticationError
 
@@ -17,7 +17,7 @@ class APIKeyAuth:
     def __init__(self, keys: Sequence[str]) -> None:
         self._keys = [key.encode() for key in keys]
 
-    async def __call__(self, request: Request) -> None:
+    async def __call__(self, request: HTTPConnection) -> None:
         """Raise AuthenticationError where the key is missing or wrong."""
         if not self._keys:
             return
@@ -30,14 +30,14 @@ class APIKeyAuth:
             raise AuthenticationError(f"{what} Send it as 'Authorization: Bearer KEY'.")
 
 
-def principal(request: Request) -> str:
+def principal(request: HTTPConnection) -> str:
     """Return the digest of a request's credentials, which owns what it stores; "" without any."""
     scheme, key = _credentials(request)
     digest = hashlib.sha256(f"{scheme} {key}".encode()).hexdigest()
     return digest[:PRINCIPAL_LENGTH] if scheme else ""
 
 
-def _credentials(request: Request) -> tuple[str, str]:
+def _credentials(request: HTTPConnection) -> tuple[str, str]:
     """Return scheme and key of the Authorization header, or of `x-api-key` in its place."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if not scheme and (key := request.headers.get("x-api-key", "")):

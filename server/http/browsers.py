@@ -22,6 +22,9 @@ from falsework.server.errors import (
 )
 
 LOCAL_NAMES = frozenset({"", "localhost", "testserver", socket.gethostname().lower()})
+POLICY_VIOLATION = 1008
+"""The code that a WebSocket is closed with: before it is accepted, the handshake gets a 403."""
+
 BODY_METHODS = frozenset({"PATCH", "POST", "PUT"})
 
 
@@ -38,8 +41,10 @@ class BrowserChecks:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it before its body is read."""
-        error = self._check(scope) if scope["type"] == "http" else None
-        if error:
+        error = self._check(scope) if scope["type"] in {"http", "websocket"} else None
+        if error and scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+        elif error:
             await error_response(error, scope["path"])(scope, receive, send)
         else:
             await self._app(scope, receive, send)
@@ -61,7 +66,7 @@ class BrowserChecks:
                     "name it in allowed_origins.",
                     code="origin_not_allowed",
                 )
-        if scope["method"] in BODY_METHODS and _has_body(headers) and not _is_json(headers):
+        if scope.get("method") in BODY_METHODS and _has_body(headers) and not _is_json(headers):
             return UnsupportedMediaType(
                 "The body should be JSON, and say so: 'Content-Type: application/json'."
             )

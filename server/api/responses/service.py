@@ -1,6 +1,6 @@
 """Responses: made, stored, continued, and sent to whoever asks for them."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import ExitStack, aclosing, suppress
 from dataclasses import replace
 
@@ -58,13 +58,15 @@ class ResponseService:
         owner: str,
         acquired: IdempotentRequest,
         seconds: float,
+        kept: Mapping[str, list[Json]] = {},
     ) -> InProgressResponse:
         """Return a response that can be made; refuse the request before anything is sent.
 
-        Its first turn is built here, once: what can't be prompted or enforced is refused.
+        Its first turn is built here, once: what can't be prompted or enforced is refused. `kept`
+        are conversations that needn't be stored to be continued, by their last response.
         """
         response = ResponseObject(request)
-        before, items, prepared = await self._prepare(request, owner, response)
+        before, items, prepared = await self._prepare(request, owner, response, kept)
         first_turn = await self._first_turn(request, prepared.generation)
         answers = parse_approvals(before, items, prepared.server_tools.names)
         logprobs = prepared.generation.sampling.logprobs is not None
@@ -102,12 +104,18 @@ class ResponseService:
         return in_progress
 
     async def _prepare(
-        self, request: CreateResponseRequest, owner: str, response: ResponseObject
+        self,
+        request: CreateResponseRequest,
+        owner: str,
+        response: ResponseObject,
+        kept: Mapping[str, list[Json]] = {},
     ) -> tuple[list[Json], list[Json], PreparedRequest]:
         """Return the items of the conversation so far, those of the input, and what is asked."""
         resolved = await resolve_references(request.input or [], owner, self._store)
         items = [normalize_input_item(item, response) for item in resolved]
-        before = await self._conversation(request, owner)
+        before = kept.get(request.previous_response_id or "")
+        if before is None:
+            before = await self._conversation(request, owner)
         prepared = await prepare_request(
             request, before, items, self._settings, self._registry, owner
         )

@@ -52,6 +52,11 @@ class InProgressResponse:
         """All its events so far."""
         return self.builder.events
 
+    def conversation(self) -> list[Json]:
+        """Return the items of the conversation, those that were made here marked as such."""
+        made = ({**item, SERVER_MADE: True} for item in self.builder.body["output"])
+        return [*self.parts.history, *made]
+
     def notify(self) -> None:
         """Wake those who wait for more events."""
         self._changed.set()
