@@ -109,8 +109,8 @@ class Settings(BaseSettings):
     )
     allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
         (),
-        description="Origins (https://…) whose web pages may use this server. Repeatable; a "
-        "comma-separated list in the environment.",
+        description="Origins (https://…, or * for all) whose web pages may use this server. "
+        "Repeatable; a comma-separated list in the environment.",
     )
     orphaned_results: Literal["refuse", "keep"] = Field(
         "refuse",

@@ -5,6 +5,7 @@ result, ids are missing or come twice, and a compaction has cut calls away. Chat
 result right behind its call, in the order of the calls.
 """
 
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -45,6 +46,44 @@ class _Call:
 
     id: str
     results: list[Message] = field(default_factory=list)
+    answered: bool = False
+
+
+class _Waiting:
+    """The calls so far, by id and in their order: each is found in a constant number of steps."""
+
+    def __init__(self) -> None:
+        self._in_order: deque[_Call] = deque()
+        self._by_id: defaultdict[str, deque[_Call]] = defaultdict(deque)
+        self._answered: dict[str, _Call] = {}
+
+    def add(self, call_id: str) -> _Call:
+        """Add a call and return it."""
+        call = _Call(call_id)
+        self._in_order.append(call)
+        self._by_id[call_id].append(call)
+        return call
+
+    def take(self, call_id: str) -> _Call | None:
+        """Return the call that a result belongs to, None where there is none.
+
+        A second result belongs to the call of the first, and one whose id nobody has to a call
+        without an id.
+        """
+        call = self._first(self._by_id[call_id] if call_id else self._in_order)
+        if call is None and call_id:
+            call = self._answered.get(call_id) or self._first(self._by_id[""])
+        if call is not None:
+            call.answered = True
+            self._answered[call.id] = call
+        return call
+
+    @staticmethod
+    def _first(calls: deque[_Call]) -> _Call | None:
+        """Return the first call without a result; those before it are forgotten."""
+        while calls and calls[0].answered:
+            calls.popleft()
+        return calls[0] if calls else None
 
 
 def pair_results(
@@ -56,39 +95,23 @@ def pair_results(
     call without a result. `orphans` tells what becomes of a result without a call.
     """
     calls: dict[int, list[_Call]] = {}
+    waiting = _Waiting()
     orphaned: dict[int, Message] = {}
     latest: frozenset[str] = frozenset()
     for position, entry in enumerate(entries):
         message = entry.message
         if message.role == "tool":
-            call = _find([call for some in calls.values() for call in some], message.call_id)
+            call = waiting.take(message.call_id)
             if call is None:
                 orphaned[position] = _orphan(entry, latest, errors, orphans)
             else:
                 call.results.append(replace(message, call_id=call.id))
         elif message.calls:
             ids = message.call_ids or ("",) * len(message.calls)
-            calls[position] = [_Call(call_id) for call_id in ids]
+            calls[position] = [waiting.add(call_id) for call_id in ids]
         if message.role != "tool":
             latest = frozenset(message.call_ids)
     return tuple(_paired(entries, calls, orphaned, errors))
-
-
-def _find(calls: Sequence[_Call], call_id: str) -> _Call | None:
-    """Return the call that a result belongs to; a second result belongs to the call of the first.
-
-    The latest calls come first where ids are used again in each turn.
-    """
-    open_calls = [call for call in calls if not call.results]
-    if not call_id:
-        return next(iter(open_calls), None)
-    named = [call for call in open_calls if call.id == call_id]
-    if named:
-        return named[0]
-    answered = [call for call in reversed(calls) if call.id == call_id]
-    if answered:
-        return answered[0]
-    return next((call for call in open_calls if not call.id), None)
 
 
 def _orphan(

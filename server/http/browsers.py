@@ -22,6 +22,9 @@ from falsework.server.errors import (
 )
 
 LOCAL_NAMES = frozenset({"", "localhost", "testserver", socket.gethostname().lower()})
+ANY_ORIGIN = "*"
+"""What stands for every origin where an operator allows all."""
+
 POLICY_VIOLATION = 1008
 """The code that a WebSocket is closed with: before it is accepted, the handshake gets a 403."""
 
@@ -80,7 +83,7 @@ class BrowserChecks:
         origin = origin.lower()
         scheme, _, netloc = origin.partition("://")
         own = scheme in {"http", "https"} and netloc == host.lower() != ""
-        return own or origin in self._origins
+        return own or origin in self._origins or ANY_ORIGIN in self._origins
 
 
 def _host_name(url: str) -> str:

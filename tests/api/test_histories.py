@@ -1,6 +1,7 @@
 """Histories as clients have them: what stands between, ids that are no good, what is lost."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -118,6 +119,11 @@ def test_a_call_without_arguments_has_an_empty_object(arguments: str) -> None:
     assert messages[1].calls[0].arguments == "{}"
 
 
+def test_a_result_too_many_has_no_call() -> None:
+    with pytest.raises(BadRequestError, match="No tool call found"):
+        to_messages([ASKED, call(None), output("1", None), output("2", None)], None)
+
+
 ORPHANS = {
     "chat": lambda keep: chat(USER, answer("gone"), USER, keep=keep),
     "responses": lambda keep: to_messages(
@@ -136,6 +142,16 @@ def test_a_result_without_its_call_is_refused_or_kept_as_text(api: str) -> None:
 
     assert [one.role for one in kept] == ["user", "user", "user"]
     assert "42" in kept[1].text
+
+
+def test_a_long_history_is_paired_in_time_that_grows_with_its_length() -> None:
+    def seconds(turns: int) -> float:
+        items = [item for i in range(turns) for item in (call(f"c{i}"), output("x", f"c{i}"))]
+        began = time.process_time()
+        to_messages([ASKED, *items], None)
+        return time.process_time() - began
+
+    assert seconds(4000) < 12 * seconds(1000)
 
 
 def test_a_call_that_nobody_answered_is_refused() -> None:

@@ -92,6 +92,34 @@ def test_what_the_operator_allows_is_answered(scaffold: TurnBuilder) -> None:
     assert reply.headers["access-control-allow-origin"] == "https://app.example"
 
 
+@pytest.mark.parametrize("allowed", ["https://app.example", "*"])
+@pytest.mark.parametrize("path", [CHAT, RESPONSES, "/v1/messages", "/v1/models"])
+def test_a_browser_may_ask_first(scaffold: TurnBuilder, allowed: str, path: str) -> None:
+    settings = SETTINGS.model_copy(update={"allowed_origins": (allowed,), "api_key": ("k",)})
+    preflight: dict[str, Any] = {
+        "origin": "https://app.example",
+        "access_control_request_method": "POST",
+        "access_control_request_headers": "authorization,content-type,x-stainless-os",
+    }
+    with running(ScriptedEngine(ScriptedReply(["Hi."])), scaffold, settings) as house:
+        reply = sent(house, "OPTIONS", path, **preflight)
+
+    assert reply.status == 200
+    assert reply.headers["access-control-allow-origin"] in {"https://app.example", "*"}
+    assert "authorization" in reply.headers["access-control-allow-headers"].lower()
+    assert "POST" in reply.headers["access-control-allow-methods"]
+
+
+def test_a_browser_that_nobody_allowed_is_told_nothing(house: Running) -> None:
+    preflight: dict[str, Any] = {
+        "origin": "https://app.example", "access_control_request_method": "POST"
+    }  # fmt: skip
+    reply = sent(house, "OPTIONS", CHAT, **preflight)
+
+    assert reply.status == 403
+    assert "access-control-allow-origin" not in reply.headers
+
+
 def test_with_keys_a_server_may_have_any_name(scaffold: TurnBuilder) -> None:
     settings = SETTINGS.model_copy(update={"api_key": ("k",)})
     named: dict[str, Any] = {"host": "models.example", "origin": "https://app.example"}
