@@ -5,6 +5,8 @@ import json
 import zlib
 from typing import Any
 
+import anthropic
+import openai
 import pytest
 import zstandard
 from support.chat_bodies import USER, Json, asked, refusal, tool
@@ -12,6 +14,7 @@ from support.clients import CHAT, HELLO, sent
 from support.scripted_app import SETTINGS, calls, chunks, running, whole
 from support.scripted_chat import F, says
 
+from falsework.server.engines.scripted import ScriptedEngine, ScriptedReply
 from falsework.server.generation.turn import TurnBuilder
 
 A: Json = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
@@ -56,6 +59,35 @@ def test_a_tool_that_others_run_is_left_out_and_named(plain: TurnBuilder, kind: 
     assert (needed.status, needed.error["param"]) == (400, "tool_choice")
     assert kind in needed.error["message"]
     assert 'falsework_request_warnings_total{code="tool_left_out"}' in counted
+
+
+def test_a_web_search_that_nobody_does_is_told(plain: TurnBuilder) -> None:
+    with running(says("Hello."), plain, SETTINGS) as house:
+        reply = sent(house, "POST", CHAT, {**HELLO, "web_search_options": {}})
+
+    assert reply.status == 200
+    assert reply.json["warnings"][0]["param"] == "web_search_options"
+
+
+def test_usage_never_has_more_cached_tokens_than_prompt_tokens(plain: TurnBuilder) -> None:
+    engine = ScriptedEngine(ScriptedReply([calls(F)]), cached_tokens=100_000)
+
+    usage = whole(engine, plain, tools=[tool("f", parameters=A)], tool_choice="required")["usage"]
+
+    assert usage["prompt_tokens_details"]["cached_tokens"] == usage["prompt_tokens"]
+
+
+def test_models_are_listed_as_clients_of_either_protocol_read_them(plain: TurnBuilder) -> None:
+    with running(says("x"), plain, SETTINGS) as house:
+        listed = sent(house, "GET", "/v1/models?client_version=1").json
+        with openai.OpenAI(base_url=f"{house.url}/v1", api_key="k") as sdk:
+            (model,) = sdk.models.list().data
+        with anthropic.Anthropic(base_url=house.url, api_key="k") as other:
+            (same,) = other.models.list().data
+
+    assert (model.id, same.id, same.display_name) == ("smollm2",) * 3
+    assert listed["data"][0]["context_length"] == 4096
+    assert listed["has_more"] is False
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])

@@ -24,7 +24,8 @@ from falsework.server.api.tools import (
 from falsework.server.api.validation import WireModel
 from falsework.server.engines import SamplingParams
 from falsework.server.errors import BadRequestError, missing_parameter
-from falsework.server.generation import GenerationRequest, ParamNames
+from falsework.server.generation import TOOL_LEFT_OUT, GenerationRequest, ParamNames
+from falsework.server.observability import warn_client
 from falsework.server.settings import Settings
 
 CHOICE_PARAM = "tool_choice"
@@ -40,6 +41,9 @@ def to_generation_request(
     """Return what a request asks of the model; raise BadRequestError."""
     _check_lengths(request, limits)
     request = with_tools(request)
+    if request.web_search_options is not None:
+        message = "This server can't search the web: 'web_search_options' is left out."
+        warn_client(TOOL_LEFT_OUT, message, "web_search_options")
     param = "tools" if request.functions is None else "functions"
     functions = [_definitions(tool, f"{param}[{i}]") for i, tool in enumerate(request.tools or ())]
     tools = build_tools(functions, server_tools.by_position, limits)

@@ -61,7 +61,6 @@ UNSUPPORTED_FIELDS: UnsupportedFields = {
     "options": ({}, "its fields stand beside the others here, num_predict as max_tokens"),
     "stop_token_ids": ([], "use stop"),
     "use_beam_search": (False, "use temperature and top_p"),
-    "web_search_options": (None, "there is no web search here"),
 }
 
 
@@ -257,6 +256,7 @@ class ChatCompletionRequest(GuidedFields, CommonFields):
         BeforeValidator(_several),
     ] = None
     stream_options: StreamOptions | None = None
+    web_search_options: dict[str, Any] | None = None
     functions: list[FunctionParam] | None = None
     function_call: Annotated[
         Literal["auto", "none"] | FunctionName | None, Field(union_mode="left_to_right")

@@ -104,6 +104,8 @@ class MessageBuilder:
             case Arguments(_, text):
                 return self._delta("input_json_delta", "partial_json", text)
             case CallEnds():
+                assert self._open is not None, "a call that ends has begun"
+                self._open["input"] = json.loads(self._text)
                 return self._close()
         raise AssertionError("every kind of event has its case")
 
@@ -135,8 +137,6 @@ class MessageBuilder:
                 block["signature"] = sealed(text, REASONING)
                 delta = {"type": "signature_delta", "signature": block["signature"]}
                 events.append(self._indexed("content_block_delta", delta=delta))
-            case "tool_use" if text:
-                block["input"] = json.loads(text)
         return [*events, self._indexed("content_block_stop")]
 
     def _indexed(self, kind: str, **fields: Json) -> Json:

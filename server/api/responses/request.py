@@ -36,9 +36,13 @@ from falsework.server.errors import (
     unsupported_value,
 )
 from falsework.server.generation import GenerationRequest, ParamNames, ResponseSchema
+from falsework.server.observability import warn_client
 from falsework.server.settings import Settings
 from falsework.server.tools import ToolRegistry
 from falsework.server.types import Json
+
+NOT_COMPACTED = "context_not_managed"
+"""The code of the warning for a conversation that isn't shortened by itself."""
 
 PARAMS = ParamNames("input", "max_output_tokens", "text.format.schema")
 FORMAT = ("text", "format")
@@ -73,6 +77,9 @@ async def prepare_request(  # noqa: PLR0913 - here the parts of a request meet
     `before` are the items of the conversation so far, `items` those of the input.
     """
     _check(request)
+    if request.context_management:
+        message = "This server compacts nothing by itself: use POST /v1/responses/compact."
+        warn_client(NOT_COMPACTED, message, "context_management")
     given = [*_located_tools(request, before, items)]
     tool_params = [param for param, _ in given]
     server_tools = await resolve_server_tools(tool_params, registry, owner)

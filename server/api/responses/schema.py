@@ -12,7 +12,6 @@ from falsework.server.api.common_schema import (
 from falsework.server.api.validation import UnsupportedFields, WireModel, parse_body
 
 UNSUPPORTED_FIELDS: UnsupportedFields = {
-    "context_management": (None, "send what should be left out no more"),
     "conversation": (None, "use previous_response_id"),
     "frequency_penalty": (0, "use /v1/chat/completions"),
     "moderation": (None, "nothing is moderated here"),
@@ -112,6 +111,7 @@ class CreateResponseRequest(CommonFields):
     store: bool | None = None
     background: bool | None = None
     include: list[str] | None = None
+    context_management: list[dict[str, Any]] | None = None
     truncation: str | None = None
     service_tier: str | None = None
     user: str | None = None

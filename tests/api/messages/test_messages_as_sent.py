@@ -213,3 +213,18 @@ def test_a_failure_in_mid_stream_is_an_error_event(plain: TurnBuilder) -> None:
         )
         with pytest.raises(anthropic.APIStatusError, match="engine failed"):
             list(stream)
+
+
+def test_half_a_call_in_a_stream_has_no_input(plain: TurnBuilder) -> None:
+    settings = SETTINGS.model_copy(update={"stream_calls": "as_decoded"})
+    half = calls(PARIS)[:-25]
+    with answering(plain, says(half, finish="length"), settings) as (sdk, _):
+        with sdk.messages.stream(
+            model="smollm2",
+            max_tokens=9,
+            messages=[HELLO],  # type: ignore[list-item]
+            tools=[WEATHER],  # type: ignore[list-item]
+        ) as stream:
+            kinds = [event.type for event in stream if event.type.startswith("message")]
+
+    assert kinds == ["message_start", "message_delta", "message_stop"]

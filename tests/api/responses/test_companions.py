@@ -78,6 +78,16 @@ def test_truncation_leaves_out_what_is_oldest(plain: TurnBuilder) -> None:
     assert prompt.index("Be brief.") < prompt.index("user 8:") < prompt.index("And now?")
 
 
+def test_a_context_that_is_not_managed_is_told(plain: TurnBuilder) -> None:
+    managed = {"context_management": [{"type": "compaction", "compact_threshold": 1000}]}
+    with responding(plain, "Hello.") as house:
+        body = {"model": "smollm2", "input": "?", **managed}
+        reply = sent(house, "POST", "/v1/responses", body)
+
+    assert reply.status == 200
+    assert reply.json["warnings"][0]["code"] == "context_not_managed"
+
+
 @pytest.mark.parametrize("wanted", [True, False])
 def test_reasoning_is_sealed_for_a_client_that_keeps_it(thinker: TurnBuilder, wanted: bool) -> None:
     include = {"include": ["reasoning.encrypted_content"]} if wanted else {}
