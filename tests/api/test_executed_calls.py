@@ -103,4 +103,4 @@ def test_nobody_is_told_what_the_server_ran_for_another(
 def test_executed_tools_are_refused_by_the_name_of_what_is_wrong() -> None:
     message = {"role": "assistant", "content": "x", "executed_tools": [{"id": 1}]}
 
-    assert refusal(messages=[USER, message]).param == "messages.[1].executed_tools.[0].id"
+    assert refusal(messages=[USER, message]).param == "messages.[1].executed_tools[0].id"

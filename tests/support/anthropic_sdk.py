@@ -30,7 +30,7 @@ def answering(
     scaffold: TurnBuilder, engine: ScriptedEngine, settings: Settings = SETTINGS
 ) -> Iterator[tuple[anthropic.Anthropic, Running]]:
     with running(engine, scaffold, settings) as house:
-        with anthropic.Anthropic(base_url=house.url, api_key="k", max_retries=0, timeout=10) as sdk:
+        with anthropic.Anthropic(base_url=house.url, api_key="k", max_retries=0, timeout=60) as sdk:
             yield sdk, house
 
 
