@@ -241,7 +241,7 @@ class ResponseEventBuilder:
     def _close_items(self) -> list[Json]:
         """End what is open as far as it came."""
         completed = self._response.status == "completed"
-        events = self._model.close("completed" if completed else "incomplete")
+        events = self._model.close("completed" if completed else "incomplete", "final_answer")
         for call_id, index in self._calls.items():
             item = self._response.output[index]
             if item["status"] == "in_progress":

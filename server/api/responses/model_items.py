@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from falsework.grammars.events import Arguments, CallBegins, CallEnds, Event, Reasoning, Text
 from falsework.server.api.logprobs import logprob_object
@@ -14,6 +14,9 @@ from falsework.server.api.sealed import REASONING, sealed
 from falsework.server.engines import TokenLogprob
 from falsework.server.ids import new_id
 from falsework.server.types import Json
+
+Phase = Literal["commentary", "final_answer"]
+"""What a message is: said before a call, or the answer."""
 
 
 class ModelItems:
@@ -38,12 +41,14 @@ class ModelItems:
             self._logprobs += [logprob_object(token) for token in logprobs]
         return [one for event in events for one in EVENT_HANDLERS[type(event)](self, event)]
 
-    def close(self, status: str = "completed") -> list[Json]:
-        """Return the last events of the item that is open."""
+    def close(self, status: str = "completed", phase: Phase = "commentary") -> list[Json]:
+        """Return the last events of the item that is open; `phase` is a message's."""
         item, self._open = self._open, None
         if item is None:
             return []
         item["status"] = status
+        if item["type"] == "message":
+            item["phase"] = phase
         closer = ITEM_CLOSERS.get(item["type"], ModelItems._close_call)
         return [*closer(self, item), self._log.done(self._index)]
 

@@ -201,3 +201,17 @@ def test_tools_may_come_with_the_input(plain: TurnBuilder, item: Json) -> None:
 
     assert (call.name, call.namespace) == ("close", "agents")
     assert second.output_text == "Closed."
+
+
+def test_a_message_says_whether_it_is_the_answer_and_may_say_so_again(plain: TurnBuilder) -> None:
+    said = "Let me look.\n" + calls(("f", '{"a": 1}'))
+    with responding(plain, said, "It is 2.") as house:
+        first = made(house, tools=[F], store=False)
+        again = [
+            {"role": "user", "content": "Hello?"},
+            *[item.model_dump(exclude_unset=True) for item in first.output],
+            {"type": "function_call_output", "call_id": first.output[1].call_id, "output": "2"},
+        ]
+        second = made(house, tools=[F], input=again, store=False)
+
+    assert [first.output[0].phase, second.output[0].phase] == ["commentary", "final_answer"]
