@@ -136,6 +136,7 @@ class VllmEngine:
         first = await anext(deltas, None)
         if constraint and sent is not constraint and first and first.finish == "error":
             self._grammars.discard(constraint.key)
+            await deltas.aclose()
             deltas = self._decode(prompt, sampling, constraint, f"{request_id}-again")
             first = await anext(deltas, None)
         async with aclosing(deltas):
