@@ -78,7 +78,7 @@ async def calls_per_second(url: str, asked: argparse.Namespace) -> float:
         return float(asked.calls / (time.perf_counter() - began))
 
 
-async def overhead(through: str, bare: str, rounds: int = 200) -> tuple[float, float]:
+async def overhead(through: str, bare: str, rounds: int) -> tuple[float, float]:
     """Return the medians of a call through the proxy and without it, in turns."""
     times: dict[str, list[float]] = {through: [], bare: []}
     async with httpx2.AsyncClient(timeout=60) as client:
@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=300)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--tool-seconds", type=float, default=0.3)
+    parser.add_argument("--rounds", type=int, default=200, help="Calls that the proxy is timed by.")
     asked = parser.parse_args()
     rates = {}
     with (
@@ -106,12 +107,12 @@ def main() -> None:
         for count in (1, 2):
             with replicas(count, tools, Path(name)) as (url, bare):
                 rates[count] = asyncio.run(calls_per_second(url, asked))
+                print(f"{rates[count]:.1f} calls/s of {count} replicas", flush=True)
                 if count == 1:
-                    through, alone = asyncio.run(overhead(url, bare))
-    print(f"{rates[1]:.1f} calls/s of one replica, {rates[2]:.1f} of two: "
-          f"{rates[2] / rates[1]:.2f} times")  # fmt: skip
-    print(f"a call through the proxy: {1000 * through:.1f} ms at the median, "
-          f"without {1000 * alone:.1f} ms")  # fmt: skip
+                    through, alone = asyncio.run(overhead(url, bare, asked.rounds))
+                    print(f"a call through the proxy: {1000 * through:.1f} ms at the median, "
+                          f"without {1000 * alone:.1f} ms", flush=True)  # fmt: skip
+    print(f"{rates[2] / rates[1]:.2f} times the calls of one replica")
 
 
 if __name__ == "__main__":

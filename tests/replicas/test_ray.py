@@ -152,7 +152,7 @@ def test_a_replica_that_is_scaled_down_finishes_its_tools_write(tmp_path: Path) 
         ({"replicas": 4, "max_replicas": 2}, "max_replicas: 2 is below replicas"),
         ({"port": 9000}, "port: Serve's proxies listen"),
         ({"replicas": 2, "database": "sqlite://"}, "database: replicas share"),
-        ({"max_tools": "many"}, "max_tools"),
+        ({"max_tools": "many"}, "max-tools: Input should be"),
     ],
 )
 def test_wrong_arguments_are_told_before_anything_starts(

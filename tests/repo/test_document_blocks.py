@@ -39,6 +39,7 @@ NOT_RUN = {
     ".venv/bin/python bench/runtime.py": MINUTES,
     ".venv/bin/python bench/soak.py": MINUTES,
     ".venv/bin/python bench/neighbours.py": MINUTES,
+    ".venv/bin/python bench/replicas.py": "needs Ray, and takes minutes",
     ".venv/bin/python bench/capacity.py": "takes minutes; test_capacity.py simulates less",
     ".venv/bin/python bench/likely.py": MINUTES,
     "make lock": "asks a package index; tests/repo/test_requirements.py compares the lists",

@@ -32,6 +32,7 @@ def serve_bare(port: int) -> None:
 def main() -> None:
     port, first = int(sys.argv[1]), json.loads(sys.argv[2])
     ray.init(
+        "local",  # and no cluster that runs already
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
