@@ -5,6 +5,8 @@ a file is for is the first line of its docstring.
 """
 
 import ast
+import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -71,7 +73,9 @@ def written(page: str, made: dict[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    folder = Path(resolve_model("smollm2", print))
-    made = lists(folder)
-    for each in PAGES:
-        each.write_text(written(each.read_text(), made))
+    made = lists(Path(resolve_model("smollm2", lambda _: None)))
+    if sys.argv[1:] == ["--json"]:
+        sys.stdout.write(json.dumps(made) + "\n")
+    else:
+        for each in PAGES:
+            each.write_text(written(each.read_text(), made))

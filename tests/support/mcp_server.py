@@ -36,8 +36,10 @@ def refuse(why: str) -> str:
 
 
 @server.tool()
-def sleep(seconds: float) -> str:
-    """Take a while."""
+def sleep(seconds: float, marker: str = "") -> str:
+    """Take a while; `marker` is a file that tells that it has begun."""
+    if marker:
+        Path(marker).touch()
     time.sleep(seconds)
     return "slept"
 
