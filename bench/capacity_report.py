@@ -62,16 +62,20 @@ def tables(replica: Replica, chain: Chain, seconds: float) -> Made:
             "",
             "| load | routing | p50 of a chain | p99 | cache hits | cost of 1,000 calls |",
             "|---|---|---|---|---|---|",
-            *(f"| {share:.0%} | {routing} | {_row(of)} |"
-              for (share, routing), of in by_load.items()),
+            *(
+                f"| {share:.0%} | {routing} | {_row(of)} |"
+                for (share, routing), of in by_load.items()
+            ),
             "",
             "| replicas | attempts a call while it is down | breakers not closed | recovery |",
             "|---|---|---|---|",
-            *(f"| {count} | {of.reached:.2f} | {of.open_share:.0%} | {of.recovery:.0f} s |"
-              for count, of in outages.items()),
+            *(
+                f"| {count} | {of.reached:.2f} | {of.open_share:.0%} | {of.recovery:.0f} s |"
+                for count, of in outages.items()
+            ),
             "",
         ]
-    )  # fmt: skip
+    )
     return Made(by_count, by_load, outages, text)
 
 

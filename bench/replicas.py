@@ -40,8 +40,13 @@ def replicas(count: int, tools: Path, folder: Path) -> Iterator[tuple[str, str]]
     port, bare = free_port(), free_port()
     database = f"sqlite:///{folder}/{count}.db"
     arguments = {"replicas": count, "cpus_per_replica": 0.1, "tools": str(tools)}
-    command = [sys.executable, TESTS / "support/ray_process.py", str(port),
-               json.dumps({**arguments, "database": database}), str(bare)]  # fmt: skip
+    command = [
+        sys.executable,
+        TESTS / "support/ray_process.py",
+        str(port),
+        json.dumps({**arguments, "database": database}),
+        str(bare),
+    ]
     environment = os.environ | {"PYTHONPATH": f"{TESTS.parent}:{TESTS}"}
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -110,8 +115,11 @@ def main() -> None:
                 print(f"{rates[count]:.1f} calls/s of {count} replicas", flush=True)
                 if count == 1:
                     through, alone = asyncio.run(overhead(url, bare, asked.rounds))
-                    print(f"a call through the proxy: {1000 * through:.1f} ms at the median, "
-                          f"without {1000 * alone:.1f} ms", flush=True)  # fmt: skip
+                    print(
+                        f"a call through the proxy: {1000 * through:.1f} ms at the median, "
+                        f"without {1000 * alone:.1f} ms",
+                        flush=True,
+                    )
     print(f"{rates[2] / rates[1]:.2f} times the calls of one replica")
 
 

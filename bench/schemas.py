@@ -212,9 +212,10 @@ def main() -> None:
     for name, told in answers.items():
         print(row(name, told))
     every = [
-        number for number in range(len(schemas))
+        number
+        for number in range(len(schemas))
         if all(told[number][0] not in {REFUSED, TIMEOUT} for told in answers.values())
-    ]  # fmt: skip
+    ]
     print(f"\nThe {len(every)} that all three accept:\n")
     for name, told in answers.items():
         print(row(name, [told[number] for number in every]))

@@ -182,10 +182,20 @@ class ToolCallFormat:
         of_elements = own.literals if own else ()
         of_habits = tuple(literal for habit in self.habits for literal in habit.literals)
         return (
-            self.opening, self.before_name, self.after_name, self.after_arguments, self.separator,
-            self.closing, self.optional_id, self.answer_opening, self.answer_closing,
-            self.text_opening, self.text_closing, *of_elements, *of_habits,
-        )  # fmt: skip
+            self.opening,
+            self.before_name,
+            self.after_name,
+            self.after_arguments,
+            self.separator,
+            self.closing,
+            self.optional_id,
+            self.answer_opening,
+            self.answer_closing,
+            self.text_opening,
+            self.text_closing,
+            *of_elements,
+            *of_habits,
+        )
 
     def excluded_before(self, marker: str) -> tuple[str, ...]:
         """Return the excluded markers that `marker`, which ends a text, has no part of."""

@@ -50,8 +50,10 @@ def characters(text: str) -> Ranges:
 ANY: Ranges = complement(())
 _DIGIT = ((0x30, 0x39),)
 _WORD = ranges([(0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A)])
-_ZS = characters("\u0020\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009"
-                 "\u200a\u202f\u205f\u3000")  # fmt: skip
+_ZS = characters(
+    "\u0020\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009"
+    "\u200a\u202f\u205f\u3000"
+)
 _SPACE = ranges([*_ZS, (0x09, 0x0D), (0x2028, 0x2029)])
 _LINE_ENDS = characters("\n\r\u2028\u2029")
 
@@ -66,8 +68,19 @@ def _unicode_digits() -> Ranges:
 
 
 # Beyond ASCII only these are certainly no part of a word, in any version of Unicode.
-_NO_WORD = ranges([*_ZS, (0x80, 0xA9), (0xAB, 0xB1), (0xB6, 0xB8), (0xBB, 0xBB), (0xBF, 0xBF),
-                   (0x2010, 0x203E), (0x3001, 0x3004), (0x3008, 0x3020)])  # fmt: skip
+_NO_WORD = ranges(
+    [
+        *_ZS,
+        (0x80, 0xA9),
+        (0xAB, 0xB1),
+        (0xB6, 0xB8),
+        (0xBB, 0xBB),
+        (0xBF, 0xBF),
+        (0x2010, 0x203E),
+        (0x3001, 0x3004),
+        (0x3008, 0x3020),
+    ]
+)
 _MAYBE_WORD = ranges([*_WORD, *intersection(complement(_NO_WORD), ((0x80, LAST),))])
 
 
@@ -98,9 +111,17 @@ def word_class(code: int) -> bool | None:
 @functools.cache
 def category(name: str) -> Ranges | None:
     r"""Return the set of \p{name} for a general category (L, Lu, …), None for other properties."""
-    long = {"Letter": "L", "Uppercase_Letter": "Lu", "Lowercase_Letter": "Ll", "Number": "N",
-            "Decimal_Number": "Nd", "Punctuation": "P", "Symbol": "S", "Separator": "Z",
-            "Mark": "M"}  # fmt: skip
+    long = {
+        "Letter": "L",
+        "Uppercase_Letter": "Lu",
+        "Lowercase_Letter": "Ll",
+        "Number": "N",
+        "Decimal_Number": "Nd",
+        "Punctuation": "P",
+        "Symbol": "S",
+        "Separator": "Z",
+        "Mark": "M",
+    }
     short = long.get(name, name)
     known = {unicodedata.category(chr(code)) for code in range(0x3000)} | {"Co", "Cn"}
     if short not in known | {one[0] for one in known}:

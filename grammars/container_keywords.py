@@ -77,9 +77,14 @@ def object_terms(algebra: "Algebra", of: Subschema) -> Terms:
         keys = algebra.node(algebra.document.child(of, "propertyNames"))
     required = tuple(dict.fromkeys(of.get("required", ())))
     objects = Objects(
-        (layer,) if layer else (), required, low, high, keys,
-        check(of, "minProperties"), check(of, "maxProperties"),
-    )  # fmt: skip
+        (layer,) if layer else (),
+        required,
+        low,
+        high,
+        keys,
+        check(of, "minProperties"),
+        check(of, "maxProperties"),
+    )
     if any(algebra.is_empty(algebra.member(objects, name)) for name in required):
         return without("object")
     return among("object", [Term(objects).checked(checks)])
@@ -139,8 +144,9 @@ def dependent_terms(algebra: "Algebra", of: Subschema) -> Terms:
         having = algebra.met((Term(Objects(required=(name,))),), then)
         further = algebra.met(terms, among("object", [absent(algebra, of, name), *having]))
         if len(further) > DEPENDENTS_LIMIT:
-            keyword = next(k for k in ("dependentRequired", "dependentSchemas", "dependencies")
-                           if k in of)  # fmt: skip
+            keyword = next(
+                k for k in ("dependentRequired", "dependentSchemas", "dependencies") if k in of
+            )
             return tuple(term.checked([check(of, keyword)]) for term in terms)
         terms = further
     return terms

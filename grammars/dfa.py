@@ -125,9 +125,7 @@ class DFA:
         """Return the automaton as bytes, for another process; `from_bytes` is the other way."""
         starts, lows, highs, targets = self.edges
         sizes = np.array([self.rows, len(targets), len(self.loops.bounds)], np.uint32)
-        parts = (
-            sizes, self.classes, lows, highs, self.final, starts, targets, *self.loops
-        )  # fmt: skip
+        parts = (sizes, self.classes, lows, highs, self.final, starts, targets, *self.loops)
         # It repeats itself: what is kept and sent is a fraction of it.
         return zlib.compress(b"".join(part.tobytes() for part in parts), level=1)
 
@@ -156,11 +154,15 @@ def _check(made: DFA) -> None:
     """Raise ValueError where a part of an automaton leads outside it."""
     starts, lows, highs, targets = made.edges
     whole = (
-        starts[0] == 0 and starts[-1] == len(targets) and (np.diff(starts) >= 0).all()
-        and (targets >= 0).all() and (targets < made.rows).all()
+        starts[0] == 0
+        and starts[-1] == len(targets)
+        and (np.diff(starts) >= 0).all()
+        and (targets >= 0).all()
+        and (targets < made.rows).all()
         and (lows <= highs).all()
-        and (made.loops.of_row >= 0).all() and (made.loops.of_row < len(made.loops.bounds)).all()
-    )  # fmt: skip
+        and (made.loops.of_row >= 0).all()
+        and (made.loops.of_row < len(made.loops.bounds)).all()
+    )
     if not whole:
         msg = "a part of the automaton leads nowhere"
         raise ValueError(msg)

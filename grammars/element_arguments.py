@@ -31,10 +31,21 @@ _WORDS_LOOK_LIKE = {"boolean": "True|False", "null": "None"}
 _TYPES = frozenset({"string", *_LOOKS_LIKE})
 _STRING_KEYWORDS = ("pattern", "format", "contentEncoding", "contentMediaType", "not", "if")
 _OBJECT_KEYWORDS = (
-    "anyOf", "oneOf", "not", "if", "enum", "const", "patternProperties", "propertyNames",
-    "minProperties", "maxProperties", "dependentRequired", "dependentSchemas", "dependencies",
+    "anyOf",
+    "oneOf",
+    "not",
+    "if",
+    "enum",
+    "const",
+    "patternProperties",
+    "propertyNames",
+    "minProperties",
+    "maxProperties",
+    "dependentRequired",
+    "dependentSchemas",
+    "dependencies",
     "unevaluatedProperties",
-)  # fmt: skip
+)
 """What this module can't enforce for a raw string, or for an object that isn't JSON."""
 _DEFINITIONS = ("$defs", "definitions")
 TYPE_KEYWORDS = {

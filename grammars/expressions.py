@@ -233,10 +233,8 @@ def bounded(part: "Fragment", low: int, high: int | None, closing: bytes) -> Exp
         home = net.add_nodes(part.nodes)
         end = net.add_node()
         inside = part.nodes - 1
-        net.counters.append(CountedLoop(
-            home, home + inside, min(low, most), (True, *(False,) * inside),
-            (most, *(most - 1,) * inside),
-        ))  # fmt: skip
+        homes, highs = (True, *(False,) * inside), (most, *(most - 1,) * inside)
+        net.counters.append(CountedLoop(home, home + inside, min(low, most), homes, highs))
         net.jumps += [(start, home), *((home + final, home) for final in part.finals)]
         net.edges.add_block(part.block + home * _ENDS)
         net.edges.append((home, closing[0], closing[0], end))

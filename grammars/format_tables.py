@@ -62,8 +62,10 @@ def main() -> None:
         dfa = compiled(name)
         accepting = [int(ends) for ends in dfa.accepting]
         tables[name] = {"pattern": whole(name), "rows": dfa.rows, "accepting": accepting}
-    lines = [f"{json.dumps(name)}: {json.dumps(one, separators=(',', ':'))}"
-             for name, one in tables.items()]  # fmt: skip
+    lines = [
+        f"{json.dumps(name)}: {json.dumps(one, separators=(',', ':'))}"
+        for name, one in tables.items()
+    ]
     TABLES.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 

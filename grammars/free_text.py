@@ -21,8 +21,15 @@ WRITTEN_OUT = 128
 # between characters; 1 to 3 wait for that many free continuation bytes, the rest for a bounded one.
 _UTF8 = {
     0: [
-        (0x00, 0x7F, 0), (0xC2, 0xDF, 1), (0xE0, 0xE0, 4), (0xE1, 0xEC, 2), (0xED, 0xED, 5),
-        (0xEE, 0xEF, 2), (0xF0, 0xF0, 6), (0xF1, 0xF3, 3), (0xF4, 0xF4, 7),
+        (0x00, 0x7F, 0),
+        (0xC2, 0xDF, 1),
+        (0xE0, 0xE0, 4),
+        (0xE1, 0xEC, 2),
+        (0xED, 0xED, 5),
+        (0xEE, 0xEF, 2),
+        (0xF0, 0xF0, 6),
+        (0xF1, 0xF3, 3),
+        (0xF4, 0xF4, 7),
     ],
     1: [(0x80, 0xBF, 0)],
     2: [(0x80, 0xBF, 1)],
@@ -31,7 +38,7 @@ _UTF8 = {
     5: [(0x80, 0x9F, 1)],
     6: [(0x90, 0xBF, 2)],
     7: [(0x80, 0x8F, 2)],
-}  # fmt: skip
+}
 
 _DEAD = -1
 
@@ -172,9 +179,10 @@ def _searched(
     if any(seen.endswith(marker) for marker in markers):
         return None
     kept = next(
-        n for n in range(len(seen), -1, -1)
+        n
+        for n in range(len(seen), -1, -1)
         if n == 0 or any(marker.startswith(seen[len(seen) - n :]) for marker in markers)
-    )  # fmt: skip
+    )
     return seen[: len(seen) - kept], seen[len(seen) - kept :]
 
 

@@ -77,8 +77,10 @@ class _Spelling:
 
     def __init__(self, numbers: Numbers) -> None:
         self.numbers = numbers
-        self.bounds = sorted({abs(b) for b in (numbers.low, numbers.high) if b is not None}
-                             | {abs(one) for one in numbers.excluded})  # fmt: skip
+        self.bounds = sorted(
+            {abs(b) for b in (numbers.low, numbers.high) if b is not None}
+            | {abs(one) for one in numbers.excluded}
+        )
         self.split = [_decimal(bound) for bound in self.bounds]
         self.scale = 0
         self.modulus = 1
@@ -195,10 +197,12 @@ class _Spelling:
             theirs = int(fraction[at.places]) if at.places < len(fraction) else 0
             compared.append(before or (digit > theirs) - (digit < theirs))
         return at._replace(
-            part="fraction", places=at.places + 1, compared=tuple(compared),
+            part="fraction",
+            places=at.places + 1,
+            compared=tuple(compared),
             remainder=(at.remainder * 10 + digit) % self.modulus,
             broken=self.numbers.kind == "broken" and (at.broken or digit > 0),
-        )  # fmt: skip
+        )
 
     def _may_break(self, at: _Place) -> bool:
         return self.numbers.kind != "whole" and self._most_places(at) > 0

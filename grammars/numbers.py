@@ -61,8 +61,16 @@ class Numbers:
             (self.high, self.high_exclusive), (other.high, other.high_exclusive), -1
         )
         kind: Kind = kinds.pop() if kinds else "any"
-        both = Numbers(low, high, low_exclusive, high_exclusive, _common(self.step, other.step),
-                       kind, values, self.excluded | other.excluded)  # fmt: skip
+        both = Numbers(
+            low,
+            high,
+            low_exclusive,
+            high_exclusive,
+            _common(self.step, other.step),
+            kind,
+            values,
+            self.excluded | other.excluded,
+        )
         return both.simplified()
 
     def simplified(self) -> "Numbers | None":

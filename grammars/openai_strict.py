@@ -12,10 +12,25 @@ DEPTH = 10
 PROPERTIES = 5000
 ENUM_VALUES = 1000
 
-_BARRED = ("allOf", "not", "dependentRequired", "dependentSchemas", "if", "then", "else", "oneOf",
-           "patternProperties", "propertyNames", "minProperties", "maxProperties",
-           "unevaluatedProperties", "unevaluatedItems", "contains", "uniqueItems",
-           "prefixItems")  # fmt: skip
+_BARRED = (
+    "allOf",
+    "not",
+    "dependentRequired",
+    "dependentSchemas",
+    "if",
+    "then",
+    "else",
+    "oneOf",
+    "patternProperties",
+    "propertyNames",
+    "minProperties",
+    "maxProperties",
+    "unevaluatedProperties",
+    "unevaluatedItems",
+    "contains",
+    "uniqueItems",
+    "prefixItems",
+)
 _INSIDE = ("anyOf",)
 _MAPS = ("properties", "$defs", "definitions")
 
@@ -73,14 +88,16 @@ def _faults(  # noqa: C901 - one branch a rule
 def _object_faults(schema: Mapping[str, Any], pointer: str) -> Iterator[StrictFault]:
     if schema.get("additionalProperties") is not False:
         yield StrictFault(
-            "additionalProperties", f"{pointer}/additionalProperties",
+            "additionalProperties",
+            f"{pointer}/additionalProperties",
             "additionalProperties must be false",
-        )  # fmt: skip
+        )
     missing = [
         name for name in schema.get("properties", {}) if name not in schema.get("required", ())
     ]
     if missing:
         yield StrictFault(
-            "required", f"{pointer}/required",
+            "required",
+            f"{pointer}/required",
             f"required must name every property; '{missing[0]}' is missing (make it nullable)",
-        )  # fmt: skip
+        )

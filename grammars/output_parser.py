@@ -72,8 +72,15 @@ class OutputParser:
         """
         self._ended = complete  # a cut reply keeps back what may be the beginning of a mark
         events = self.feed("")
-        resting = [self._block, self._block_start, self._gap, self._beginning, self._text,
-                   self._closed_text, self._nothing]  # fmt: skip
+        resting = [
+            self._block,
+            self._block_start,
+            self._gap,
+            self._beginning,
+            self._text,
+            self._closed_text,
+            self._nothing,
+        ]
         if not self._markup.closing:
             resting.append(self._behind_call)
         if complete and self._read == self._whole_text:

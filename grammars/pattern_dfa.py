@@ -264,8 +264,9 @@ def _onward(
             edges = [(low, high, final) for low, high in code_points.ANY]
         moving += [(low, high, (target, obligations)) for low, high, target in edges]
         for ahead, state in obligations:
-            cuts |= {bound for low, high, _ in net.aheads[ahead].rows[state]
-                     for bound in (low, high + 1)}  # fmt: skip
+            cuts |= {
+                bound for low, high, _ in net.aheads[ahead].rows[state] for bound in (low, high + 1)
+            }
     for low, high, threads in _swept(moving, cuts, inside):
         net.budget.spend(1 + len(threads) // 4)
         after = {(target, net.moved(obligations, low)) for target, obligations in threads}

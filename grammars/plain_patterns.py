@@ -76,9 +76,14 @@ def plain_dfa(
     budget.spend(len(rows) // 8)
     try:
         made = determinize(
-            np.zeros(end + 1, np.bool_), named, moved[np.array(taken)].astype(np.int32), end,
-            _sayable(cuts), STATE_LIMIT, matched,
-        )  # fmt: skip
+            np.zeros(end + 1, np.bool_),
+            named,
+            moved[np.array(taken)].astype(np.int32),
+            end,
+            _sayable(cuts),
+            STATE_LIMIT,
+            matched,
+        )
     except TooManyStates:
         raise TooManyCharacterStates from None
     starts, lows, highs, targets = made.edges

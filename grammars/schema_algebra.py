@@ -222,9 +222,10 @@ class Algebra:
         nodes = []
         for layer in objects.layers:
             matching = [
-                (pattern, node) for pattern, node in layer.patterns
+                (pattern, node)
+                for pattern, node in layer.patterns
                 if may_match(pattern, name, self.budget)
-            ]  # fmt: skip
+            ]
             named = name in layer.names
             nodes += [layer.names[name]] if named else []
             nodes += [node for _, node in matching]
@@ -269,10 +270,13 @@ class Algebra:
             opposite = self.literal(one, False)
             if len(terms) * len(opposite) > TERM_LIMIT:
                 raise _TooManyExclusions
-            return self.met(terms, tuple(
-                Term(term.value, frozenset({left}) if term.checks else term.checks)
-                for term in opposite
-            ))  # fmt: skip
+            return self.met(
+                terms,
+                tuple(
+                    Term(term.value, frozenset({left}) if term.checks else term.checks)
+                    for term in opposite
+                ),
+            )
         finally:
             self._excluding = nested
 

@@ -226,11 +226,24 @@ def _validate(schema: Schema) -> None:
         raise UnsupportedSchema(str(fault)[:500], "") from None
 
 
-_MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas",
-                   "dependencies"})  # fmt: skip
-_SCHEMAS = frozenset({"additionalProperties", "items", "contains", "not", "if", "then", "else",
-                      "propertyNames", "additionalItems", "unevaluatedItems",
-                      "unevaluatedProperties"})  # fmt: skip
+_MAPS = frozenset(
+    {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"}
+)
+_SCHEMAS = frozenset(
+    {
+        "additionalProperties",
+        "items",
+        "contains",
+        "not",
+        "if",
+        "then",
+        "else",
+        "propertyNames",
+        "additionalItems",
+        "unevaluatedItems",
+        "unevaluatedProperties",
+    }
+)
 _LISTS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems", "items"})
 
 

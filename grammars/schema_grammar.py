@@ -136,9 +136,11 @@ class GrammarBuilder(ScalarGrammar):
 
     def objects(self, objects: Objects, *, bare: bool = False) -> Expression | None:
         """Return what says an object; `bare`: as keyword arguments."""
-        named = list(dict.fromkeys(
-            itertools.chain(*(layer.names for layer in objects.layers), objects.required)
-        ))  # fmt: skip
+        named = list(
+            dict.fromkeys(
+                itertools.chain(*(layer.names for layer in objects.layers), objects.required)
+            )
+        )
         if sum(map(len, named)) > NAMES_LIMIT:
             raise BeyondAutomaton
         members = []

@@ -55,9 +55,10 @@ def _one_of(algebra: "Algebra", of: Subschema) -> Terms:
     parts = []
     for number, one in enumerate(terms):
         meeting = [
-            other for k, other in enumerate(every)
+            other
+            for k, other in enumerate(every)
             if k != number and algebra.met(one, algebra.loosened(terms[k]))
-        ]  # fmt: skip
+        ]
         parts.append(algebra.excluding(one, meeting, check(of, "oneOf")))
     return algebra.union(parts)
 
@@ -117,13 +118,29 @@ READINGS: tuple[tuple[tuple[str, ...], Reading], ...] = (
         string_terms,
     ),
     (
-        ("items", "prefixItems", "additionalItems", "minItems", "maxItems", "uniqueItems",
-         "contains", "minContains", "maxContains"),
+        (
+            "items",
+            "prefixItems",
+            "additionalItems",
+            "minItems",
+            "maxItems",
+            "uniqueItems",
+            "contains",
+            "minContains",
+            "maxContains",
+        ),
         array_terms,
     ),
     (
-        ("properties", "required", "additionalProperties", "patternProperties", "propertyNames",
-         "minProperties", "maxProperties"),
+        (
+            "properties",
+            "required",
+            "additionalProperties",
+            "patternProperties",
+            "propertyNames",
+            "minProperties",
+            "maxProperties",
+        ),
         object_terms,
     ),
     (("dependentRequired", "dependentSchemas", "dependencies"), dependent_terms),
@@ -134,7 +151,7 @@ READINGS: tuple[tuple[tuple[str, ...], Reading], ...] = (
     (("if",), _if),
     (("unevaluatedProperties",), _unevaluated("unevaluatedProperties", "object")),
     (("unevaluatedItems",), _unevaluated("unevaluatedItems", "array")),
-)  # fmt: skip
+)
 
 
 KEYWORDS = frozenset(keyword for keywords, _ in READINGS for keyword in keywords) | {"then", "else"}

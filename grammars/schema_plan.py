@@ -133,11 +133,27 @@ def _parameters(schema: Any) -> dict[str, Any]:
     return made
 
 
-_SAYING_MORE = frozenset({
-    "patternProperties", "additionalProperties", "$ref", "anyOf", "allOf", "oneOf",
-    "required", "not", "if", "minProperties", "propertyNames", "dependentSchemas", "$dynamicRef",
-    "$recursiveRef", "enum", "const", "unevaluatedProperties",
-})  # fmt: skip
+_SAYING_MORE = frozenset(
+    {
+        "patternProperties",
+        "additionalProperties",
+        "$ref",
+        "anyOf",
+        "allOf",
+        "oneOf",
+        "required",
+        "not",
+        "if",
+        "minProperties",
+        "propertyNames",
+        "dependentSchemas",
+        "$dynamicRef",
+        "$recursiveRef",
+        "enum",
+        "const",
+        "unevaluatedProperties",
+    }
+)
 """Keywords that make an object more than one without members."""
 
 

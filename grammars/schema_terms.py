@@ -159,9 +159,13 @@ EVERYTHING: Terms = tuple(
     Term(value) for value in (Objects(), Arrays(), Strings(), Numbers(), Booleans(), Null())
 )
 TYPE_OF: dict[type, str] = {
-    Objects: "object", Arrays: "array", Strings: "string", Numbers: "number",
-    Booleans: "boolean", Null: "null",
-}  # fmt: skip
+    Objects: "object",
+    Arrays: "array",
+    Strings: "string",
+    Numbers: "number",
+    Booleans: "boolean",
+    Null: "null",
+}
 
 
 def type_of(value: Value) -> str:
@@ -188,9 +192,12 @@ def met_arrays(one: Arrays, other: Arrays) -> Arrays | None:
     if high is not None and low > high:
         return None
     return Arrays(
-        _joined(one.items, other.items), low, high, _joined(one.contains, other.contains),
+        _joined(one.items, other.items),
+        low,
+        high,
+        _joined(one.contains, other.contains),
         one.unique | other.unique,
-    )  # fmt: skip
+    )
 
 
 def met_objects(one: Objects, other: Objects) -> Objects | None:
@@ -201,10 +208,14 @@ def met_objects(one: Objects, other: Objects) -> Objects | None:
         return None
     required = one.required + tuple(n for n in other.required if n not in one.required)
     return Objects(
-        _joined(one.layers, other.layers), required, low, high, together(one.keys, other.keys),
+        _joined(one.layers, other.layers),
+        required,
+        low,
+        high,
+        together(one.keys, other.keys),
         one.low_check if one.low >= other.low else other.low_check,
         one.high_check if high == one.high else other.high_check,
-    )  # fmt: skip
+    )
 
 
 def _joined(one: tuple, other: tuple) -> tuple:  # type: ignore[type-arg]

@@ -54,9 +54,12 @@ class Strings:
             values = self.values & other.values
         highs = [one for one in (self.high, other.high) if one is not None]
         both = Strings(
-            max(self.low, other.low), min(highs, default=None), self.rules | other.rules, values,
+            max(self.low, other.low),
+            min(highs, default=None),
+            self.rules | other.rules,
+            values,
             self.excluded | other.excluded,
-        )  # fmt: skip
+        )
         if both.high is not None and both.low > both.high:
             return None
         return both

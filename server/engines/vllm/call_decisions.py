@@ -63,10 +63,12 @@ def decide(logits: torch.Tensor, decision: RowDecision) -> None:
     way = torch.zeros(logits.shape[-1], dtype=torch.long, device=logits.device)
     for number, tokens in enumerate((decision.calls, decision.unclear), 1):
         way[torch.tensor(tokens, dtype=torch.long, device=logits.device)] = number
-    shifts = torch.stack([
-        _shift(logits.masked_fill(way != number, -torch.inf).float(), decision, number == 1)
-        for number in range(3)
-    ])  # fmt: skip
+    shifts = torch.stack(
+        [
+            _shift(logits.masked_fill(way != number, -torch.inf).float(), decision, number == 1)
+            for number in range(3)
+        ]
+    )
     logits += shifts[way].to(logits.dtype)
 
 
