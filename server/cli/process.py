@@ -163,6 +163,7 @@ async def _start_engine(
         tell_schema=settings.tell_schema,
         profile=_profile(settings, renderer.dialect.name),
     )
+    await builder.warm_up()
     supervisor = EngineSupervisor(
         engine,
         start,

@@ -9,6 +9,7 @@ import anyio.to_thread
 
 from falsework.grammars import CallDecision
 from falsework.grammars.dfa import DEAD
+from falsework.grammars.events import Tool
 from falsework.grammars.output_parser import OutputParser
 from falsework.grammars.reply_format import ReplyFormat
 from falsework.grammars.tool_choice import ToolChoice
@@ -176,6 +177,13 @@ class TurnBuilder:
         if request.think_budget is None or BUDGET_SWITCH not in known:
             return given
         return {BUDGET_SWITCH: request.think_budget, **given}
+
+    async def warm_up(self) -> None:
+        """Compute what all replies with tools share, before the first request needs it."""
+        dialect = self._prompter.dialect
+        tool, auto = Tool("a", "", {"type": "object"}), ToolChoice("auto")
+        for think in {dialect.think, None}:
+            await self.constraints.compiled(ReplyFormat(dialect.markup, (tool,), auto, think=think))
 
     def _form(self, request: GenerationRequest, prompt: Prompt) -> ReplyFormat:
         dialect = self._prompter.dialect
