@@ -12,7 +12,7 @@ from support.json_schema import faults
 
 from falsework.server.cli.banner import EXAMPLE_REQUEST
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
 SCHEMA = EXAMPLE_REQUEST["tools"][0]["function"]["parameters"]  # type: ignore[index]
 VARIES = {"id", "arguments"}

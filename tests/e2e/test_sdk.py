@@ -141,7 +141,9 @@ def test_parallel_calls_have_an_id_each_and_are_all_valid(sdk: Sdk) -> None:
     """The model may not end its turn, so it calls until its tokens are spent."""
     no_end = {"2": -100}
 
-    reply = sdk.asked(tools=[LAMP, CLOCK], tool_choice="required", logit_bias=no_end)
+    reply = sdk.asked(
+        tools=[LAMP, CLOCK], tool_choice="required", logit_bias=no_end, parallel_tool_calls=True
+    )
 
     calls = calls_of(reply)
     assert len(calls) >= 2
