@@ -42,7 +42,7 @@ def test_of_many_that_wait_for_a_key_one_does_the_request(scaffold: TurnBuilder)
         lines = [ScriptedReply(["Hel"], "hang"), SAID, SAID, SAID, "Saved."]
         with house_of(scaffold, *lines, file=file) as house:
             first = threading.Thread(
-                target=left, args=(house, body, 0.6), kwargs={"idempotency_key": "k"}
+                target=left, args=(house, body, 2), kwargs={"idempotency_key": "k"}
             )
             first.start()
             assert eventually(lambda: house.engine.open == 1)
@@ -61,7 +61,7 @@ def test_of_many_that_wait_for_a_key_one_does_the_request(scaffold: TurnBuilder)
 def test_who_waits_for_a_key_and_leaves_gives_the_seat_back(scaffold: TurnBuilder) -> None:
     with responding(scaffold, ScriptedReply(["Hel"], "hang")) as house:
         first = threading.Thread(
-            target=left, args=(house, ASKED, 1.5), kwargs={"idempotency_key": "k"}
+            target=left, args=(house, ASKED, 3), kwargs={"idempotency_key": "k"}
         )
         first.start()
         assert eventually(lambda: house.engine.open == 1)
