@@ -43,8 +43,9 @@ for line in sys.stdin:
         while True:
             sys.stdout.write("x" * 65536)
     if "id" in request:
-        reply = {"jsonrpc": "2.0", "id": request["id"], "result": replies[request["method"]]}
-        print(json.dumps(reply), flush=True)
+        known = replies.get(request["method"])
+        said = {"result": known} if known else {"error": {"code": -32601, "message": "unknown"}}
+        print(json.dumps({"jsonrpc": "2.0", "id": request["id"], **said}), flush=True)
 """
 """An MCP server over stdio whose answer to a call is a line that doesn't end."""
 
