@@ -11,7 +11,7 @@ from dataclasses import replace
 from falsework.server.engines.base import Constraint
 
 MAX_KNOWN = 64
-"""As many grammars as the engine's process keeps (`scheduler.MAX_CACHED_GRAMMARS`)."""
+"""How many grammars the engine's process keeps; the server counts with as many."""
 
 
 class KnownGrammars:

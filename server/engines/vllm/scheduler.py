@@ -40,6 +40,7 @@ from falsework.server.engines.vllm.extra_args import (
     read_biases,
     take_constraint,
 )
+from falsework.server.engines.vllm.known_grammars import MAX_KNOWN
 from falsework.server.engines.vllm.limits import check_token_ids
 from falsework.server.engines.vllm.parent_watch import exit_with_parent
 from falsework.server.engines.vllm.prompt_lookup import DraftersByRequest, PromptLookupDrafter
@@ -49,7 +50,6 @@ Matcher = GrammarMatcher | LlguidanceMatcher | BarredMatcher
 
 log = init_logger(__name__)
 
-MAX_CACHED_GRAMMARS = 64
 MAX_CACHED_BYTES = 256 * 2**20
 """Of DFA tables, beside those that running requests hold; masks have a bound of their own."""
 
@@ -288,7 +288,7 @@ class ConstrainedScheduler(VllmScheduler):  # type: ignore[misc]
                 self._cache[constraint.key] = compiled
                 self._cached_bytes += compiled.nbytes
             self._cache.move_to_end(constraint.key)
-            while len(self._cache) > MAX_CACHED_GRAMMARS or self._cached_bytes > MAX_CACHED_BYTES:
+            while len(self._cache) > MAX_KNOWN or self._cached_bytes > MAX_CACHED_BYTES:
                 _, oldest = self._cache.popitem(last=False)
                 self._cached_bytes -= oldest.nbytes
         return compiled
