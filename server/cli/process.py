@@ -161,7 +161,7 @@ async def _start_engine(
         checks=CheckPolicy(settings.unenforceable, settings.check_attempts),
         max_call_tokens=settings.max_call_tokens,
         tell_schema=settings.tell_schema,
-        profile=_profile(settings, renderer.dialect.name),
+        profile=profile_of(settings, renderer.dialect.name),
     )
     await builder.warm_up()
     supervisor = EngineSupervisor(
@@ -173,8 +173,8 @@ async def _start_engine(
     return supervisor, builder
 
 
-def _profile(settings: Settings, dialect: str) -> CallProfile:
-    """Return how calls are weighed: the settings, otherwise what was measured of the family."""
+def profile_of(settings: Settings, dialect: str) -> CallProfile:
+    """Return the biases of calls: the settings, otherwise what was measured of the family."""
     given = {
         name: getattr(settings, name)
         for name in (field.name for field in fields(CallProfile))

@@ -9,7 +9,7 @@ from support.scripted_app import calls, running, whole
 from support.scripted_chat import says
 
 from falsework.prompts import CallProfile, call_profile
-from falsework.server.cli.process import _profile
+from falsework.server.cli.process import profile_of
 from falsework.server.generation.turn import TurnBuilder
 from falsework.server.settings import Settings
 
@@ -77,9 +77,9 @@ def test_a_bias_out_of_range_is_refused_by_name(bias: object) -> None:
 def test_settings_win_over_what_was_measured() -> None:
     measured = call_profile("scaffold", "smollm2")
 
-    assert _profile(Settings(), "scaffold") == measured
-    assert _profile(Settings(model="other/model"), "scaffold") == call_profile("scaffold")
-    assert _profile(Settings(model="other/model"), "llama3") == CallProfile()
-    assert _profile(Settings(tool_call_bias=0, another_call_bias=1), "scaffold") == CallProfile(
+    assert profile_of(Settings(), "scaffold") == measured
+    assert profile_of(Settings(model="other/model"), "scaffold") == call_profile("scaffold")
+    assert profile_of(Settings(model="other/model"), "llama3") == CallProfile()
+    assert profile_of(Settings(tool_call_bias=0, another_call_bias=1), "scaffold") == CallProfile(
         0.0, measured.after_result_bias, 1.0
     )
